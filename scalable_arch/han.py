@@ -195,7 +195,8 @@ class FeatureHead(nn.Sequential):
 
 def region_size(map_size, num_regions):
     "Rows and columns of a region on a (H, W) map: 24x28 on 80x32 for four regions. W sec. 3.3."
-    return max(round(region_height(num_regions) * map_size[0]), 1), max(round(0.875 * map_size[1]), 1)
+    height, width = map(int, map_size)  # tracers pass tensors
+    return max(round(region_height(num_regions) * height), 1), max(round(0.875 * width), 1)
 
 
 def region_boxes(centres, size, map_size):

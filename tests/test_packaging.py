@@ -1,0 +1,57 @@
+"The built wheel works in a clean environment, from another folder, without Jupyter."
+import configparser
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).parents[1]
+
+USE = """
+import importlib.util, sys
+import torch
+import scalable_arch
+from scalable_arch.data import list_datasets, load_manifest, render_crops
+from scalable_arch.metrics import evaluate
+
+assert "site-packages" in scalable_arch.__file__
+assert not any(importlib.util.find_spec(name) for name in ("nbdev", "fastcore", "IPython", "papermill"))
+model = scalable_arch.create_model("han_small", num_classes=None).eval()
+with torch.inference_mode():
+    features = model(torch.randn(4, 3, 160, 64))
+result = evaluate(features[:2], features, query_pids=[0, 1], gallery_pids=[0, 1, 0, 1], query_camids=[0, 0], gallery_camids=[0, 0, 1, 1])
+assert result.num_valid == 2
+assert {load_manifest(name).name for name in list_datasets()} >= {"market1501", "msmt17"}
+print(scalable_arch.__version__, "nbdev" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def clean_python(tmp_path_factory):
+    "The python of a new environment into which only the wheel and what it requires were installed."
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = lambda python, *words: subprocess.run([python, "-m", "pip", "-q", "--disable-pip-version-check", *map(str, words)], check=True)
+    sources = folder / "sources"
+    subprocess.run(["git", "clone", "-q", root, sources], check=True)  # what a reader gets: nothing that git does not know
+    pip(sys.executable, "wheel", "--no-deps", "-w", folder, sources)
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    pip(python, "install", "-c", root / "constraints.txt", next(folder.glob("*.whl")))
+    return python
+
+
+def test_wheel_without_jupyter(clean_python, tmp_path):
+    ran = subprocess.run([clean_python, "-c", USE], cwd=tmp_path, capture_output=True, text=True)
+    version = configparser.ConfigParser(delimiters=["="])
+    version.read(root / "settings.ini")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == [version["DEFAULT"]["version"], "False"] and not list(tmp_path.iterdir())
+
+
+def test_command_line_of_the_wheel(clean_python, tmp_path):
+    ran = subprocess.run([clean_python.with_name("scalable-arch"), "data", "list"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0 and "market1501" in ran.stdout
+    ran = subprocess.run([clean_python.with_name("scalable-arch"), "data", "check", "markt1501", "--root", "."], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 2 and "did you mean 'market1501'?" in ran.stderr and "Traceback" not in ran.stderr
