@@ -19,9 +19,9 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"])
-    + ["scalable_arch.data_manifests", "scalable_arch.data_manifests.datasets"],
+    + [f"scalable_arch.data_manifests{part}" for part in ("", ".datasets", ".printed")],
     package_dir={"scalable_arch.data_manifests": "data_manifests"},
-    package_data={"scalable_arch.data_manifests": ["*.csv"], "scalable_arch.data_manifests.datasets": ["*.toml", "*.csv"]},
+    package_data={"": ["*.toml", "*.csv"]},
     install_requires=cfg["requirements"].split(),
     extras_require=requirements,
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["scalable_arch=scalable_arch._modidx:d"]},

@@ -294,4 +294,10 @@ d = { 'settings': { 'branch': 'main',
                                              'scalable_arch.study.chapter.report_dir': ( 'study/chapter.html#report_dir',
                                                                                          'scalable_arch/study/chapter.py'),
                                              'scalable_arch.study.chapter.shown': ( 'study/chapter.html#shown',
-                                                                                    'scalable_arch/study/chapter.py')}}}
+                                                                                    'scalable_arch/study/chapter.py')},
+            'scalable_arch.study.printed': { 'scalable_arch.study.printed.list_printed': ( 'study/printed.html#list_printed',
+                                                                                           'scalable_arch/study/printed.py'),
+                                             'scalable_arch.study.printed.printed_table': ( 'study/printed.html#printed_table',
+                                                                                            'scalable_arch/study/printed.py'),
+                                             'scalable_arch.study.printed.printed_value': ( 'study/printed.html#printed_value',
+                                                                                            'scalable_arch/study/printed.py')}}}
