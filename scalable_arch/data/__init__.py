@@ -1,1 +1,8 @@
+"""Data sets: manifests, readers, images, batches."""
+from .batches import identity_batches, random_batches, random_erasing, random_flip
+from .images import iter_image_batches, load_images, to_float, to_uint8
+from .manifests import list_datasets, load_manifest
+from .readers import DatasetCheck, ReIDDataset, Sample, check_dataset, load_dataset
 
+__all__ = ["DatasetCheck", "ReIDDataset", "Sample", "check_dataset", "identity_batches", "iter_image_batches", "list_datasets",
+           "load_dataset", "load_images", "load_manifest", "random_batches", "random_erasing", "random_flip", "to_float", "to_uint8"]
