@@ -174,15 +174,13 @@ class Gallery:
 
     def nearest(self, k):
         "Row, image, distance as the source counts it, and label of the `k` nearest images of each row."
-        from scalable_arch.metrics.kernels import nearest
-        found = []
+        from scalable_arch.metrics.kernels import keep_nearest
+        rows, k = self.stop - self.start, min(k, self.source.shape[1])
+        values, columns = np.full((rows, k), np.inf), np.full((rows, k), -1)
         for left, right in self.pieces:
-            block = self.piece(left, right)
-            column = nearest(block, min(k, right - left))
-            row = np.repeat(np.arange(len(block)), column.shape[1])
-            label = self.people.labels(self.start, column + left).ravel()
-            found.append((row, column.ravel() + left + self.first, block[row, column.ravel()].astype(float), label))
-        return tuple(np.concatenate(part) for part in zip(*found))
+            keep_nearest(self.piece(left, right), left, values, columns)
+        labels = self.people.labels(self.start, columns)
+        return np.repeat(np.arange(rows), k), columns.ravel() + self.first, values.ravel(), labels.ravel()
 
 # %% ../../nbs/metrics/retrieval.ipynb #03e13fdf
 class DistanceMatrix:
