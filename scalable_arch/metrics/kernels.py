@@ -123,9 +123,13 @@ def pair_distances(features, row, index):
 
 # %% ../../nbs/metrics/kernels.ipynb #e7c333e8
 @njit(nogil=True, cache=True)
-def mix_jaccard(squared, farthest, lambda_value, start, row_start, row_index, row_weight, inverted_start, inverted_index, inverted_weight):
-    """Replace each d of `squared` (rows, n) by (1 - lambda) * Jaccard distance + lambda * d / farthest, for encodings start:start + rows."""
-    shared = np.empty(squared.shape[1])
+def mix_jaccard(squared, farthest, lambda_value, start, totals, row_start, row_index, row_weight,
+                inverted_start, inverted_index, inverted_weight):
+    """Replace each d of `squared` (rows, n) by (1 - lambda) * Jaccard distance + lambda * d / farthest, for encodings start:start + rows.
+
+    `totals`: the sum of each encoding, of all rows and then of the n columns.
+    """
+    shared, first = np.empty(squared.shape[1]), len(totals) - squared.shape[1]
     for r in range(len(squared)):
         shared[:] = 0
         for m in range(row_start[start + r], row_start[start + r + 1]):
@@ -134,4 +138,6 @@ def mix_jaccard(squared, farthest, lambda_value, start, row_start, row_index, ro
                 shared[inverted_index[p]] += min(weight, np.float64(inverted_weight[p]))
         share = lambda_value / max(farthest[start + r], 1e-300)
         for g in range(squared.shape[1]):
-            squared[r, g] = (1 - lambda_value) * (1 - shared[g] / (2 - shared[g])) + share * squared[r, g]
+            most = totals[start + r] + totals[first + g] - shared[g]
+            jaccard = 1 - shared[g] / most if shared[g] > 0 else 1.0
+            squared[r, g] = (1 - lambda_value) * jaccard + share * squared[r, g]

@@ -90,6 +90,7 @@ class RerankedDistances:
             nearest, self.farthest = nearest_and_farthest(self.points, min(max(k1 + 1, k2), n), workers)
             encodings = encode(nearest, self.farthest, self.points.pairs, k1, inclusive, workers)
         encodings = smooth(encodings, nearest, k2)
+        self.totals = encodings.sum(axis=1, dtype=float)
         self.rows, self.inverted = encodings[:self.num_query], encodings[self.num_query:].tocsc()
 
     def block(self, start, stop, first=0, last=None):
@@ -97,7 +98,7 @@ class RerankedDistances:
         from scalable_arch.metrics.kernels import mix_jaccard
         n, rows, inverted = self.points.shape[0], self.rows, self.inverted
         squared = self.points.squared(start, self.points.block(start, stop, self.num_query, n))
-        mix_jaccard(squared, self.farthest, float(self.lambda_value), start, rows.indptr, rows.indices, rows.data,
+        mix_jaccard(squared, self.farthest, float(self.lambda_value), start, self.totals, rows.indptr, rows.indices, rows.data,
                     inverted.indptr, inverted.indices, inverted.data)
         return squared[:, first:last].astype(np.float32, copy=False)
 
