@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from scalable_arch import create_model, list_models
 from scalable_arch.nn.cost import measure
-from scalable_arch.nn.units import ConvUnit, fold_batchnorm
+from scalable_arch.nn.inference import fold_batchnorm, reuse_memory
+from scalable_arch.nn.units import ConvUnit
 
 PRODUCTS = ("conv", "linear", "matmul", "addmm", "bmm", "einsum")
 

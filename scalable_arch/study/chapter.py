@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,11 +94,12 @@ def commit():
 class Report:
     """The results of one run of a chapter: files in `folder`, each with the provenance of the run.
 
-    `chapter`, `profile`: name the folder reports/chapter/profile. `facts`: what all results of this run rest on (data, seeds, ...).
+    `chapter`, `profile`: name the folder reports/chapter/profile, unless `folder` names another one as a tuple of parts.
+    `facts`: what all results of this run rest on (data, seeds, ...).
     """
 
-    def __init__(self, chapter, profile, **facts):
-        self.folder = report_dir(chapter, profile)
+    def __init__(self, chapter, profile, *, folder=None, **facts):
+        self.folder = report_dir(*(folder or (chapter, profile)))
         self.facts = provenance(chapter=chapter, profile=profile, **facts)
         replace(self.folder / "provenance.json", json.dumps(self.facts, indent=1) + "\n")
 
@@ -107,11 +109,11 @@ class Report:
         named = [f"{key} {value}" for key, value in facts.items() if key not in ("chapter", "date", "commit", "scalable_arch", "torch", "python", "machine")]
         return f"{text} ({facts['chapter']}; {'; '.join(named)}; commit {facts['commit']})"
 
-    def table(self, name, frame, text):
-        "Write a DataFrame as NAME.csv and NAME.md under a caption; returns it, rounded as shown, for display."
+    def table(self, name, frame, text, *, digits=1):
+        "Write a DataFrame as NAME.csv and NAME.md under a caption; returns it for display, floats with `digits` decimals."
         replace(self.folder / f"{name}.csv", frame.to_csv())
-        replace(self.folder / f"{name}.md", f"{self.caption(text)}\n\n{markdown_table(frame)}\n")
-        return frame.style.format(shown).set_caption(self.caption(text))
+        replace(self.folder / f"{name}.md", f"{self.caption(text)}\n\n{markdown_table(frame, digits)}\n")
+        return frame.style.format(partial(shown, digits=digits)).set_caption(self.caption(text))
 
     def figure(self, name, figure, text):
         "Write a matplotlib figure as NAME.png and NAME.svg, with the caption as the pictures' description; returns the caption."
@@ -128,13 +130,13 @@ def replace(path, text):
     os.replace(draft, path)
 
 
-def shown(value):
-    "A cell of a table as printed: floats with one decimal, the rest as it is."
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+def shown(value, digits=1):
+    "A cell of a table as printed: floats with `digits` decimals, the rest as it is."
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def markdown_table(frame):
-    "A DataFrame as a Markdown table, index first."
+def markdown_table(frame, digits=1):
+    "A DataFrame as a Markdown table, index first, floats with `digits` decimals."
     rows = [[frame.index.name or "", *frame.columns], ["---"] * (1 + len(frame.columns))]
-    rows += [[index, *map(shown, row)] for index, row in zip(frame.index, frame.itertuples(index=False))]
+    rows += [[index, *(shown(value, digits) for value in row)] for index, row in zip(frame.index, frame.itertuples(index=False))]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
