@@ -1,1 +1,7 @@
+"""Training: losses, the loop with its checkpoints, and features for matching."""
 
+from scalable_arch.train.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
+from scalable_arch.train.loop import extract_features, fit
+from scalable_arch.train.losses import LOSSES, cross_entropy, triplet
+
+__all__ = ["LOSSES", "cross_entropy", "extract_features", "fit", "load_checkpoint", "load_model", "save_checkpoint", "save_model", "triplet"]
