@@ -56,10 +56,11 @@ def write_whole(path, data):
 
 # %% ../../nbs/train/checkpoint.ipynb #c889c617
 def checksum(tensors, text):
-    "CRC-32 of the JSON `text` and of the bytes of `tensors`, in the order of their names."
+    "CRC-32 of the JSON `text` and of `tensors` (name, dtype, shape and bytes), in the order of their names."
     crc = zlib.crc32(text.encode())
-    for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), crc))
+    for name, x in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {x.dtype} {tuple(x.shape)}".encode(), crc)
+        crc = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy(), crc)
     return f"{crc:08x}"
 
 
