@@ -3,6 +3,10 @@ from .batches import identity_batches, random_batches, random_erasing, random_fl
 from .images import iter_image_batches, load_images, to_float, to_uint8
 from .manifests import list_datasets, load_manifest
 from .readers import DatasetCheck, ReIDDataset, Sample, check_dataset, load_dataset
+from .render import Crops, Shot, Visit, render_crop, render_crops, render_dataset, split_query
+from .world import Camera, Light, Person, Pose, draw_person, make_camera, make_person
 
 __all__ = ["DatasetCheck", "ReIDDataset", "Sample", "check_dataset", "identity_batches", "iter_image_batches", "list_datasets",
            "load_dataset", "load_images", "load_manifest", "random_batches", "random_erasing", "random_flip", "to_float", "to_uint8"]
+__all__ += ["Camera", "Crops", "Light", "Person", "Pose", "Shot", "Visit", "draw_person", "make_camera", "make_person",
+            "render_crop", "render_crops", "render_dataset", "split_query"]
