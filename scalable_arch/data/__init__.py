@@ -1,12 +1,16 @@
 """Data sets: manifests, readers, images, batches."""
 from .batches import identity_batches, random_batches, random_erasing, random_flip
+from .fetch import cache_dir, get_dataset
+from .histograms import colour_histogram_stripes
 from .images import iter_image_batches, load_images, to_float, to_uint8
 from .manifests import list_datasets, load_manifest
 from .readers import DatasetCheck, ReIDDataset, Sample, check_dataset, load_dataset
 from .render import Crops, Shot, Visit, render_crop, render_crops, render_dataset, split_query
+from .vtest import VTest, load_vtest
 from .world import Camera, Light, Person, Pose, draw_person, make_camera, make_person
 
 __all__ = ["DatasetCheck", "ReIDDataset", "Sample", "check_dataset", "identity_batches", "iter_image_batches", "list_datasets",
            "load_dataset", "load_images", "load_manifest", "random_batches", "random_erasing", "random_flip", "to_float", "to_uint8"]
 __all__ += ["Camera", "Crops", "Light", "Person", "Pose", "Shot", "Visit", "draw_person", "make_camera", "make_person",
             "render_crop", "render_crops", "render_dataset", "split_query"]
+__all__ += ["VTest", "cache_dir", "colour_histogram_stripes", "get_dataset", "load_vtest"]

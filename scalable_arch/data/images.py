@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # %% ../../nbs/data/images.ipynb #e3ebd0ab
 def read_image(path, size=(160, 64)):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .manifests import list_datasets, load_manifest
 from ..errors import one_of
