@@ -8,7 +8,10 @@ __all__ = ['AP_KINDS', 'FRAMES', 'scores_of_places', 'RetrievalResult', 'Identit
            'plot_ranked_list']
 
 # %% ../../nbs/metrics/retrieval.ipynb #3a7e5434
+import json
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,6 +66,19 @@ class RetrievalResult:
         "The numbers of a table's row: rank-1, rank-5, rank-10, mAP, mINP as fractions, and the counts."
         ranks = {f"rank-{k}": self.rank(k) for k in (1, 5, 10) if k <= len(self.cmc)}
         return {**ranks, "mAP": self.mAP, "mINP": self.mINP, "num_valid": self.num_valid, "num_query": self.num_query}
+
+    def save(self, path):
+        "Write scores, counts, CMC, per-query AP (null where none) and protocol as JSON, whole or not at all; returns the path."
+        path = Path(path)
+        content = {**self.summary(), "cmc": self.cmc.tolist(), "protocol": self.protocol,
+                   "ap": [None if value != value else value for value in self.ap.tolist()]}
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
 
     def __str__(self):
         scores = "  ".join(f"{k} {v:.1%}" for k, v in self.summary().items() if not k.startswith("num"))
