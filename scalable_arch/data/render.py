@@ -20,16 +20,15 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from .world import (COLOURS, FRAME, PERSON, SHOT, VISIT, Camera, Light, Person, Pose, develop, draw_habits, fractal_noise,
-                                      jitter_colour, linear, make_camera, make_person, paint, place, stream)
+from .world import (COLOURS, FRAME, LINEAR, PERSON, SHOT, VISIT, Light, Pose, cut_out, develop, draw_habits, fractal_noise, jitter_colour,
+                                      linear, make_camera, make_person, paint, place, stream)
 from ..errors import one_of
 
 # %% ../../nbs/data/render.ipynb #e9de73ed
@@ -147,15 +146,10 @@ class Shot(NamedTuple):
     number: int = 0
     kind: str = "detected"
 
-@lru_cache(maxsize=1)
-def _linear_table():
-    return linear(np.arange(256))
-
 def compose(rng, camera, visit, placed, box, shown, seed):
     """Linear light (h, w, 3) of the crop `box`: scene, people behind, the person if `shown`, whatever is in front; 3 pixels of rim all round."""
     left, top, right, low = box
-    rows, columns = np.arange(top - 3, low + 3).clip(0, FRAME[0] - 1), np.arange(left - 3, right + 3).clip(0, FRAME[1] - 1)
-    canvas = _linear_table()[camera.scene[rows[:, None], columns]]
+    canvas = cut_out(camera.scene, left - 3, top - 3, low - top + 6, right - left + 6, LINEAR)
     origin, tall = (left - 3, top - 3), placed.box[3] - placed.box[1]
     light = visit.light
     if rng.random() < 0.18:                                                                          # under a tree, in a building's shadow
@@ -174,7 +168,7 @@ def compose(rng, camera, visit, placed, box, shown, seed):
 # %% ../../nbs/data/render.ipynb #e554acf1
 def through_jpeg(image, quality, subsampling):
     """A PIL image after JPEG compression."""
-    return Image.open(io.BytesIO(encode(image, quality, subsampling))).convert("RGB")
+    return Image.open(io.BytesIO(encode(image, quality, subsampling)))
 
 def encode(image, quality, subsampling):
     """JPEG bytes of a PIL image; `subsampling` 0 keeps chroma whole, 2 halves it both ways."""
@@ -253,7 +247,7 @@ def render_crops(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4,
     plan = plan_shots(pids, cameras, shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
     images = np.empty((len(plan), *size, 3), np.uint8)
     for row, data in enumerate(in_parallel(lambda shot: jpeg_of(shot, seed, size), plan, workers, progress, "rendering crops")):
-        images[row] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        images[row] = np.asarray(Image.open(io.BytesIO(data)))
     return Crops(images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64))
 
 def split_query(pids, camids):

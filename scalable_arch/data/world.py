@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PERSON', 'CAMERA', 'VISIT', 'SHOT', 'COLOURS', 'WARDROBE_WEIGHTS', 'SKINS', 'HAIRS', 'TILE', 'CLOUDS', 'FOLDS',
            'GRAIN', 'PATTERNS', 'MATERIAL_SIZE', 'NEVER', 'TWIN_SHARE', 'TWIN_ATTRIBUTES', 'ARM_HABITS', 'PART_SIZE',
-           'FRAME', 'GROUNDS', 'WALLS', 'stream', 'linear', 'display', 'jitter_colour', 'pick', 'pick_colour',
+           'FRAME', 'GROUNDS', 'WALLS', 'LINEAR', 'stream', 'linear', 'display', 'jitter_colour', 'pick', 'pick_colour',
            'fractal_noise', 'material', 'Garment', 'Person', 'draw_pattern', 'draw_top', 'draw_outer', 'draw_legs',
            'draw_extras', 'invent_person', 'make_person', 'Pose', 'draw_habits', 'leg_joints', 'arm_joints', 'skeleton',
            'cone', 'between', 'Figure', 'add_leg', 'add_legs', 'add_trunk', 'add_arms', 'add_head', 'add_hat',
@@ -13,7 +13,7 @@ __all__ = ['PERSON', 'CAMERA', 'VISIT', 'SHOT', 'COLOURS', 'WARDROBE_WEIGHTS', '
            'paint_parts', 'paint_shadow', 'Light', 'Placed', 'place', 'paint', 'draw_person', 'Camera', 'draw_tone',
            'draw_optics', 'draw_boxes', 'draw_light', 'make_camera', 'sample_tile', 'noise_at', 'tiles_at',
            'ground_tone', 'photographs', 'wall_pixels', 'paint_ground', 'paint_wall', 'paint_block', 'scene_of',
-           'metering_of', 'blur', 'to_display', 'finish', 'tone_curve', 'develop']
+           'metering_of', 'blur', 'to_display', 'finish', 'cut_out', 'tone_curve', 'develop']
 
 # %% ../../nbs/data/world.ipynb #b2760b0e
 import math
@@ -98,9 +98,9 @@ MATERIAL_SIZE = 20
 NEVER = 9.0     # a distance in metres that no garment reaches
 
 def material(first, second=(0, 0, 0), pattern="plain", params=(), *, third=(0, 0, 0), cut=NEVER, folds=0.10, offset=0.0, sheen=0.0, quilt=0.0):
-    """One row of the painter's material table (MATERIAL_SIZE,) float32; colours are linear light, lengths metres, angles radians."""
+    """One row of the painter's material table, MATERIAL_SIZE numbers; colours are linear light, lengths metres, angles radians."""
     params = tuple(params) + (0,) * (4 - len(params))
-    return np.array([*first, *second, *third, PATTERNS.index(pattern), *params, cut, folds, offset, sheen, quilt, 0], np.float32)
+    return (*first, *second, *third, PATTERNS.index(pattern), *params, cut, folds, offset, sheen, quilt, 0)
 
 # %% ../../nbs/data/world.ipynb #64379627
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def cone(start, end, width, width_end=None, *, depth=None, depth_end=None, mater
 
 def between(start, end, share):
     """The point at `share` of the way from `start` to `end`."""
-    return tuple(a + (b - a) * share for a, b in zip(start, end))
+    return (start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share, start[2] + (end[2] - start[2]) * share)
 
 # %% ../../nbs/data/world.ipynb #a4ffbd76
 class Figure:
@@ -526,15 +526,15 @@ def body(person, pose):
     add_arms(figure)
     add_head(figure, pose.turn)
     add_bag(figure)
-    return np.array(figure.parts, np.float32), np.stack(figure.materials)
+    return np.array(figure.parts, np.float32), np.array(figure.materials, np.float32)
 
 # %% ../../nbs/data/world.ipynb #220440da
 def compiled(function):
     """`function` compiled by numba, without the interpreter's lock; kept on disk where numba finds a place for it."""
     try:
-        return numba.njit(function, cache=True, nogil=True)
+        return numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError:                     # code without a file, as in some notebook runners
-        return numba.njit(function, nogil=True)
+        return numba.njit(function, nogil=True, error_model="numpy")
 
 # %% ../../nbs/data/world.ipynb #93961921
 @compiled
@@ -621,26 +621,35 @@ def cloth_colour(row, angle, v, tile):
 
 # %% ../../nbs/data/world.ipynb #0d09c547
 @compiled
-def paint_part(depths, colours, row, part, materials, light, tile, left, top, fine, foot, scale):
-    """One cone on the fine buffers `depths` (h, w) and `colours` (h, w, 3), which begin at pixel (left, top)."""
+def paint_part(depths, colours, row, part, materials, light, tile, left, top, foot, scale):
+    """One cone on the buffers `depths` (2 h, w) and `colours` (2 h, w, 3), two rows of samples a pixel row, which begin at pixel (left, top)."""
     ax, ay, da, db = row[0], row[1], row[4], row[5]
     dx, dy = row[2] - ax, row[3] - ay
     square = dx * dx + dy * dy
     length = math.sqrt(square)
     perp_x, perp_y = (dy / length, -dx / length) if length > 0.5 else (1.0, 0.0)
     reach = max(row[6], row[7])
-    x0, x1 = max(0, int((min(ax, row[2]) - reach - left) * fine)), min(depths.shape[1], int((max(ax, row[2]) + reach - left) * fine) + 2)
-    y0, y1 = max(0, int((min(ay, row[3]) - reach - top) * fine)), min(depths.shape[0], int((max(ay, row[3]) + reach - top) * fine) + 2)
+    x0, x1 = max(0, int(min(ax, row[2]) - reach - left)), min(depths.shape[1], int(max(ax, row[2]) + reach - left) + 2)
+    y0, y1 = max(0, int((min(ay, row[3]) - reach - top) * 2)), min(depths.shape[0], int((max(ay, row[3]) + reach - top) * 2) + 2)
     flat, cloth = int(part[11]), materials[int(part[10])]
+    inverse = 1.0 / square if square > 0.01 else 0.0
     for iy in range(y0, y1):
-        for ix in range(x0, x1):
-            rx, ry = (ix + 0.5) / fine + left - ax, (iy + 0.5) / fine + top - ay
-            t = (rx * dx + ry * dy) / square if square > 0.01 else 0.0
+        ry = (iy + 0.5) * 0.5 + top - ay
+        aside = (0.25 if iy % 2 == 0 else 0.75) + left - ax
+        above = min(1.0, max(0.0, foot - iy * 0.5 - top) * 2 / scale)
+        first, last = x0, x1
+        if abs(perp_x) > 0.2 and square > 0.25:                       # only the pixels of this row within reach of the axis
+            nearest = ax - left - perp_y * ry / perp_x
+            span = reach / abs(perp_x)
+            first, last = max(x0, int(nearest - span)), min(x1, int(nearest + span) + 2)
+        for ix in range(first, last):
+            rx = ix + aside
+            t = (rx * dx + ry * dy) * inverse
             if (t < 0 and flat & 1) or (t > 1 and flat & 2):
                 continue
             t = min(1.0, max(0.0, t))
-            radius = row[6] + (row[7] - row[6]) * t
-            ex, ey = (rx - t * dx) / radius, (ry - t * dy) / radius
+            slim = 1.0 / (row[6] + (row[7] - row[6]) * t)
+            ex, ey = (rx - t * dx) * slim, (ry - t * dy) * slim
             edge = ex * ex + ey * ey
             if edge >= 1.0:
                 continue
@@ -656,7 +665,7 @@ def paint_part(depths, colours, row, part, materials, light, tile, left, top, fi
                 angle += 6.2831853
             red, green, blue = cloth_colour(cloth, angle, part[12] + (part[13] - part[12]) * t, tile)
             sun = max(0.0, ex * light[0] + ey * light[1] + ez * light[2])
-            sky = (0.62 - 0.38 * ey) * (0.55 + 0.45 * ez) * (0.72 + 0.28 * min(1.0, max(0.0, foot - iy / fine - top) / scale * 2))
+            sky = (0.62 - 0.38 * ey) * (0.55 + 0.45 * ez) * (0.72 + 0.28 * above)
             gloss = cloth[17] * sun ** 8 if cloth[17] > 0 else 0.0
             colours[iy, ix, 0] = red * (sun * light[3] + sky * light[6]) + gloss * light[3]
             colours[iy, ix, 1] = green * (sun * light[4] + sky * light[7]) + gloss * light[4]
@@ -664,28 +673,27 @@ def paint_part(depths, colours, row, part, materials, light, tile, left, top, fi
 
 # %% ../../nbs/data/world.ipynb #a13554be
 @compiled
-def paint_parts(canvas, rows, parts, materials, light, tile, box, fine, foot, scale):
+def paint_parts(canvas, rows, parts, materials, light, tile, box, foot, scale):
     """All cones of a person onto `canvas` (H, W, 3) linear light, in place; `box` bounds them."""
     left, top = max(0, int(box[0]) - 1), max(0, int(box[1]) - 1)
     right, low = min(canvas.shape[1], int(box[2]) + 2), min(canvas.shape[0], int(box[3]) + 2)
     if right <= left or low <= top:
         return
-    depths = np.full(((low - top) * fine, (right - left) * fine), 1e9, np.float32)
+    depths = np.full(((low - top) * 2, right - left), 1e9, np.float32)
     colours = np.empty((depths.shape[0], depths.shape[1], 3), np.float32)
     for n in range(parts.shape[0]):
-        paint_part(depths, colours, rows[n], parts[n], materials, light, tile, left, top, fine, foot, scale)
+        paint_part(depths, colours, rows[n], parts[n], materials, light, tile, left, top, foot, scale)
     for y in range(low - top):
         for x in range(right - left):
             count, red, green, blue = 0, 0.0, 0.0, 0.0
-            for iy in range(y * fine, (y + 1) * fine):
-                for ix in range(x * fine, (x + 1) * fine):
-                    if depths[iy, ix] < 1e8:
-                        count += 1
-                        red += colours[iy, ix, 0]
-                        green += colours[iy, ix, 1]
-                        blue += colours[iy, ix, 2]
+            for iy in range(2 * y, 2 * y + 2):
+                if depths[iy, x] < 1e8:
+                    count += 1
+                    red += colours[iy, x, 0]
+                    green += colours[iy, x, 1]
+                    blue += colours[iy, x, 2]
             if count:
-                part = 1.0 / (fine * fine)
+                part = 0.5
                 rest = 1.0 - count * part
                 canvas[top + y, left + x, 0] = canvas[top + y, left + x, 0] * rest + red * part
                 canvas[top + y, left + x, 1] = canvas[top + y, left + x, 1] * rest + green * part
@@ -758,7 +766,7 @@ def place(person, pose, *, foot, scale, yaw=0.0, pitch=0.0):
     return Placed(parts, materials, rows, foot, scale, yaw, pitch, box)
 
 # %% ../../nbs/data/world.ipynb #6caf2f75
-def paint(canvas, placed, light, *, origin=(0, 0), fine=2):
+def paint(canvas, placed, light, *, origin=(0, 0)):
     """Paint a `Placed` person with shadow onto `canvas` (H, W, 3), float32 linear light, whose corner is pixel `origin` of the picture; in place."""
     x, y = placed.foot[0] - origin[0], placed.foot[1] - origin[1]
     rows = placed.rows.copy()
@@ -770,7 +778,7 @@ def paint(canvas, placed, light, *, origin=(0, 0), fine=2):
         lying = project_parts(placed.parts, x, y, placed.scale, placed.yaw, max(0.12, placed.pitch), -across / up, -away / up, True)
     paint_shadow(canvas, lying, placed.parts, light.shadow, 0.42, x, y, placed.scale, max(0.15, math.sin(placed.pitch)))
     box = np.array(placed.box) - np.array((*origin, *origin))
-    paint_parts(canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, fine, y, placed.scale)
+    paint_parts(canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, y, placed.scale)
 
 def draw_person(canvas, person, pose, *, foot, scale, yaw=0.0, pitch=0.0, light=Light()):
     """Draw `person` on `canvas` (H, W, 3) float32 linear light with the feet at `foot` (x, y); returns the exact box (see `Placed`)."""
@@ -1058,6 +1066,20 @@ def finish(image, sharpen, noise, chroma, comb, grain, start):
                 own = grain[(start + 77777 * (channel + 1) + y * width + x) & 262143] * noise * chroma
                 result[y, x, channel] = min(255.0, max(0.0, value + sharpen * (value - around) + common + own + 0.5))
     return result
+
+@compiled
+def cut_out(scene, left, top, height, width, table):
+    """Part (height, width, 3) of a scene (H, W, 3) uint8 as linear light, border repeated; `table` (256,) is `linear` of every value."""
+    result = np.empty((height, width, 3), np.float32)
+    for y in range(height):
+        sy = min(scene.shape[0] - 1, max(0, top + y))
+        for x in range(width):
+            sx = min(scene.shape[1] - 1, max(0, left + x))
+            for channel in range(3):
+                result[y, x, channel] = table[scene[sy, sx, channel]]
+    return result
+
+LINEAR = linear(np.arange(256))
 
 # %% ../../nbs/data/world.ipynb #0a7a01fc
 @lru_cache(maxsize=1024)
