@@ -59,7 +59,7 @@ def make_visit(person, camera, number=0, seed=0):
     return Visit(x=float(rng.uniform(0.1, 0.9) * FRAME[1]), row=float(rng.uniform(*camera.rows)), yaw=float(yaw), drift=float(rng.normal(0, 0.07)),
                  pace=float(rng.uniform(0.3, 0.9)) if walks else 0.04, phase=float(rng.uniform(0, 2 * math.pi)),
                  stride=float(rng.uniform(0.26, 0.5)) * person.swing if walks else float(rng.uniform(0.0, 0.1)), habits=draw_habits(rng, person),
-                 exposure=float(np.exp(rng.normal(0, 0.13))), tint=tuple(1 + rng.normal(0, 0.018, 3)), light=light)
+                 exposure=float(np.exp(rng.normal(0, 0.10))), tint=tuple(1 + rng.normal(0, 0.015, 3)), light=light)
 
 # %% ../../nbs/data/render.ipynb #19fe39aa
 def stand(person, camera, visit, shot, rng):
@@ -121,6 +121,7 @@ def paint_obstacle(rng, canvas, tall):
     """A post, a low block or a bush in front of everybody on a crop `canvas` (H, W, 3) of linear light, `tall` pixels being a person."""
     height, width = canvas.shape[:2]
     colour = linear(jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.25))
+    colour = 0.5 * colour + 0.5 * colour.mean()
     kind = rng.random()
     if kind < 0.45:                                                                                  # a post, lit from one side
         wide = max(2, int(rng.uniform(0.03, 0.10) * tall))
@@ -128,7 +129,8 @@ def paint_obstacle(rng, canvas, tall):
         canvas[:, left:left + wide] = (colour * np.linspace(1.2, 0.6, wide)[:, None])[:max(0, width - left)]
         return
     top = int(height * rng.uniform(0.58, 0.86))
-    tone = 1 + 0.12 * LEAVES[:height - top, :width] if height <= 256 and width <= 256 else np.ones((height - top, width))
+    tone = 1 + 0.2 * LEAVES[:height - top, :width] if height <= 256 and width <= 256 else np.ones((height - top, width))
+    tone = tone * np.linspace(1.2, 0.6, height - top)[:, None]
     if kind < 0.7 or height > 256 or width > 256:                                                    # a wall, a bench, a car
         canvas[top:] = colour * tone[..., None]
         return

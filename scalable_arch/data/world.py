@@ -391,7 +391,7 @@ def add_trunk(figure):
     ease = worn.ease
     chest, belly, seat = 0.098 * height * girth ** 0.8 * person.shoulders, 0.086 * height * girth, 0.094 * height * girth * person.hips
     deep = height * girth
-    figure.add((shoulder[0], shoulder[1], shoulder[2] + 0.01 * height), waist, chest * 0.96 + ease * 0.8, belly + ease, depth=0.06 * deep + ease,
+    figure.add((shoulder[0], shoulder[1], shoulder[2] + 0.01 * height), waist, chest * 0.9 + ease * 0.6, belly + ease, depth=0.056 * deep + ease,
                depth_end=0.062 * deep + ease, material=figure.trunk, flat=1, v=(0.0, 0.3))
     long = worn.length if outer is not None else 0.02 + 2 * max(0.0, top.ease - 0.01)
     hem = (hip[0], hip[1], hip[2] - max(long, 0.0))
@@ -827,9 +827,9 @@ def draw_tone(rng):
     """Colour chain of a camera: exposure, cast (3,), saturation, haze, gamma, contrast, lift, vignette, gradient of light across the frame."""
     warm, tint = rng.normal(0, 0.05), rng.normal(0, 0.025)
     return dict(exposure=float(np.exp(rng.normal(0, 0.15))), cast=np.array([1 + warm, 1 - tint, 1 - warm + tint * 0.5], np.float32),
-                saturation=float(np.clip(rng.normal(0.95, 0.16), 0.5, 1.35)), haze=float(rng.choice([0.0, 1.0], p=[0.5, 0.5]) * rng.uniform(0.01, 0.13)),
-                gamma=float(np.clip(rng.normal(1.0, 0.10), 0.75, 1.3)), contrast=float(rng.uniform(-0.12, 0.45)), lift=float(rng.uniform(0, 0.08)),
-                vignette=float(rng.uniform(0, 0.35)), gradient=tuple(rng.normal(0, 0.12, 2)))
+                saturation=float(np.clip(rng.normal(0.85, 0.16), 0.45, 1.25)), haze=float(rng.choice([0.0, 1.0], p=[0.55, 0.45]) * rng.uniform(0.005, 0.06)),
+                gamma=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25)), contrast=float(rng.uniform(-0.1, 0.4)), lift=float(rng.uniform(0, 0.06)),
+                vignette=float(rng.uniform(0, 0.35)), gradient=tuple(rng.normal(0, 0.1, 2)))
 
 def draw_optics(rng, tall):
     """Blur (pixels; small people, `tall` pixels high, come from sharper pictures), sharpening, noise, interlacing, compression."""
@@ -1003,12 +1003,13 @@ def scene_of(camid, seed=0):
         if camera.scale(row) > 5:
             paint_block(pixels, camera, rng.uniform(-0.1, 1) * FRAME[1], row, width * rng.uniform(0.7, 1.3), height * rng.uniform(0.7, 1.3),
                         jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.2), rng)
-    return np.clip(pixels, 4, 250).astype(np.uint8)
+    grey = pixels.mean(2, keepdims=True)
+    return np.clip(grey + (pixels - grey) * rng.uniform(0.3, 0.9), 4, 250).astype(np.uint8)          # towns are greyer than paint charts
 
 @lru_cache(maxsize=1024)
 def metering_of(camid, seed=0):
-    """Exposure that brings a camera's place most of the way to a middle grey, between 0.6 and 1.9."""
-    return float(np.clip((0.22 / linear(scene_of(camid, seed)[::4, ::4]).mean()) ** 0.7, 0.6, 1.9))
+    """Exposure that brings a camera's place part of the way to a middle grey, between 0.7 and 1.6."""
+    return float(np.clip((0.25 / linear(scene_of(camid, seed)[::4, ::4]).mean()) ** 0.5, 0.7, 1.6))
 
 # %% ../../nbs/data/world.ipynb #a32ccb96
 @compiled
