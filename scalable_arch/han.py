@@ -187,10 +187,10 @@ class HarmoniousAttention(nn.Module):
 
 # %% ../nbs/ch3_han.ipynb #9f003fc3
 class FeatureHead(nn.Sequential):
-    "Fully connected feature layer with BN and ReLU: (B, in_features) -> (B, out_features). W sec. 3.2.3."
+    "Fully connected feature layer with BN: (B, in_features) -> (B, out_features). W sec. 3.2.3."
 
     def __init__(self, in_features, out_features):
-        super().__init__(nn.Linear(in_features, out_features, bias=False), nn.BatchNorm1d(out_features), nn.ReLU(inplace=True))
+        super().__init__(nn.Linear(in_features, out_features, bias=False), nn.BatchNorm1d(out_features))
 
 
 def region_size(map_size, num_regions):
