@@ -54,7 +54,7 @@ class ReIDDataset:
 
 # %% ../../nbs/data/readers.ipynb #7823e208
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-NAME_PATTERN = re.compile(r"(-1|\d+)_c(\d+)(?!\d)[\w.-]*")
+NAME_PATTERN = re.compile(r"(-1|\d+)_c(\d+)[\w.-]*")
 MSMT_PATTERN = re.compile(r"\d+_\d+_(\d+)_[\w.-]+")
 
 def parse_name(name):
@@ -137,9 +137,12 @@ def expected_counts(manifest, root, home, boxes=None):
     try:
         world = json.loads(worlds[0].read_text(encoding="utf-8"))
         expected = world["expected"][boxes] if boxes else world["expected"]
-        return {split: dict(expected[split]) for split in SPLITS}, "rendered"
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        expected, made_as = {split: dict(expected[split]) for split in SPLITS}, world["name"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{worlds[0]} is damaged, it does not give the expected counts; render the data set again") from error
+    if made_as != manifest["name"]:
+        raise ValueError(f"{manifest['name']}: {root} was rendered as {made_as}; load it under that name")
+    return expected, "rendered"
 
 def count_samples(samples, kinds):
     """Counts of the given `kinds`: images, ids and cameras, and pid -1 (junk) and 0 (distractors) where those are kept apart."""
@@ -260,18 +263,20 @@ def check_dataset(name, root, *, boxes=None, decode=False, progress=None):
     """Compare a copy of the data set `name` under `root` with what it must hold; returns a `DatasetCheck`.
 
     Counts come from the manifest, or from world.json of a copy that the simulated world rendered. `decode=True` also decodes every image.
-    What is missing, surplus or does not parse becomes a sentence in `problems`; only a misspelt name or `root` raises.
+    What is missing, surplus or does not parse becomes a sentence in `problems`; only a misspelt name, `root` or `boxes` raises.
     """
     manifest = load_manifest(one_of("data set", name, reader_names()))
     if not Path(root).expanduser().is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}")
     rows, problems, splits, source = [], [], {}, "published"
+    if boxes is not None:
+        one_of("boxes", boxes, manifest["layout"].get("boxes", []))
     try:
         manifest, home, boxes = locate(name, root, boxes)
         expected, source = expected_counts(manifest, root, home, boxes)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         problems.append(str(error))
-        rows.append(("all", "layout", "complete", "incomplete", "part missing"))
+        rows.append(("all", "layout", "complete", "not complete", "differs"))
         expected = {}
     for split in expected:
         try:
