@@ -29,15 +29,17 @@ def count_before(block, start, row, index, distance, counts):
     Column c is gallery image `start + c`; ties are broken by gallery order; NaN (junk) never precedes.
     """
     columns = block.shape[1]
-    for m in range(len(row)):
-        cut = min(max(index[m] - start, 0), columns)
-        earlier, later = block[row[m], :cut], block[row[m], cut:]  # slices: LLVM then compares eight values at a time
-        before = np.int32(0)
-        for c in range(len(earlier)):
-            before = np.int32(before + np.int32(earlier[c] <= distance[m]))
-        for c in range(len(later)):
-            before = np.int32(before + np.int32(later[c] < distance[m]))
-        counts[m] += before
+    for left in range(0, columns, 4096):  # a stretch of a row stays in the cache for all its matches
+        right = min(left + 4096, columns)
+        for m in range(len(row)):
+            values, cut = block[row[m]], min(max(index[m] - start, left), right)
+            earlier, later = values[left:cut], values[cut:right]  # slices: LLVM then compares eight values at a time
+            before = np.int32(0)
+            for c in range(len(earlier)):
+                before = np.int32(before + np.int32(earlier[c] <= distance[m]))
+            for c in range(len(later)):
+                before = np.int32(before + np.int32(later[c] < distance[m]))
+            counts[m] += before
 
 # %% ../../nbs/metrics/kernels.ipynb #b83fa31c
 @njit(nogil=True, cache=True)

@@ -83,7 +83,7 @@ class RerankedDistances:
         check_settings(k1, k2, lambda_value)
         self.points, self.lambda_value = make_points(query_features, gallery_features, distances, num_query), lambda_value
         n = self.points.shape[0]
-        self.num_query = self.points.num_query
+        self.num_query, self.itemsize = self.points.num_query, 4
         self.shape = self.num_query, n - self.num_query
         self.description = f"k-reciprocal re-ranking (k1={k1}, k2={k2}, lambda={lambda_value:g}) of {self.points.description}"
         with tile_workers(threads) as workers:

@@ -210,7 +210,7 @@ class DistanceMatrix:
             raise ValueError(f"distances must have shape (queries, gallery), neither of them 0, not {self.values.shape}")
         if self.values.dtype.kind not in "iuf":
             raise ValueError(f"distances must be numbers, not {self.values.dtype}")
-        self.shape = self.values.shape
+        self.shape, self.itemsize = self.values.shape, 4 if self.values.dtype == np.float32 else 8
         for start in range(0, len(self.values), QUERY_TILE):
             bad = np.flatnonzero(~np.isfinite(self.values[start:start + QUERY_TILE]).all(1))
             if len(bad):
@@ -244,7 +244,7 @@ def evaluate_source(source, people, *, max_rank, ap, top_k, threads, block_mb, e
     "`evaluate` on checked input: a source of distances and the `Identities` of its rows and columns."
     if not total(people.num_matches()).any():
         raise ValueError(explain_no_match(people))
-    num_query, columns = source.shape[0], max(int(block_mb * 2**20 / QUERY_TILE / 8), 1)
+    num_query, columns = source.shape[0], max(int(block_mb * 2**20 / QUERY_TILE / source.itemsize), 1)
     ap_of, inp_of, first = np.full(num_query, np.nan), np.full(num_query, np.nan), np.full(num_query, -1)
     shape = (num_query, top_k)
     ranking, readable, labels = np.full(shape, -1), np.full(shape, np.inf), np.full(shape, -1, np.int8)

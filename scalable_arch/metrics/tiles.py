@@ -65,7 +65,7 @@ class FeatureDistances:
         self.query, self.gallery = self.query.to(self.dtype), self.gallery.to(self.dtype)
         self.query_norms, self.gallery_norms = squared_norms(names[0], self.query), squared_norms(names[1], self.gallery)
         self.shape, self.gallery_start = (len(self.query), len(self.gallery)), gallery_start
-        self.description = "Euclidean distance of features"
+        self.description, self.itemsize = "Euclidean distance of features", self.dtype.itemsize
 
     def query_tile(self, start, stop):
         "Queries start:stop times -2 (an exact scaling), padded to a whole tile."
