@@ -210,7 +210,8 @@ def test_model_round_trip_and_other_structures(tmp_path):
     assert load_model(file, target) == {"num_classes": 4}
     for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True):
         assert torch.equal(a.to(b.dtype), b)
-    for model, sentence in [(new_model(5), r"heads.0.weight is \(4, 6\) there and \(5, 6\)"), (nn.Linear(2, 2), "the model has bias, it has not"),
+    for model, sentence in [(new_model(5), r"heads.0.weight is \(4, 6\) there and \(5, 6\)"),
+                            (nn.Linear(2, 2), "the model has bias, it has not"),
                             (nn.Module(), "it has conv.0.weight, the model has not")]:
         before = {name: x.clone() for name, x in model.state_dict().items()}
         with pytest.raises(ValueError, match=sentence):
@@ -408,8 +409,10 @@ def test_checkpoint_of_other_settings_or_data_is_refused(tmp_path):
     before = (tmp_path / CHECKPOINT_FILE).read_bytes()
     brighter, moved = IMAGES.clone(), LABELS.roll(1)
     brighter[0] += 1
-    cases = [(IMAGES, LABELS, {"lr": 0.2}, "lr=0.1, not lr=0.2"), (IMAGES, LABELS, {"milestones": (2,)}, r"milestones=\[3\], not milestones=\[2\]"),
-             (IMAGES, LABELS, {"loss": partial(cross_entropy_and_triplet)}, "loss='cross_entropy', not"), (brighter, LABELS, {}, "images="),
+    cases = [(IMAGES, LABELS, {"lr": 0.2}, "lr=0.1, not lr=0.2"),
+             (IMAGES, LABELS, {"milestones": (2,)}, r"milestones=\[3\], not milestones=\[2\]"),
+             (IMAGES, LABELS, {"loss": partial(cross_entropy_and_triplet)}, "loss='cross_entropy', not"),
+             (brighter, LABELS, {}, "images="),
              (IMAGES, moved, {}, "labels="), (IMAGES[:32], LABELS[:32], {}, "images=|labels=|num_images=33")]
     for images, labels, change, sentence in cases:
         with pytest.raises(ValueError, match=sentence):
@@ -447,7 +450,7 @@ class Diverging:
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at epoch 3, step 2 of 2: .*checkpoint after epoch 2 is kept in .*safetensors"):
+    with pytest.raises(FloatingPointError, match="the loss is nan at epoch 3, step 2 of 2: .* after epoch 2 is kept in .*safetensors"):
         fit(new_model(), IMAGES, LABELS, **RECIPE, loss=Diverging(6), checkpoint=tmp_path)
     tensors, state = load_checkpoint(tmp_path)
     assert len(state["history"]) == 2 and all(x.isfinite().all() for x in tensors.values())
@@ -464,8 +467,14 @@ def test_finite_loss_over_broken_weights_is_not_saved(tmp_path):
 
 @pytest.mark.skipif(checkpoint_module.fcntl is None, reason="no file locks on this platform")
 def test_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path):
-    program = "import fcntl, os, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); f.write(str(os.getpid())); f.flush(); print(flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", program, tmp_path / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+    program = """import fcntl, os, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(os.getpid(), file=file, end="", flush=True)
+print("locked", flush=True)
+input()"""
+    command = [sys.executable, "-c", program, tmp_path / "lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         first.stdout.readline()
         with pytest.raises(BlockingIOError, match=rf"another run \(process {first.pid}\) is using the folder"):
             fit(new_model(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)

@@ -4,4 +4,5 @@ from scalable_arch.train.checkpoint import load_checkpoint, load_model, save_che
 from scalable_arch.train.loop import extract_features, fit
 from scalable_arch.train.losses import LOSSES, cross_entropy, triplet
 
-__all__ = ["LOSSES", "cross_entropy", "extract_features", "fit", "load_checkpoint", "load_model", "save_checkpoint", "save_model", "triplet"]
+__all__ = ["LOSSES", "cross_entropy", "extract_features", "fit", "load_checkpoint", "load_model", "save_checkpoint", "save_model",
+           "triplet"]

@@ -24,7 +24,9 @@ from tqdm import tqdm
 from ..data.batches import identity_batches, random_batches, random_erasing, random_flip
 from ..data.images import to_float
 from ..errors import one_of
-from .checkpoint import CHECKPOINT_FILE, copy_into, folder_lock, load_checkpoint, model_tensors, save_checkpoint
+from scalable_arch.train.checkpoint import (
+    CHECKPOINT_FILE, copy_into, folder_lock, load_checkpoint, model_tensors, save_checkpoint
+)
 from .losses import branches, loss_by_name
 
 # %% ../../nbs/train/loop.ipynb #562175be
@@ -49,7 +51,8 @@ def check_labels(labels, num_images):
         raise ValueError(f"labels must be integers from 0 to num_classes - 1, not {labels.dtype}")
     if labels.min() < 0:
         row = int(labels.argmin())
-        raise ValueError(f"labels must be integers from 0 to num_classes - 1, but label {row} is {labels[row]}: number the pids anew")
+        raise ValueError(f"labels must be integers from 0 to num_classes - 1, but label {row} is {labels[row]}: "
+                         "number the pids anew")
     return labels.long()
 
 
@@ -163,7 +166,8 @@ def train_epoch(model, optimizer, loss, images, labels, settings, epoch, bar):
         bar.update(len(index))
     check_finite(model, epoch)
     bar.n = (epoch + 1) * len(labels)  # the identity sampler leaves images out
-    return {"epoch": epoch + 1, "loss": total / seen, "accuracy": correct / seen, "lr": rate, "seconds": time.perf_counter() - started}
+    return {"epoch": epoch + 1, "loss": total / seen, "accuracy": correct / seen, "lr": rate,
+            "seconds": time.perf_counter() - started}
 
 # %% ../../nbs/train/loop.ipynb #0db67f19
 def save_run(folder, model, optimizer, settings, history):
@@ -200,15 +204,16 @@ def check_settings_agree(state, settings, path):
     for key in sorted(settings.keys() | state["settings"].keys()):
         there, here = state["settings"].get(key), settings.get(key)
         if there != here:
-            raise ValueError(f"{path} is of a run with {key}={there!r}, not {key}={here!r}: use that value, choose another folder "
-                             "or delete the file to begin anew")
+            raise ValueError(f"{path} is of a run with {key}={there!r}, not {key}={here!r}: use that value, "
+                             "choose another folder or delete the file to begin anew")
 
 # %% ../../nbs/train/loop.ipynb #09924f28
 def data_settings(images, labels):
     "What a run must find unchanged of its data: numbers, size and fingerprints."
     sample = images[torch.linspace(0, len(images) - 1, min(len(images), 16)).long()].cpu().contiguous()
     fingerprint = lambda x: f"{zlib.crc32(x.numpy()):08x}"
-    return {"num_images": len(images), "image_size": list(sample.shape[-2:]), "images": fingerprint(sample), "labels": fingerprint(labels)}
+    return {"num_images": len(images), "image_size": list(sample.shape[-2:]),
+            "images": fingerprint(sample), "labels": fingerprint(labels)}
 
 
 def loss_name(loss):
@@ -254,19 +259,21 @@ def kept_sentence(checkpoint):
     return f"the checkpoint after epoch {len(load_checkpoint(path)[1]['history'])} is kept in {path}"
 
 # %% ../../nbs/train/loop.ipynb #bda3c7ad
-def fit(model, images, labels, *, epochs=300, batch_size=32, lr=3e-2, momentum=0.9, weight_decay=5e-4, milestones=(100, 200, 250),
-        gamma=0.1, loss="cross_entropy", sampler=None, num_shots=4, flip=False, erasing=False, seed=0, checkpoint=None,
-        checkpoint_every=1, progress=None, on_epoch=None):
-    """Train `model` in place by SGD with a step schedule; returns its history, one dict an epoch: epoch, loss, accuracy, lr, seconds.
+def fit(model, images, labels, *, epochs=300, batch_size=32, lr=3e-2, momentum=0.9, weight_decay=5e-4,
+        milestones=(100, 200, 250), gamma=0.1, loss="cross_entropy", sampler=None, num_shots=4, flip=False, erasing=False,
+        seed=0, checkpoint=None, checkpoint_every=1, progress=None, on_epoch=None):
+    """Train `model` in place by SGD with a step schedule; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
-    `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor. `labels`: N integers from 0.
-    `loss`: cross_entropy, triplet, cross_entropy+triplet, or a function (output, labels) -> scalar. `sampler`: random, or identity
-    (batches of `num_shots` images of each person), by default identity for the two losses with triplets.
-    `checkpoint`: folder; the run is saved there every `checkpoint_every` epochs and at the end, and a run found there with the same
-    settings is continued, with the same bits as if it had never stopped (same machine, versions and threads).
-    `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's dict, after it was saved.
-    Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite, BlockingIOError
-    where another run uses the folder, OSError where it cannot be written; the last good checkpoint is kept. Source: W sec. 3.3.
+    `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor.
+    `labels`: N integers from 0. `loss`: cross_entropy, triplet, cross_entropy+triplet, or a function
+    (output, labels) -> scalar. `sampler`: random, or identity (batches of `num_shots` images of each person), by
+    default identity for the two losses with triplets. `checkpoint`: folder; the run is saved there every
+    `checkpoint_every` epochs and at the end, and a run found there with the same settings is continued, with the same
+    bits as if it had never stopped (same machine, versions and threads). `progress`: None shows a bar on a terminal.
+    `on_epoch`: called with the epoch's dict, after it was saved.
+    Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
+    BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
+    kept. Source: W sec. 3.3.
     """
     sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
     check_recipe(epochs=epochs, batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed,
@@ -276,10 +283,11 @@ def fit(model, images, labels, *, epochs=300, batch_size=32, lr=3e-2, momentum=0
     labels = check_labels(labels, len(images))
     settings = dict(batch_size=int(batch_size), lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay),
                     milestones=[int(x) for x in milestones], gamma=float(gamma), loss=loss_name(loss), sampler=sampler,
-                    num_shots=int(num_shots), flip=bool(flip), erasing=bool(erasing), seed=int(seed), dtype=str(placement(model)[1]),
-                    **data_settings(images, labels))
+                    num_shots=int(num_shots), flip=bool(flip), erasing=bool(erasing), seed=int(seed),
+                    dtype=str(placement(model)[1]), **data_settings(images, labels))
     model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD([x for x in model.parameters() if x.requires_grad], lr=lr, momentum=momentum, weight_decay=weight_decay)
+    trained = [x for x in model.parameters() if x.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
     with run_context(model, checkpoint):
         history = resume_run(checkpoint, model, optimizer, settings, epochs) if checkpoint else []
         with progress_bar("training", epochs * len(labels), len(history) * len(labels), progress) as bar:
@@ -309,8 +317,9 @@ def batch_features(model, images, index, device, dtype):
 def extract_features(model, images, *, batch_size=64, progress=None):
     """Features of all images by `model` in eval mode: float32 (N, D) on the CPU; the model's mode is given back.
 
-    `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor. `progress`: None shows a bar on
-    a terminal. ValueError where there are no images, they are not uint8, or the model gives no vectors.
+    `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor.
+    `progress`: None shows a bar on a terminal. ValueError where there are no images, they are not uint8, or the model
+    gives no vectors.
     """
     check_images(images)
     if not isinstance(batch_size, numbers.Integral) or batch_size < 1:

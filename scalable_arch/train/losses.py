@@ -22,8 +22,9 @@ def branches(output, kind):
     "The tensors, one a branch, that a model's output in train mode holds under `kind`; ValueError where it has none."
     tensors = getattr(output, kind, None)
     if not tensors:
-        raise ValueError(f"in train mode the model must return an object with .{kind}, a tuple of a tensor for each branch, not "
-                         f"{'an empty one' if tensors is not None else type(output).__name__} (num_classes=None makes no classifiers)")
+        found = "an empty one" if tensors is not None else type(output).__name__
+        raise ValueError(f"in train mode the model must return an object with .{kind}, a tuple of a tensor for each "
+                         f"branch, not {found} (num_classes=None makes no classifiers)")
     return tensors
 
 
