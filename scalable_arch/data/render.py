@@ -27,7 +27,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .world import (COLOURS, FRAME, LINEAR, PERSON, SHOT, VISIT, Light, Pose, cut_out, develop, draw_habits, fractal_noise, jitter_colour,
+from .world import (COLOURS, FRAME, LINEAR, PERSON, SHOT, VISIT, Light, Pose, cut_out, develop,
+                                      draw_habits, fractal_noise, jitter_colour,
                                       linear, make_camera, make_person, paint, place, stream)
 from ..errors import one_of
 
@@ -50,15 +51,20 @@ class Visit:
 def make_visit(person, camera, number=0, seed=0):
     """Visit `number` of a person at a camera, a function of `(seed, pid, camid, number)`."""
     rng = stream(seed, VISIT, person.pid, camera.camid, number)
-    yaw = camera.flow + math.pi * rng.integers(2) + rng.normal(0, 0.45) if rng.random() < 0.75 else rng.uniform(0, 2 * math.pi)
+    yaw = camera.flow + math.pi * rng.integers(2) + rng.normal(0, 0.45) if rng.random() < 0.75 else rng.uniform(0,
+                                                                                                                2 * math.pi)
     walks = rng.random() < 0.86
     across, away, up = camera.light.towards
     turn, share = rng.normal(0, 0.35), rng.uniform(0.55, 1.15)
-    towards = (across * math.cos(turn) - away * math.sin(turn), across * math.sin(turn) + away * math.cos(turn), up * rng.uniform(0.8, 1.25))
-    light = replace(camera.light, towards=towards, sun=tuple(share * c for c in camera.light.sun), shadow=camera.light.shadow * min(1.0, share))
-    return Visit(x=float(rng.uniform(0.1, 0.9) * FRAME[1]), row=float(rng.uniform(*camera.rows)), yaw=float(yaw), drift=float(rng.normal(0, 0.07)),
+    towards = (across * math.cos(turn) - away * math.sin(turn), across * math.sin(turn) + away * math.cos(turn),
+               up * rng.uniform(0.8, 1.25))
+    light = replace(camera.light, towards=towards, sun=tuple(share * c for c in camera.light.sun),
+                    shadow=camera.light.shadow * min(1.0, share))
+    return Visit(x=float(rng.uniform(0.1, 0.9) * FRAME[1]), row=float(rng.uniform(*camera.rows)), yaw=float(yaw),
+                 drift=float(rng.normal(0, 0.07)),
                  pace=float(rng.uniform(0.3, 0.9)) if walks else 0.04, phase=float(rng.uniform(0, 2 * math.pi)),
-                 stride=float(rng.uniform(0.26, 0.5)) * person.swing if walks else float(rng.uniform(0.0, 0.1)), habits=draw_habits(rng, person),
+                 stride=float(rng.uniform(0.26, 0.5)) * person.swing if walks else float(rng.uniform(0.0,
+                                                                                                     0.1)), habits=draw_habits(rng, person),
                  exposure=float(np.exp(rng.normal(0, 0.10))), tint=tuple(1 + rng.normal(0, 0.015, 3)), light=light)
 
 # %% ../../nbs/data/render.ipynb #19fe39aa
@@ -83,7 +89,8 @@ def draw_box(rng, exact, habits, kind="detected"):
     spread = {"detected": habits["spread"], "labelled": 0.012, "junk": 0.05}[kind]
     margin = height * (habits["margin"] if kind != "labelled" else 0.01)
     middle = 0.5 * (left + right) + rng.normal(0, spread) * height
-    top, low = top - margin + rng.normal(0, spread) * height, low + margin + (habits["lift"] + rng.normal(0, spread)) * height
+    top, low = top - margin + rng.normal(0, spread) * height, low + margin + (habits["lift"] + rng.normal(0,
+                                                                                                          spread)) * height
     cut = rng.random()
     if kind == "detected" and cut < 0.07:
         low -= rng.uniform(0.12, 0.38) * height
@@ -115,7 +122,8 @@ def draw_stranger(rng, camera, near, seed, gap):
     side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.75)
     yaw = near.yaw + (rng.normal(0, 0.3) if rng.random() < 0.6 else rng.uniform(0, 2 * math.pi))
     pose = Pose(phase=rng.uniform(0, 2 * math.pi), stride=rng.uniform(0.1, 0.45), arms=draw_habits(rng, other))
-    return place(other, pose, foot=(near.foot[0] + side * near.scale, row), scale=camera.scale(row), yaw=yaw, pitch=near.pitch)
+    return place(other, pose, foot=(near.foot[0] + side * near.scale, row), scale=camera.scale(row), yaw=yaw,
+                 pitch=near.pitch)
 
 def paint_obstacle(rng, canvas, tall):
     """A post, a low block or a bush in front of everybody on a crop `canvas` (H, W, 3) of linear light, `tall` pixels being a person."""
@@ -180,7 +188,8 @@ def encode(image, quality, subsampling):
 
 def render_crop(shot, *, seed=0, size=(128, 64)):
     """The picture of a `Shot` as a PIL image of `size` (height, width), or of its natural size where `size` is None; before the file's own JPEG."""
-    rng = stream(seed, SHOT, shot.pid + (1 << 24), shot.camid, shot.visit, shot.number, ("detected", "labelled", "junk", "distractor").index(shot.kind))
+    rng = stream(seed, SHOT, shot.pid + (1 << 24), shot.camid, shot.visit, shot.number,
+                 ("detected", "labelled", "junk", "distractor").index(shot.kind))
     camera = make_camera(shot.camid, seed)
     stranger = shot.kind in ("junk", "distractor")
     person = make_person(int(rng.integers(1 << 20)) + (1 << 20) if stranger else shot.pid, seed)
@@ -232,14 +241,16 @@ def jpeg_of(shot, seed, size):
 
 def in_parallel(function, items, workers, progress, description):
     """Results of `function` over `items`, in order, with a progress bar; numba and Pillow release the interpreter's lock."""
-    bar = dict(total=len(items), desc=description, unit="image", leave=False, disable=None if progress is None else not progress)
+    bar = dict(total=len(items), desc=description, unit="image", leave=False,
+               disable=None if progress is None else not progress)
     if workers == 1:
         yield from tqdm(map(function, items), **bar)
         return
     with ThreadPoolExecutor(workers) as pool:
         yield from tqdm(pool.map(function, items), **bar)
 
-def render_crops(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4, size=(128, 64), seed=0, workers=1, progress=None):
+def render_crops(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4, size=(128, 64), seed=0, workers=1,
+                 progress=None):
     """Crops of the persons `pids` seen by `cameras` (iterables of int) as `Crops`, sorted by person, camera and time; JPEG artefacts included.
 
     `shots` images for each person and camera, in visits of `visit_length`; `cameras_per_id` limits how many cameras see one person.
@@ -248,7 +259,8 @@ def render_crops(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4,
     positive(shots=shots, visit_length=visit_length, workers=workers)
     plan = plan_shots(pids, cameras, shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
     images = np.empty((len(plan), *size, 3), np.uint8)
-    for row, data in enumerate(in_parallel(lambda shot: jpeg_of(shot, seed, size), plan, workers, progress, "rendering crops")):
+    for row, data in enumerate(in_parallel(lambda shot: jpeg_of(shot, seed, size), plan, workers, progress,
+                                           "rendering crops")):
         images[row] = np.asarray(Image.open(io.BytesIO(data)))
     return Crops(images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64))
 
@@ -293,7 +305,8 @@ def folder_entries(name, train, test, extra):
     file_name = market_name if name == "market1501" else duke_name
     splits = [("train", shot) for shot in train] + split_test(test) + [("gallery", shot) for shot in extra]
     label = lambda shot: {"distractor": 0, "junk": -1}.get(shot.kind, shot.pid)
-    return [Entry(f"{FOLDERS[split]}/{file_name(shot, label(shot), shot.camid)}", shot, split, label(shot), shot.camid) for split, shot in splits]
+    return [Entry(f"{FOLDERS[split]}/{file_name(shot, label(shot), shot.camid)}", shot, split, label(shot),
+                  shot.camid) for split, shot in splits]
 
 def cuhk_entries(train, test):
     """Entries of CUHK03 in folders labeled and detected, each with train, query and gallery; the camera is the view of its pair, 1 or 2."""
@@ -327,9 +340,11 @@ def plan_persons(name, pids, cameras, options):
         return plan_shots(pids, cameras, **options)
     pairs = [cameras[k:k + 2] for k in range(0, len(cameras), 2)]
     options = options | dict(cameras_per_id=None)
-    return [shot for pid in pids for shot in plan_shots([pid], pairs[int(stream(options["seed"], PERSON, pid, 1 << 20).integers(len(pairs)))], **options)]
+    return [shot for pid in pids for shot in plan_shots([pid], pairs[int(stream(options["seed"], PERSON, pid,
+                                                                                1 << 20).integers(len(pairs)))], **options)]
 
-def plan_dataset(name, *, num_train_ids, num_test_ids, num_cameras=None, shots=4, cameras_per_id=None, visit_length=4, num_distractors=0, num_junk=0,
+def plan_dataset(name, *, num_train_ids, num_test_ids, num_cameras=None, shots=4, cameras_per_id=None, visit_length=4,
+                 num_distractors=0, num_junk=0,
                  unseen_cameras=False, seed=0):
     """List of `Entry` of a whole data set (see `render_dataset` for the arguments)."""
     count = num_cameras or DATASET_CAMERAS[name]
@@ -338,7 +353,8 @@ def plan_dataset(name, *, num_train_ids, num_test_ids, num_cameras=None, shots=4
     options = dict(shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
     train = plan_persons(name, range(1, num_train_ids + 1), cameras, options)
     test = plan_persons(name, range(num_train_ids + 1, num_train_ids + num_test_ids + 1), test_cameras, options)
-    extra = [Shot(k, test_cameras[k % count], 0, k // count, kind) for kind, number in (("distractor", num_distractors), ("junk", num_junk))
+    extra = [Shot(k, test_cameras[k % count], 0, k // count, kind) for kind,
+             number in (("distractor", num_distractors), ("junk", num_junk))
              for k in range(number)]
     if name == "cuhk03":
         return cuhk_entries(train, test)
@@ -352,7 +368,8 @@ def expected_counts_of(name, entries):
         for split, parts in (("train", ("train", "val")), ("query", ("query",)), ("gallery", ("gallery",))):
             chosen = [entry for entry in entries if entry.split in parts and entry.boxes == boxes]
             special = {"junk", "distractor"}
-            result[split] = dict(ids=len({e.pid for e in chosen if e.shot.kind not in special}), images=len(chosen), cameras=len({e.camid for e in chosen}))
+            result[split] = dict(ids=len({e.pid for e in chosen if e.shot.kind not in special}), images=len(chosen),
+                                 cameras=len({e.camid for e in chosen}))
             if name == "market1501" and split == "gallery":
                 kinds = Counter(entry.shot.kind for entry in chosen)
                 result[split] |= dict(distractors=kinds["distractor"], junk=kinds["junk"])
@@ -390,12 +407,15 @@ def check_request(name, out, arguments):
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there already and not empty: give a new folder, nothing of yours is written over")
 
-def render_dataset(name, out, *, num_train_ids, num_test_ids, num_cameras=None, shots=4, cameras_per_id=None, visit_length=4, num_distractors=0,
+def render_dataset(name, out, *, num_train_ids, num_test_ids, num_cameras=None, shots=4, cameras_per_id=None,
+                   visit_length=4, num_distractors=0,
                    num_junk=0, unseen_cameras=False, size=(128, 64), seed=0, workers=1, progress=None):
     """Render a data set of simulated persons into the new folder `out`, in the on-disk layout of `name`; returns the contents of its world.json.
 
-    `name`: market1501, dukemtmc, cuhk03 (folders of CUHK03-NP, both kinds of boxes, PNG), msmt17 (version 1) or msmt17_v2. Every person has `shots`
-    images in each camera passed (`cameras_per_id` of `num_cameras`, all by default; CUHK03: one pair), the first in each test camera is the query.
+    `name`: market1501, dukemtmc, cuhk03 (folders of CUHK03-NP, both kinds of boxes,
+                                          PNG), msmt17 (version 1) or msmt17_v2. Every person has `shots`
+    images in each camera passed (`cameras_per_id` of `num_cameras`,
+                                  all by default; CUHK03: one pair), the first in each test camera is the query.
     `num_distractors` and `num_junk` images are for Market-1501. With `unseen_cameras` the test has as many cameras of its own. The same arguments give
     the same bytes whatever `workers` (threads) is. `out` is written whole or not at all; FileExistsError where it holds anything.
     """
@@ -411,7 +431,8 @@ def render_dataset(name, out, *, num_train_ids, num_test_ids, num_cameras=None, 
     try:
         for parent in sorted({(folder / entry.path).parent for entry in entries}):
             parent.mkdir(parents=True, exist_ok=True)
-        for _ in in_parallel(lambda entry: write_entry(entry, folder, seed, size), entries, workers, progress, f"rendering {name}"):
+        for _ in in_parallel(lambda entry: write_entry(entry, folder, seed, size), entries, workers, progress,
+                             f"rendering {name}"):
             pass
         write_lists(name, folder, entries)
         (folder / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PERSON', 'CAMERA', 'VISIT', 'SHOT', 'COLOURS', 'WARDROBE_WEIGHTS', 'SKINS', 'HAIRS', 'TILE', 'CLOUDS', 'FOLDS',
-           'GRAIN', 'PATTERNS', 'MATERIAL_SIZE', 'NEVER', 'TWIN_SHARE', 'TWIN_ATTRIBUTES', 'ARM_HABITS', 'PART_SIZE',
-           'FRAME', 'GROUNDS', 'WALLS', 'LINEAR', 'stream', 'linear', 'display', 'jitter_colour', 'pick', 'pick_colour',
+           'GRAIN', 'PATTERNS', 'MATERIAL_SIZE', 'TWIN_SHARE', 'TWIN_ATTRIBUTES', 'ARM_HABITS', 'PART_SIZE', 'FRAME',
+           'GROUNDS', 'WALLS', 'LINEAR', 'stream', 'linear', 'display', 'jitter_colour', 'pick', 'pick_colour',
            'fractal_noise', 'material', 'Garment', 'Person', 'draw_pattern', 'draw_top', 'draw_outer', 'draw_legs',
            'draw_extras', 'invent_person', 'make_person', 'Pose', 'draw_habits', 'leg_joints', 'arm_joints', 'skeleton',
            'cone', 'between', 'Figure', 'add_leg', 'add_legs', 'add_trunk', 'add_arms', 'add_head', 'add_hat',
@@ -41,25 +41,38 @@ def display(light):
     return (np.sqrt(np.clip(light, 0, 1)) * 255 + 0.5).astype(np.uint8)
 
 # %% ../../nbs/data/world.ipynb #3ea58548
-COLOURS = {"black": (28, 28, 30), "charcoal": (58, 58, 62), "grey": (118, 118, 120), "silver": (172, 172, 174), "white": (226, 226, 222),
-           "cream": (214, 204, 180), "navy": (32, 38, 66), "blue": (48, 76, 138), "sky": (124, 160, 200), "denim": (66, 86, 118),
-           "light denim": (120, 142, 170), "red": (162, 36, 40), "wine": (92, 28, 40), "pink": (214, 144, 160), "orange": (208, 108, 48),
-           "yellow": (212, 184, 70), "olive": (86, 86, 54), "green": (44, 102, 62), "mint": (142, 190, 164), "teal": (40, 104, 112),
-           "brown": (84, 60, 44), "tan": (158, 126, 92), "khaki": (176, 160, 124), "purple": (86, 54, 110), "lilac": (160, 140, 186)}
+COLOURS = {"black": (28, 28, 30), "charcoal": (58, 58, 62), "grey": (118, 118, 120), "silver": (172, 172, 174),
+           "white": (226, 226, 222),
+           "cream": (214, 204, 180), "navy": (32, 38, 66), "blue": (48, 76, 138), "sky": (124, 160, 200), "denim": (66, 86,
+                                                                                                                    118),
+           "light denim": (120, 142, 170), "red": (162, 36, 40), "wine": (92, 28, 40), "pink": (214, 144,
+                                                                                                160), "orange": (208, 108,
+                                                                                                                 48),
+           "yellow": (212, 184, 70), "olive": (86, 86, 54), "green": (44, 102, 62), "mint": (142, 190, 164), "teal": (40,
+                                                                                                                      104, 112),
+           "brown": (84, 60, 44), "tan": (158, 126, 92), "khaki": (176, 160, 124), "purple": (86, 54, 110), "lilac": (160,
+                                                                                                                      140, 186)}
 
 WARDROBE_WEIGHTS = {
-    "top": dict(black=14, charcoal=7, grey=9, silver=5, white=14, cream=4, navy=7, blue=7, sky=5, red=5, wine=3, pink=4, orange=2, yellow=3,
+    "top": dict(black=14, charcoal=7, grey=9, silver=5, white=14, cream=4, navy=7, blue=7, sky=5, red=5, wine=3, pink=4,
+                orange=2, yellow=3,
                 olive=3, green=4, mint=2, teal=3, brown=2, tan=2, khaki=2, purple=3, lilac=2, denim=2),
-    "coat": dict(black=26, charcoal=12, grey=8, silver=3, white=3, cream=3, navy=13, blue=6, red=4, wine=3, olive=6, green=3, brown=6, tan=5,
+    "coat": dict(black=26, charcoal=12, grey=8, silver=3, white=3, cream=3, navy=13, blue=6, red=4, wine=3, olive=6,
+                 green=3, brown=6, tan=5,
                  khaki=4, purple=2, teal=2, denim=4, orange=1, yellow=1, pink=1),
-    "legs": dict(black=24, charcoal=11, grey=8, navy=12, denim=20, khaki=6, brown=4, olive=3, tan=3, white=3, cream=2, blue=4, silver=2, wine=1,
+    "legs": dict(black=24, charcoal=11, grey=8, navy=12, denim=20, khaki=6, brown=4, olive=3, tan=3, white=3, cream=2,
+                 blue=4, silver=2, wine=1,
                  red=1, green=1),
-    "skirt": dict(black=20, charcoal=6, grey=6, navy=9, denim=9, white=5, cream=4, red=6, wine=5, pink=4, blue=5, green=4, teal=3, purple=4,
+    "jeans": {"denim": 5, "light denim": 3, "navy": 3, "charcoal": 1},
+    "skirt": dict(black=20, charcoal=6, grey=6, navy=9, denim=9, white=5, cream=4, red=6, wine=5, pink=4, blue=5, green=4,
+                  teal=3, purple=4,
                   brown=4, yellow=3, khaki=3, orange=2),
     "shoe": dict(black=36, charcoal=8, white=18, grey=8, brown=14, tan=6, navy=5, red=2, blue=2, cream=2),
-    "bag": dict(black=30, charcoal=9, grey=7, navy=9, blue=5, red=6, wine=3, brown=11, tan=7, olive=4, green=3, purple=3, pink=3, orange=2,
+    "bag": dict(black=30, charcoal=9, grey=7, navy=9, blue=5, red=6, wine=3, brown=11, tan=7, olive=4, green=3, purple=3,
+                pink=3, orange=2,
                 yellow=2, white=3, teal=2),
-    "hat": dict(black=24, charcoal=8, grey=10, navy=9, white=8, red=6, wine=3, brown=5, olive=4, cream=5, blue=5, pink=3, green=3)}
+    "hat": dict(black=24, charcoal=8, grey=10, navy=9, white=8, red=6, wine=3, brown=5, olive=4, cream=5, blue=5, pink=3,
+                green=3)}
 SKINS = [(236, 196, 172), (224, 178, 148), (198, 150, 118), (156, 112, 84), (112, 76, 56), (78, 54, 44)]
 HAIRS = [(24, 20, 18), (44, 32, 26), (78, 54, 38), (122, 88, 54), (176, 142, 90), (150, 146, 142), (104, 46, 28)]
 
@@ -93,14 +106,15 @@ FOLDS = fractal_noise(np.random.default_rng(3), TILE, 1.5)       # surfaces of c
 GRAIN = np.random.default_rng(2).standard_normal(1 << 18).astype(np.float32)
 
 # %% ../../nbs/data/world.ipynb #83a16590
-PATTERNS = ["plain", "hoops", "pinstripes", "checks", "yoke", "open", "print", "camouflage", "denim", "head", "gradient", "raglan"]
-MATERIAL_SIZE = 20
-NEVER = 9.0     # a distance in metres that no garment reaches
+PATTERNS = ["plain", "hoops", "pinstripes", "checks", "yoke", "open", "print", "camouflage", "denim", "head", "gradient",
+            "raglan"]
+MATERIAL_SIZE = 18
 
-def material(first, second=(0, 0, 0), pattern="plain", params=(), *, third=(0, 0, 0), cut=NEVER, folds=0.10, offset=0.0, sheen=0.0, quilt=0.0):
+def material(first, second=(0, 0, 0), pattern="plain", params=(), *, third=(0, 0, 0), folds=0.10, offset=0.0, sheen=0.0,
+             quilt=0.0):
     """One row of the painter's material table, MATERIAL_SIZE numbers; colours are linear light, lengths metres, angles radians."""
     params = tuple(params) + (0,) * (4 - len(params))
-    return (*first, *second, *third, PATTERNS.index(pattern), *params, cut, folds, offset, sheen, quilt, 0)
+    return (*first, *second, *third, PATTERNS.index(pattern), *params, folds, offset, sheen, quilt)
 
 # %% ../../nbs/data/world.ipynb #64379627
 @dataclass(frozen=True)
@@ -153,14 +167,16 @@ def draw_pattern(rng, kind):
     width, angle = rng.uniform(0.12, 0.5), rng.choice([0.0, 0.0, math.pi])
     low = rng.uniform(0.08, 0.2)
     return name, {"plain": (), "raglan": (), "hoops": (rng.uniform(0.03, 0.16), rng.uniform(0.25, 0.6)),
-                  "pinstripes": (rng.uniform(0.25, 0.6), rng.uniform(0.15, 0.5)), "checks": (rng.uniform(0.05, 0.16), rng.uniform(0.3, 0.9)),
+                  "pinstripes": (rng.uniform(0.25, 0.6), rng.uniform(0.15, 0.5)), "checks": (rng.uniform(0.05, 0.16),
+                                                                                             rng.uniform(0.3, 0.9)),
                   "yoke": (rng.uniform(0.12, 0.34),), "print": (width, low, angle, low + rng.uniform(0.06, 0.25)),
                   "camouflage": (rng.uniform(20, 90), rng.uniform(-0.3, 0.8)), "gradient": (rng.uniform(0.4, 0.9),)}[name]
 
 def draw_top(rng):
     """A shirt, blouse or pullover; `length` is the sleeve's, as a fraction of the arm."""
     pattern, params = draw_pattern(rng, "top")
-    return Garment("top", (pick_colour(rng, "top"), pick_colour(rng, "top")), pattern, params, ease=rng.uniform(0.004, 0.022),
+    return Garment("top", (pick_colour(rng, "top"), pick_colour(rng, "top")), pattern, params,
+                   ease=rng.uniform(0.004, 0.022),
                    length=float(rng.choice([0.0, 0.38, 0.45, 0.8, 1.0, 1.0], p=[0.06, 0.2, 0.14, 0.05, 0.35, 0.2])),
                    folds=rng.uniform(0.06, 0.16), offset=rng.uniform(0, TILE))
 
@@ -170,8 +186,10 @@ def draw_outer(rng):
     pattern, params = draw_pattern(rng, "coat")
     if rng.random() < 0.42:
         pattern, params = "open", (rng.uniform(0.2, 0.62), rng.uniform(0.0, 0.35))
-    return Garment(kind, (pick_colour(rng, "coat"), pick_colour(rng, "top")), pattern, params, ease=rng.uniform(0.018, 0.045),
-                   length={"coat": rng.uniform(0.14, 0.3), "long": rng.uniform(0.34, 0.52)}.get(kind, rng.uniform(-0.02, 0.07)),
+    return Garment(kind, (pick_colour(rng, "coat"), pick_colour(rng, "top")), pattern, params,
+                   ease=rng.uniform(0.018, 0.045),
+                   length={"coat": rng.uniform(0.14, 0.3), "long": rng.uniform(0.34, 0.52)}.get(kind,
+                                                                                                rng.uniform(-0.02, 0.07)),
                    folds=rng.uniform(0.07, 0.17), sheen=float(rng.choice([0, 0.0, 0.25])), offset=rng.uniform(0, TILE),
                    quilt=rng.uniform(0.05, 0.1) if kind == "quilted" else 0.0)
 
@@ -181,23 +199,27 @@ def draw_legs(rng):
     kind = pick(rng, dict(trousers=64, jeans=14, leggings=6, shorts=9, skirt=10, dress=4))
     if kind in ("skirt", "dress"):
         pattern, params = draw_pattern(rng, "skirt")
-        return Garment(kind, (pick_colour(rng, "skirt"), pick_colour(rng, "skirt")), pattern, params, length=rng.uniform(0.34, 0.9),
+        return Garment(kind, (pick_colour(rng, "skirt"), pick_colour(rng, "skirt")), pattern, params,
+                       length=rng.uniform(0.34, 0.9),
                        ease=rng.uniform(0.02, 0.10), folds=rng.uniform(0.08, 0.2), offset=rng.uniform(0, TILE))
-    colour = linear(jitter_colour(rng, COLOURS[pick(rng, dict(denim=5, navy=3, charcoal=1, light_=0) | {"light denim": 3})])) \
-        if kind == "jeans" else pick_colour(rng, "legs")
+    colour = pick_colour(rng, "jeans" if kind == "jeans" else "legs")
     stripe = rng.random() < 0.07 and kind == "trousers"
-    pattern, params = ("denim", (rng.uniform(0.2, 0.7),)) if kind == "jeans" else ("pinstripes", (3.2, 0.14)) if stripe else ("plain", ())
+    pattern, params = ("denim", (rng.uniform(0.2, 0.7),)) if kind == "jeans" else ("pinstripes",
+                                                                                   (3.2, 0.14)) if stripe else ("plain", ())
     second = colour * 1.9 + 0.02 if kind == "jeans" else pick_colour(rng, "top")
-    return Garment(kind, (colour, np.minimum(second, 0.9)), pattern, params, folds=rng.uniform(0.07, 0.18), offset=rng.uniform(0, TILE),
+    return Garment(kind, (colour, np.minimum(second, 0.9)), pattern, params, folds=rng.uniform(0.07, 0.18),
+                   offset=rng.uniform(0, TILE),
                    ease={"leggings": 0.002, "jeans": 0.009}.get(kind, rng.uniform(0.008, 0.026)),
                    length={"shorts": rng.uniform(0.3, 0.56)}.get(kind, float(rng.choice([1.0, 1.0, 0.9, 0.8]))))
 
 def draw_extras(rng):
     """Shoes, perhaps a hat, perhaps a bag."""
-    shoes = Garment(pick(rng, dict(shoe=70, boot=18, sandal=6, trainer=20)), (pick_colour(rng, "shoe"), linear((225, 225, 225))))
+    shoes = Garment(pick(rng, dict(shoe=70, boot=18, sandal=6, trainer=20)),
+                    (pick_colour(rng, "shoe"), linear((225, 225, 225))))
     hat = Garment(pick(rng, dict(cap=45, beanie=30, hood=25, brim=10)), (pick_colour(rng, "hat"), pick_colour(rng, "hat")))
     bag = Garment(pick(rng, dict(backpack=42, shoulder=30, hand=14, satchel=18, shopping=9)),
-                  (pick_colour(rng, "bag"), pick_colour(rng, "bag")), length=rng.uniform(0.75, 1.25), offset=rng.uniform(0, TILE))
+                  (pick_colour(rng, "bag"), pick_colour(rng, "bag")), length=rng.uniform(0.75, 1.25), offset=rng.uniform(0,
+                                                                                                                         TILE))
     return shoes, hat if rng.random() < 0.17 else None, bag if rng.random() < 0.52 else None
 
 # %% ../../nbs/data/world.ipynb #8929574c
@@ -209,9 +231,11 @@ def invent_person(rng, pid):
     shoes, hat, bag = draw_extras(rng)
     figure = rng.normal()          # slim hips and broad shoulders, or the other way round
     return Person(pid=int(pid), height=float(np.clip(rng.normal(1.70 + 0.05 * figure, 0.08), 1.42, 1.98)),
-                  girth=float(np.clip(rng.normal(1.02, 0.13), 0.8, 1.45)), shoulders=float(np.clip(rng.normal(1 + 0.05 * figure, 0.04), 0.85, 1.15)),
+                  girth=float(np.clip(rng.normal(1.02, 0.13), 0.8,
+                                      1.45)), shoulders=float(np.clip(rng.normal(1 + 0.05 * figure, 0.04), 0.85, 1.15)),
                   hips=float(np.clip(rng.normal(1 - 0.05 * figure, 0.05), 0.85, 1.18)),
-                  skin=linear(jitter_colour(rng, SKINS[int(rng.choice(6, p=[.25, .27, .2, .12, .1, .06]))], lightness=0.06, tint=4)),
+                  skin=linear(jitter_colour(rng, SKINS[int(rng.choice(6, p=[.25, .27, .2, .12, .1, .06]))], lightness=0.06,
+                                            tint=4)),
                   hair=linear(jitter_colour(rng, HAIRS[int(rng.choice(7, p=[.34, .22, .16, .1, .08, .06, .04]))], tint=3)),
                   hair_style=pick(rng, dict(short=44, long=20, tail=9, bob=12, bun=4, bald=5, afro=4) if figure < 0.4 else
                                   dict(short=74, long=4, bob=5, bald=14, afro=4)),
@@ -263,7 +287,8 @@ def leg_joints(side, pose, height, hips):
     knee = (hip[0] + side * 0.004, hip[1] - 0.245 * height * math.sin(thigh), hip[2] - 0.245 * height * math.cos(thigh))
     ankle = (knee[0], knee[1] - 0.24 * height * math.sin(shank), knee[2] - 0.24 * height * math.cos(shank))
     pitch = 0.35 * min(0.0, shank)
-    toe = (ankle[0] + side * 0.03, ankle[1] - 0.105 * height * math.cos(pitch), ankle[2] - 0.018 * height + 0.105 * height * math.sin(pitch))
+    toe = (ankle[0] + side * 0.03, ankle[1] - 0.105 * height * math.cos(pitch),
+           ankle[2] - 0.018 * height + 0.105 * height * math.sin(pitch))
     return hip, knee, ankle, toe
 
 def arm_joints(side, pose, height, shoulders):
@@ -290,7 +315,7 @@ def skeleton(pose, height, shoulders=1.0, hips=1.0):
     return points
 
 # %% ../../nbs/data/world.ipynb #53a64df4
-PART_SIZE = 16
+PART_SIZE = 15
 
 def cone(start, end, width, width_end=None, *, depth=None, depth_end=None, material=0, flat=0, v=(0.0, 0.0), angle=0.0):
     """A part: axis from `start` to `end`, half-widths (metres) along x and depths along y at both ends.
@@ -300,11 +325,12 @@ def cone(start, end, width, width_end=None, *, depth=None, depth_end=None, mater
     width_end = width if width_end is None else width_end
     depth = width if depth is None else depth
     depth_end = width_end if depth_end is None else depth_end
-    return (*start, *end, width, depth, width_end, depth_end, material, flat, v[0], v[1], angle, 0.0)
+    return (*start, *end, width, depth, width_end, depth_end, material, flat, v[0], v[1], angle)
 
 def between(start, end, share):
     """The point at `share` of the way from `start` to `end`."""
-    return (start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share, start[2] + (end[2] - start[2]) * share)
+    return (start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share,
+            start[2] + (end[2] - start[2]) * share)
 
 # %% ../../nbs/data/world.ipynb #a4ffbd76
 class Figure:
@@ -323,7 +349,8 @@ class Figure:
 
     def cloth(self, garment, **changes):
         """Number of the material of `garment`."""
-        options = dict(pattern=garment.pattern, params=garment.params, folds=garment.folds, offset=garment.offset, sheen=garment.sheen,
+        options = dict(pattern=garment.pattern, params=garment.params, folds=garment.folds, offset=garment.offset,
+                       sheen=garment.sheen,
                        quilt=garment.quilt) | changes
         return self.add_material(material(*garment.colours, **options))
 
@@ -343,17 +370,20 @@ def add_leg(figure, side, trousers, ease, end):
     if end > 0:
         thigh_end = min(1.0, end * 2)
         low = 0.048 * girth + (0.033 * girth - 0.048 * girth) * thigh_end + ease
-        figure.add(hip, between(hip, knee, thigh_end), 0.053 * girth + ease * 0.6, low, material=trousers, flat=0 if end >= 0.5 else 2,
+        figure.add(hip, between(hip, knee, thigh_end), 0.053 * girth + ease * 0.6, low, material=trousers,
+                   flat=0 if end >= 0.5 else 2,
                    v=(0.0, 0.42 * thigh_end))
     if end > 0.5:
         share = end * 2 - 1
-        figure.add(knee, between(knee, ankle, share), 0.034 * girth + ease, 0.024 * girth + ease * 1.25, material=trousers, flat=2, v=(0.42, 0.84))
+        figure.add(knee, between(knee, ankle, share), 0.034 * girth + ease, 0.024 * girth + ease * 1.25, material=trousers,
+                   flat=2, v=(0.42, 0.84))
     heel = (ankle[0], ankle[1] + 0.018 * height, ankle[2] - 0.012 * height)
     kind = person.shoes.kind
     shoe = figure.shoe if kind != "sandal" else figure.skin
     figure.add(heel, toe, 0.024 * height, 0.019 * height, material=shoe)
     if kind == "trainer":
-        figure.add((heel[0], heel[1], heel[2] - 0.012 * height), (toe[0], toe[1], toe[2] - 0.007 * height), 0.014 * height, material=figure.sole)
+        figure.add((heel[0], heel[1], heel[2] - 0.012 * height), (toe[0], toe[1], toe[2] - 0.007 * height), 0.014 * height,
+                   material=figure.sole)
     if kind == "boot":
         figure.add(between(knee, ankle, 0.45), ankle, 0.036 * girth, 0.031 * girth, material=shoe, flat=1)
 
@@ -382,7 +412,8 @@ def add_trunk(figure):
     outer, top = person.outer, person.top
     worn = outer or top
     if person.legs.kind == "dress" and outer is None:
-        worn = Garment("top", person.legs.colours, person.legs.pattern, person.legs.params, length=top.length, ease=0.008, offset=person.legs.offset)
+        worn = Garment("top", person.legs.colours, person.legs.pattern, person.legs.params, length=top.length, ease=0.008,
+                       offset=person.legs.offset)
     figure.worn = worn
     colours = (worn.colours[0], top.colours[0]) if outer is not None and worn.pattern == "open" else worn.colours
     figure.trunk = figure.cloth(replace(worn, colours=colours))
@@ -391,27 +422,33 @@ def add_trunk(figure):
     ease = worn.ease
     chest, belly, seat = 0.098 * height * girth ** 0.8 * person.shoulders, 0.086 * height * girth, 0.094 * height * girth * person.hips
     deep = height * girth
-    figure.add((shoulder[0], shoulder[1], shoulder[2] + 0.01 * height), waist, chest * 0.9 + ease * 0.6, belly + ease, depth=0.056 * deep + ease,
+    figure.add((shoulder[0], shoulder[1], shoulder[2] + 0.01 * height), waist, chest * 0.9 + ease * 0.6, belly + ease,
+               depth=0.056 * deep + ease,
                depth_end=0.062 * deep + ease, material=figure.trunk, flat=1, v=(0.0, 0.3))
     long = worn.length if outer is not None else 0.02 + 2 * max(0.0, top.ease - 0.01)
     hem = (hip[0], hip[1], hip[2] - max(long, 0.0))
     if person.legs.kind not in ("skirt", "dress"):
-        figure.add((hip[0], hip[1], hip[2] + 0.05), (hip[0], hip[1], hip[2] - 0.03 * height), seat * 0.98, seat * 0.86, depth=0.066 * deep,
+        figure.add((hip[0], hip[1], hip[2] + 0.05), (hip[0], hip[1], hip[2] - 0.03 * height), seat * 0.98, seat * 0.86,
+                   depth=0.066 * deep,
                    depth_end=0.06 * deep, material=figure.cloth(person.legs), flat=3)
     spread = abs(figure.joints[1, 1] - figure.joints[5, 1]) * 0.5 * max(0.0, long) * 2
     figure.add(waist, hem, belly + ease, seat + ease * (1.0 + 1.5 * max(0.0, long)), depth=0.062 * deep + ease,
                depth_end=0.074 * deep + ease + spread, material=figure.trunk, flat=2, v=(0.3, 0.5 + long))
     if outer is not None and top.ease > 0.012 and outer.kind in ("jacket", "vest", "quilted"):      # a shirt that shows below the jacket
-        figure.add(waist, (hip[0], hip[1], hip[2] - 0.05 * height), belly, seat + 0.006, depth=0.064 * deep, depth_end=0.074 * deep,
+        figure.add(waist, (hip[0], hip[1], hip[2] - 0.05 * height), belly, seat + 0.006, depth=0.064 * deep,
+                   depth_end=0.074 * deep,
                    material=figure.cloth(top), flat=2, v=(0.3, 0.56))
     neck = (shoulder[0], shoulder[1] - 0.004 * height, shoulder[2] + 0.038 * height)
     for side, index in ((1, 8), (-1, 12)):
         joint = figure.joints[index]
-        figure.add(between(neck, joint, 0.2), joint, 0.026 * height + 0.5 * ease, 0.029 * height * girth ** 0.5 + 0.6 * ease, material=figure.trunk,
+        figure.add(between(neck, joint, 0.2), joint, 0.026 * height + 0.5 * ease,
+                   0.029 * height * girth ** 0.5 + 0.6 * ease, material=figure.trunk,
                    v=(0.02, 0.05))
-    figure.add((shoulder[0], shoulder[1], shoulder[2]), (neck[0], neck[1] - 0.01 * height, neck[2] + 0.06 * height), 0.034 * height * girth ** 0.5,
+    figure.add((shoulder[0], shoulder[1], shoulder[2]), (neck[0], neck[1] - 0.01 * height, neck[2] + 0.06 * height),
+               0.034 * height * girth ** 0.5,
                0.031 * height * girth ** 0.5, material=figure.skin)
 
+# %% ../../nbs/data/world.ipynb #ad6d1e57
 def add_arms(figure):
     """Both arms in the sleeves of what is worn, then hands."""
     person, height, worn = figure.person, figure.height, figure.worn
@@ -420,7 +457,8 @@ def add_arms(figure):
     source = person.top if worn.kind == "vest" else worn
     raglan = source.pattern == "raglan"
     sleeve = figure.cloth(replace(source, colours=(source.colours[1], source.colours[1]) if raglan else source.colours),
-                          **(dict(pattern="plain", params=()) if source.pattern not in ("hoops", "checks", "camouflage") else {}))
+                          **(dict(pattern="plain", params=()) if source.pattern not in ("hoops", "checks",
+                                                                                        "camouflage") else {}))
     ease = min(source.ease, 0.03) * 0.8
     for start in (8, 12):
         shoulder, elbow, wrist, tips = figure.joints[start:start + 4]
@@ -429,11 +467,14 @@ def add_arms(figure):
             figure.add(elbow, wrist, 0.025 * girth, 0.017 * girth, material=figure.skin)
         if length > 0:
             share = min(1.0, length * 2)
-            figure.add(shoulder, between(shoulder, elbow, share), 0.031 * girth + ease * 0.7, 0.026 * girth + ease, material=sleeve,
+            figure.add(shoulder, between(shoulder, elbow, share), 0.031 * girth + ease * 0.7, 0.026 * girth + ease,
+                       material=sleeve,
                        flat=2 if length < 0.5 else 0, v=(0.02, 0.32 * share))
         if length > 0.5:
-            figure.add(elbow, between(elbow, wrist, length * 2 - 1), 0.027 * girth + ease, 0.019 * girth + ease, material=sleeve, flat=2, v=(0.32, 0.58))
-        figure.add(wrist, between(wrist, tips, 0.75), 0.018 * height, 0.020 * height, depth=0.015 * height, material=figure.skin)
+            figure.add(elbow, between(elbow, wrist, length * 2 - 1), 0.027 * girth + ease, 0.019 * girth + ease,
+                       material=sleeve, flat=2, v=(0.32, 0.58))
+        figure.add(wrist, between(wrist, tips, 0.75), 0.018 * height, 0.020 * height, depth=0.015 * height,
+                   material=figure.skin)
 
 # %% ../../nbs/data/world.ipynb #09c6802b
 def add_head(figure, turn):
@@ -442,21 +483,26 @@ def add_head(figure, turn):
     crown = figure.joints[16]
     style = person.hair_style
     hairline = -1.0 if style == "bald" else 0.22
-    head = figure.add_material(material(person.skin, person.hair, "head", (hairline, 1.15 if style != "bald" else 9, person.beard),
+    head = figure.add_material(material(person.skin, person.hair, "head",
+                                        (hairline, 1.15 if style != "bald" else 9, person.beard),
                                         third=person.hair * 0.4, folds=0.06, offset=person.pid % TILE))
     hair = figure.add_material(material(person.hair, folds=0.16, offset=person.pid * 3 % TILE))
     x, y, z = crown[0], crown[1] - 0.012 * height, crown[2]
-    figure.add((x, y, z - 0.054 * height), (x, y - 0.006 * height, z - 0.092 * height), 0.046 * height, 0.036 * height, depth=0.054 * height,
+    figure.add((x, y, z - 0.054 * height), (x, y - 0.006 * height, z - 0.092 * height), 0.046 * height, 0.036 * height,
+               depth=0.054 * height,
                depth_end=0.044 * height, material=head, v=(0.0, 1.0), angle=-turn)
     back = y + 0.022 * height
     if style in ("long", "bob", "afro"):
         low = {"long": 0.225, "bob": 0.135, "afro": 0.10}[style] * height
         wide = (0.058 if style == "afro" else 0.047) * height
-        figure.add((x, back - 0.004 * height, z - 0.046 * height), (x, back + 0.006 * height, z - low), wide, wide * 0.95, depth=wide * 0.85, material=hair)
+        figure.add((x, back - 0.004 * height, z - 0.046 * height), (x, back + 0.006 * height, z - low), wide, wide * 0.95,
+                   depth=wide * 0.85, material=hair)
     if style == "tail":
-        figure.add((x, back + 0.03 * height, z - 0.05 * height), (x, back + 0.045 * height, z - 0.19 * height), 0.021 * height, 0.014 * height, material=hair)
+        figure.add((x, back + 0.03 * height, z - 0.05 * height), (x, back + 0.045 * height, z - 0.19 * height),
+                   0.021 * height, 0.014 * height, material=hair)
     if style == "bun":
-        figure.add((x, back + 0.02 * height, z - 0.018 * height), (x, back + 0.025 * height, z - 0.02 * height), 0.027 * height, material=hair)
+        figure.add((x, back + 0.02 * height, z - 0.018 * height), (x, back + 0.025 * height, z - 0.02 * height),
+                   0.027 * height, material=hair)
     add_hat(figure, (x, y, z), turn)
 
 def add_hat(figure, crown, turn):
@@ -466,22 +512,27 @@ def add_hat(figure, crown, turn):
     if hat is None:
         if person.outer is not None and person.outer.offset % 3 < 1:                                  # a hood that hangs down
             x, y, z = crown
-            figure.add((x, y + 0.045 * height, z - 0.155 * height), (x, y + 0.055 * height, z - 0.19 * height), 0.05 * height, 0.04 * height,
+            figure.add((x, y + 0.045 * height, z - 0.155 * height), (x, y + 0.055 * height, z - 0.19 * height),
+                       0.05 * height, 0.04 * height,
                        depth=0.03 * height, material=figure.trunk, v=(0, 0.1))
         return
     x, y, z = crown
     cloth = figure.add_material(material(*hat.colours, folds=0.1)) if hat.kind != "hood" else figure.trunk
     if hat.kind == "hood":
-        figure.add((x, y + 0.014 * height, z - 0.05 * height), (x, y + 0.02 * height, z - 0.14 * height), 0.058 * height, 0.062 * height, material=cloth)
+        figure.add((x, y + 0.014 * height, z - 0.05 * height), (x, y + 0.02 * height, z - 0.14 * height), 0.058 * height,
+                   0.062 * height, material=cloth)
         return
     low = {"beanie": 0.058, "cap": 0.045, "brim": 0.045}[hat.kind] * height
-    figure.add((x, y, z - 0.040 * height), (x, y, z - low - 0.004 * height), 0.051 * height, 0.051 * height, depth=0.059 * height, material=cloth, flat=2)
+    figure.add((x, y, z - 0.040 * height), (x, y, z - low - 0.004 * height), 0.051 * height, 0.051 * height,
+               depth=0.059 * height, material=cloth, flat=2)
     forward = (math.sin(turn) * 0.075 * height, -math.cos(turn) * 0.075 * height)
     if hat.kind == "cap":
-        figure.add((x, y, z - low), (x + forward[0], y + forward[1], z - low - 0.008 * height), 0.034 * height, 0.028 * height, depth=0.006 * height,
+        figure.add((x, y, z - low), (x + forward[0], y + forward[1], z - low - 0.008 * height), 0.034 * height,
+                   0.028 * height, depth=0.006 * height,
                    material=cloth)
     if hat.kind == "brim":
-        figure.add((x, y, z - low), (x, y, z - low - 0.006 * height), 0.095 * height, depth=0.095 * height, material=cloth, flat=3)
+        figure.add((x, y, z - low), (x, y, z - low - 0.006 * height), 0.095 * height, depth=0.095 * height, material=cloth,
+                   flat=3)
 
 # %% ../../nbs/data/world.ipynb #131a640a
 def add_bag(figure):
@@ -489,34 +540,42 @@ def add_bag(figure):
     person, height, bag = figure.person, figure.height, figure.person.bag
     if bag is None:
         return
-    cloth = figure.add_material(material(*bag.colours, "yoke", (0.12 * bag.length,), folds=0.12, offset=bag.offset, sheen=0.1))
+    cloth = figure.add_material(material(*bag.colours, "yoke", (0.12 * bag.length,), folds=0.12, offset=bag.offset,
+                                         sheen=0.1))
     hip, chest = figure.joints[[0, 4]].mean(0), figure.joints[[8, 12]].mean(0)
     side, size, trunk = person.bag_side, bag.length * height, (0.066 * height * person.girth + figure.worn.ease)
     if bag.kind == "backpack":
         top, low = between(chest, hip, 0.04), between(chest, hip, min(0.85, 0.62 * bag.length))
-        figure.add((top[0], top[1] + trunk + 0.03 * size, top[2]), (low[0], low[1] + trunk + 0.05 * size, low[2]), 0.072 * size, 0.082 * size,
+        figure.add((top[0], top[1] + trunk + 0.03 * size, top[2]), (low[0], low[1] + trunk + 0.05 * size, low[2]),
+                   0.072 * size, 0.082 * size,
                    depth=0.042 * size, depth_end=0.058 * size, material=cloth, v=(0.0, 0.4))
         for strap in (1, -1):
-            figure.add((chest[0] + strap * 0.062 * height, chest[1], chest[2] + 0.034 * height), (chest[0] + strap * 0.075 * height, chest[1] - trunk * 0.95,
+            figure.add((chest[0] + strap * 0.062 * height, chest[1], chest[2] + 0.034 * height),
+                       (chest[0] + strap * 0.075 * height, chest[1] - trunk * 0.95,
                        chest[2] - 0.06 * height), 0.013 * height, material=cloth)
             figure.add((chest[0] + strap * 0.075 * height, chest[1] - trunk * 0.95, chest[2] - 0.06 * height),
-                       (chest[0] + strap * 0.088 * height, chest[1] - trunk * 0.3, chest[2] - 0.16 * height), 0.011 * height, material=cloth)
+                       (chest[0] + strap * 0.088 * height, chest[1] - trunk * 0.3,
+                        chest[2] - 0.16 * height), 0.011 * height, material=cloth)
         return
     if bag.kind in ("hand", "shopping"):
         grip = figure.joints[11 if side > 0 else 15]
         drop = (0.05 if bag.kind == "hand" else 0.09) * size
-        figure.add((grip[0], grip[1], grip[2] - 0.03 * size), (grip[0], grip[1], grip[2] - 0.03 * size - drop), 0.032 * size, 0.042 * size,
+        figure.add((grip[0], grip[1], grip[2] - 0.03 * size), (grip[0], grip[1], grip[2] - 0.03 * size - drop),
+                   0.032 * size, 0.042 * size,
                    depth=0.075 * size, depth_end=0.085 * size, material=cloth, v=(0.0, 0.25))
         return
     reach = 0.105 * height * person.girth + figure.worn.ease
     place = (side * reach, hip[1] + 0.03 * height, hip[2] + (0.06 if bag.kind == "shoulder" else -0.01) * height)
-    figure.add((place[0], place[1], place[2] + 0.03 * size), (place[0], place[1], place[2] - 0.045 * size), 0.03 * size, 0.036 * size, depth=0.075 * size,
+    figure.add((place[0], place[1], place[2] + 0.03 * size), (place[0], place[1], place[2] - 0.045 * size), 0.03 * size,
+               0.036 * size, depth=0.075 * size,
                depth_end=0.085 * size, material=cloth, v=(0.0, 0.25))
     top = figure.joints[8 if side > 0 else 12] if bag.kind == "shoulder" else figure.joints[12 if side > 0 else 8]
     top = (top[0] * 0.7, top[1], top[2] + 0.036 * height)
     for face in (-1, 1):
-        figure.add(top, (top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45), 0.010 * height, material=cloth)
-        figure.add((top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45), place, 0.010 * height, material=cloth)
+        figure.add(top, (top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45),
+                   0.010 * height, material=cloth)
+        figure.add((top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45),
+                   place, 0.010 * height, material=cloth)
 
 def body(person, pose):
     """Parts (N, PART_SIZE) and materials (M, MATERIAL_SIZE), float32, of a dressed person in a pose; metres, body frame (see `skeleton`)."""
@@ -564,7 +623,7 @@ def mix_share(row, angle, v, noise):
     """How much of a material's second colour shows at a surface point, 0 to 1."""
     kind, p, q, r, s = int(row[9]), row[10], row[11], row[12], row[13]
     if kind == 1:                                                                            # hoops
-        return 1.0 if (v / p + row[16]) % 1.0 < q else 0.0
+        return 1.0 if (v / p + row[15]) % 1.0 < q else 0.0
     if kind == 2:                                                                            # pinstripes
         return 1.0 if ((angle + 3.3) / p) % 1.0 < q else 0.0
     if kind == 3:                                                                            # checks
@@ -598,24 +657,22 @@ def head_share(row, angle, v):
 @compiled
 def cloth_colour(row, angle, v, tile):
     """Linear colour (red, green, blue) of a material row at a surface point, folds and quilting included."""
-    across, along = int(row[16] + angle * 9.0), int(v * 60.0)
+    across, along = int(row[15] + angle * 9.0), int(v * 60.0)
     noise = tile[along & 255, across & 255]
     share = 0.0
     features = 0.0
     if int(row[9]) == 9:
         share, features = head_share(row, angle, v)
     elif int(row[9]) == 7:
-        share = 1.0 if tile[int(v * row[10] * 2) & 255, int(row[16] + angle * row[10] * 0.25) & 255] > row[11] else 0.0
+        share = 1.0 if tile[int(v * row[10] * 2) & 255, int(row[15] + angle * row[10] * 0.25) & 255] > row[11] else 0.0
     elif row[9] > 0:
         share = mix_share(row, angle, v, noise)
-    start = 6 if v > row[14] else 0
-    other = 6 if v > row[14] else 3
-    relief = 1.0 + row[15] * noise + 0.5 * row[15] * tile[int(v * 23.0) & 255, int(row[16] + angle * 40.0) & 255]
-    if row[18] > 0:
-        relief *= 0.72 + 0.5 * abs(math.sin(3.1415927 * v / row[18]))
-    red = (row[start] + (row[other] - row[start]) * share) * (1 - features) + row[6] * features
-    green = (row[start + 1] + (row[other + 1] - row[start + 1]) * share) * (1 - features) + row[7] * features
-    blue = (row[start + 2] + (row[other + 2] - row[start + 2]) * share) * (1 - features) + row[8] * features
+    relief = 1.0 + row[14] * noise + 0.5 * row[14] * tile[int(v * 23.0) & 255, int(row[15] + angle * 40.0) & 255]
+    if row[17] > 0:
+        relief *= 0.72 + 0.5 * abs(math.sin(3.1415927 * v / row[17]))
+    red = (row[0] + (row[3] - row[0]) * share) * (1 - features) + row[6] * features
+    green = (row[1] + (row[4] - row[1]) * share) * (1 - features) + row[7] * features
+    blue = (row[2] + (row[5] - row[2]) * share) * (1 - features) + row[8] * features
     relief = max(0.2, relief)
     return red * relief, green * relief, blue * relief
 
@@ -630,7 +687,8 @@ def paint_part(depths, colours, row, part, materials, light, tile, left, top, fo
     perp_x, perp_y = (dy / length, -dx / length) if length > 0.5 else (1.0, 0.0)
     reach = max(row[6], row[7])
     x0, x1 = max(0, int(min(ax, row[2]) - reach - left)), min(depths.shape[1], int(max(ax, row[2]) + reach - left) + 2)
-    y0, y1 = max(0, int((min(ay, row[3]) - reach - top) * 2)), min(depths.shape[0], int((max(ay, row[3]) + reach - top) * 2) + 2)
+    y0, y1 = max(0, int((min(ay, row[3]) - reach - top) * 2)), min(depths.shape[0],
+                                                                   int((max(ay, row[3]) + reach - top) * 2) + 2)
     flat, cloth = int(part[11]), materials[int(part[10])]
     inverse = 1.0 / square if square > 0.01 else 0.0
     for iy in range(y0, y1):
@@ -666,7 +724,7 @@ def paint_part(depths, colours, row, part, materials, light, tile, left, top, fo
             red, green, blue = cloth_colour(cloth, angle, part[12] + (part[13] - part[12]) * t, tile)
             sun = max(0.0, ex * light[0] + ey * light[1] + ez * light[2])
             sky = (0.62 - 0.38 * ey) * (0.55 + 0.45 * ez) * (0.72 + 0.28 * above)
-            gloss = cloth[17] * sun ** 8 if cloth[17] > 0 else 0.0
+            gloss = cloth[16] * sun ** 8 if cloth[16] > 0 else 0.0
             colours[iy, ix, 0] = red * (sun * light[3] + sky * light[6]) + gloss * light[3]
             colours[iy, ix, 1] = green * (sun * light[4] + sky * light[7]) + gloss * light[4]
             colours[iy, ix, 2] = blue * (sun * light[5] + sky * light[8]) + gloss * light[5]
@@ -762,7 +820,8 @@ def place(person, pose, *, foot, scale, yaw=0.0, pitch=0.0):
     nearest_first = np.argsort(rows[:, 4:6].min(1) - rows[:, 8:10].max(1), kind="stable")    # hidden surfaces are then rarely coloured
     parts, rows = parts[nearest_first], rows[nearest_first]
     low, high = rows[:, [0, 2]] - rows[:, 6:8], rows[:, [0, 2]] + rows[:, 6:8]
-    box = (float(low.min()), float((rows[:, [1, 3]] - rows[:, 6:8]).min()), float(high.max()), float((rows[:, [1, 3]] + rows[:, 6:8]).max()))
+    box = (float(low.min()), float((rows[:, [1, 3]] - rows[:, 6:8]).min()), float(high.max()),
+           float((rows[:, [1, 3]] + rows[:, 6:8]).max()))
     return Placed(parts, materials, rows, foot, scale, yaw, pitch, box)
 
 # %% ../../nbs/data/world.ipynb #6caf2f75
@@ -775,7 +834,8 @@ def paint(canvas, placed, light, *, origin=(0, 0)):
     across, away, up = light.towards
     lying = rows
     if light.shadow > 0:
-        lying = project_parts(placed.parts, x, y, placed.scale, placed.yaw, max(0.12, placed.pitch), -across / up, -away / up, True)
+        lying = project_parts(placed.parts, x, y, placed.scale, placed.yaw, max(0.12, placed.pitch), -across / up,
+                              -away / up, True)
     paint_shadow(canvas, lying, placed.parts, light.shadow, 0.42, x, y, placed.scale, max(0.15, math.sin(placed.pitch)))
     box = np.array(placed.box) - np.array((*origin, *origin))
     paint_parts(canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, y, placed.scale)
@@ -826,21 +886,30 @@ class Camera:
 def draw_tone(rng):
     """Colour chain of a camera: exposure, cast (3,), saturation, haze, gamma, contrast, lift, vignette, gradient of light across the frame."""
     warm, tint = rng.normal(0, 0.05), rng.normal(0, 0.025)
-    return dict(exposure=float(np.exp(rng.normal(0, 0.15))), cast=np.array([1 + warm, 1 - tint, 1 - warm + tint * 0.5], np.float32),
-                saturation=float(np.clip(rng.normal(0.85, 0.16), 0.45, 1.25)), haze=float(rng.choice([0.0, 1.0], p=[0.55, 0.45]) * rng.uniform(0.005, 0.06)),
-                gamma=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25)), contrast=float(rng.uniform(-0.1, 0.4)), lift=float(rng.uniform(0, 0.06)),
+    return dict(exposure=float(np.exp(rng.normal(0, 0.15))), cast=np.array([1 + warm, 1 - tint, 1 - warm + tint * 0.5],
+                                                                           np.float32),
+                saturation=float(np.clip(rng.normal(0.85, 0.16), 0.45, 1.25)), haze=float(rng.choice([0.0, 1.0],
+                                                                                                     p=[0.55,
+                                                                                                        0.45]) * rng.uniform(0.005, 0.06)),
+                gamma=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25)), contrast=float(rng.uniform(-0.1,
+                                                                                                   0.4)), lift=float(rng.uniform(0, 0.06)),
                 vignette=float(rng.uniform(0, 0.35)), gradient=tuple(rng.normal(0, 0.1, 2)))
 
 def draw_optics(rng, tall):
     """Blur (pixels; small people, `tall` pixels high, come from sharper pictures), sharpening, noise, interlacing, compression."""
-    return dict(blur=float(min(rng.gamma(2.0, 0.24), 0.011 * tall)), sharpen=float(rng.choice([0, 1]) * rng.uniform(0.2, 1.2)), noise=float(rng.uniform(0.8, 6.5)),
-                chroma_noise=float(rng.uniform(0, 0.6)), interlace=float(rng.choice([0, 1], p=[0.85, 0.15])), filter=int(rng.choice([1, 2, 3])),
+    return dict(blur=float(min(rng.gamma(2.0, 0.24), 0.011 * tall)),
+                sharpen=float(rng.choice([0, 1]) * rng.uniform(0.2, 1.2)), noise=float(rng.uniform(0.8, 6.5)),
+                chroma_noise=float(rng.uniform(0, 0.6)), interlace=float(rng.choice([0, 1],
+                                                                                    p=[0.85,
+                                                                                       0.15])), filter=int(rng.choice([1, 2,
+                                                                                                                       3])),
                 video_quality=int(rng.integers(28, 80)) if rng.random() < 0.65 else 0, quality=int(rng.integers(62, 96)),
                 subsampling=int(rng.choice([0, 2], p=[0.3, 0.7])))
 
 def draw_boxes(rng):
     """Habits of the detector: margin, looseness, and whether boxes have a fixed shape (width / height)."""
-    return dict(margin=float(rng.normal(0.04, 0.035)), spread=float(rng.uniform(0.015, 0.055)), lift=float(rng.normal(0, 0.012)),
+    return dict(margin=float(rng.normal(0.04, 0.035)), spread=float(rng.uniform(0.015, 0.055)),
+                lift=float(rng.normal(0, 0.012)),
                 aspect=float(rng.uniform(0.38, 0.52)) if rng.random() < 0.65 else 0.0)
 
 def draw_light(rng):
@@ -850,7 +919,8 @@ def draw_light(rng):
     warmth = rng.normal(0.02, 0.03) + 0.05 * share
     sun = 1.25 * share * np.array([1 + warmth, 1, 1 - warmth])
     sky = (1.12 - share) * np.array([1 - 0.6 * warmth, 1, 1 + 0.8 * warmth])
-    return Light((math.cos(angle), math.sin(angle), up), tuple(sun), tuple(sky), shadow=float(max(0.0, share - 0.2) * rng.uniform(0.7, 1.1)))
+    return Light((math.cos(angle), math.sin(angle), up), tuple(sun), tuple(sky),
+                 shadow=float(max(0.0, share - 0.2) * rng.uniform(0.7, 1.1)))
 
 # %% ../../nbs/data/world.ipynb #12b7f119
 @lru_cache(maxsize=1024)
@@ -862,14 +932,18 @@ def make_camera(camid, seed=0):
     middle = rng.uniform(0.62, 0.82) * FRAME[0]
     drop = tall / 1.7 * mount
     reach = min(0.24 * drop, FRAME[0] * 0.97 - middle)
-    return Camera(camid=int(camid), seed=int(seed), mount=mount, focal=float(rng.uniform(1.0, 2.2) * FRAME[1]), horizon=middle - drop,
-                  rows=(middle - reach, middle + reach), flow=float(rng.uniform(0, 2 * math.pi)), light=draw_light(rng), tone=draw_tone(rng),
+    return Camera(camid=int(camid), seed=int(seed), mount=mount, focal=float(rng.uniform(1.0, 2.2) * FRAME[1]),
+                  horizon=middle - drop,
+                  rows=(middle - reach, middle + reach), flow=float(rng.uniform(0,
+                                                                                2 * math.pi)), light=draw_light(rng), tone=draw_tone(rng),
                   optics=draw_optics(rng, tall), boxes=draw_boxes(rng))
 
 # %% ../../nbs/data/world.ipynb #c23ea2fc
-GROUNDS = {"asphalt": (88, 88, 90), "concrete": (142, 140, 134), "paving": (150, 142, 130), "brick": (136, 96, 80), "grass": (84, 98, 54),
+GROUNDS = {"asphalt": (88, 88, 90), "concrete": (142, 140, 134), "paving": (150, 142, 130), "brick": (136, 96, 80),
+           "grass": (84, 98, 54),
            "gravel": (134, 124, 106), "tiles": (176, 170, 160), "carpet": (98, 90, 96)}
-WALLS = {"plaster": (176, 168, 150), "brick": (128, 82, 66), "panels": (150, 152, 154), "foliage": (58, 72, 42), "glass": (74, 84, 92),
+WALLS = {"plaster": (176, 168, 150), "brick": (128, 82, 66), "panels": (150, 152, 154), "foliage": (58, 72, 42),
+         "glass": (74, 84, 92),
          "photograph": (120, 120, 120), "wood": (116, 90, 66)}
 
 @compiled
@@ -881,7 +955,9 @@ def sample_tile(tile, x, y):
             left, top = math.floor(x[i, j]), math.floor(y[i, j])
             u, v = x[i, j] - left, y[i, j] - top
             x0, x1, y0, y1 = left & 255, (left + 1) & 255, top & 255, (top + 1) & 255
-            result[i, j] = (1 - v) * ((1 - u) * tile[y0, x0] + u * tile[y0, x1]) + v * ((1 - u) * tile[y1, x0] + u * tile[y1, x1])
+            result[i, j] = (1 - v) * ((1 - u) * tile[y0, x0] + u * tile[y0, x1]) + v * ((1 - u) * tile[y1,
+                                                                                                       x0] + u * tile[y1,
+                                                                                                                      x1])
     return result
 
 def noise_at(x, y, scale):
@@ -945,7 +1021,8 @@ def paint_ground(rng, camera, pixels):
     turn = rng.uniform(-0.7, 0.7)
     x, y = across * math.cos(turn) + away * math.sin(turn), away * math.cos(turn) - across * math.sin(turn)
     kinds = rng.choice(list(GROUNDS), size=2)
-    ground = [jitter_colour(rng, GROUNDS[kind], lightness=0.2, tint=8) * (1 + ground_tone(rng, kind, x, y))[..., None] for kind in kinds]
+    ground = [jitter_colour(rng, GROUNDS[kind], lightness=0.2, tint=8) * (1 + ground_tone(rng, kind, x, y))[...,
+                                                                                                            None] for kind in kinds]
     middle = camera.focal * camera.mount / (sum(camera.rows) / 2 - camera.horizon)
     edge = x - rng.normal(0, 0.12 * middle) + rng.normal(0, 0.3) * (y - middle)
     pixels[first:] = np.where((edge > 0)[..., None], ground[0], ground[1]) if rng.random() < 0.7 else ground[0]
@@ -953,7 +1030,9 @@ def paint_ground(rng, camera, pixels):
         line = np.abs(edge - rng.normal(0, 1.0)) < rng.uniform(0.05, 0.25)
         pixels[first:][line] = jitter_colour(rng, (190, 186, 170) if rng.random() < 0.6 else (60, 60, 58), lightness=0.15)
     if camera.light.shadow > 0.1 and rng.random() < 0.7:                                             # the shadow of a building or a tree
-        cover = (x * rng.normal() + (y - middle) * rng.normal() + rng.normal(0, 1.5)) + rng.choice([0, 0, 1.2]) * noise_at(x, y, 3.0) > 0
+        cover = (x * rng.normal() + (y - middle) * rng.normal() + rng.normal(0, 1.5)) + rng.choice([0, 0,
+                                                                                                    1.2]) * noise_at(x, y,
+                                                                                                                     3.0) > 0
         pixels[first:] *= np.where(cover, 1 - 0.42 * camera.light.shadow / 0.6, 1.0)[..., None]
 
 def paint_wall(rng, camera, pixels):
@@ -971,7 +1050,8 @@ def paint_wall(rng, camera, pixels):
         pixels[:base, split:] = wall_pixels(rng, str(rng.choice(list(WALLS))), x[:, split:], z[:, split:])
     top = int(base - rng.uniform(2.5, 9) * camera.focal / distance)
     if top > 0 and rng.random() < 0.6:
-        pixels[:top] = jitter_colour(rng, (196, 204, 214), lightness=0.12) * (1 + 0.06 * noise_at(x[:top], z[:top], 20.0))[..., None]
+        pixels[:top] = jitter_colour(rng, (196, 204, 214), lightness=0.12) * (1 + 0.06 * noise_at(x[:top], z[:top],
+                                                                                                  20.0))[..., None]
 
 # %% ../../nbs/data/world.ipynb #9b43a56f
 def paint_block(pixels, camera, left, row, width, height, colour, rng):
@@ -984,7 +1064,8 @@ def paint_block(pixels, camera, left, row, width, height, colour, rng):
     u, z = np.meshgrid((np.arange(x0, x1) - left) / (width * scale), (row - np.arange(y0, y1)) / scale)
     if rng.random() < 0.35:                                                                          # a bush
         blob = 0.5 + 0.16 * noise_at(u * width, z, 1.2) - np.hypot(u - 0.5, (z / height - 0.45) * 0.9) > 0
-        leaves = np.asarray(jitter_colour(rng, WALLS["foliage"], lightness=0.3)) * (1 + 0.35 * noise_at(u * width, z, 0.4))[..., None]
+        leaves = np.asarray(jitter_colour(rng, WALLS["foliage"], lightness=0.3)) * (1 + 0.35 * noise_at(u * width, z,
+                                                                                                        0.4))[..., None]
         pixels[y0:y1, x0:x1] = np.where(blob[..., None], leaves, pixels[y0:y1, x0:x1])
         return
     band = rng.uniform(0.2, 0.9)
@@ -999,9 +1080,11 @@ def scene_of(camid, seed=0):
     paint_ground(rng, camera, pixels)
     paint_wall(rng, camera, pixels)
     for row in np.sort(rng.uniform(camera.rows[0] * 0.8, camera.rows[1], int(rng.integers(2, 14)))):
-        width, height = [(0.12, 3.0), (0.6, 1.0), (1.6, 0.5), (1.8, 1.4), (4.2, 1.4), (1.0, 2.1), (2.2, 1.0)][int(rng.integers(7))]
+        width, height = [(0.12, 3.0), (0.6, 1.0), (1.6, 0.5), (1.8, 1.4), (4.2, 1.4), (1.0, 2.1),
+                         (2.2, 1.0)][int(rng.integers(7))]
         if camera.scale(row) > 5:
-            paint_block(pixels, camera, rng.uniform(-0.1, 1) * FRAME[1], row, width * rng.uniform(0.7, 1.3), height * rng.uniform(0.7, 1.3),
+            paint_block(pixels, camera, rng.uniform(-0.1, 1) * FRAME[1], row, width * rng.uniform(0.7, 1.3),
+                        height * rng.uniform(0.7, 1.3),
                         jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.2), rng)
     grey = pixels.mean(2, keepdims=True)
     return np.clip(grey + (pixels - grey) * rng.uniform(0.3, 0.9), 4, 250).astype(np.uint8)          # towns are greyer than paint charts
@@ -1063,7 +1146,8 @@ def finish(image, sharpen, noise, chroma, comb, grain, start):
             common = grain[(start + y * width + x) & 262143] * noise
             for channel in range(3):
                 value = image[y, sx, channel]
-                around = 0.25 * (image[up, sx, channel] + image[down, sx, channel] + image[y, left, channel] + image[y, right, channel])
+                around = 0.25 * (image[up, sx, channel] + image[down, sx, channel] + image[y, left, channel] + image[y,
+                                                                                                                     right, channel])
                 own = grain[(start + 77777 * (channel + 1) + y * width + x) & 262143] * noise * chroma
                 result[y, x, channel] = min(255.0, max(0.0, value + sharpen * (value - around) + common + own + 0.5))
     return result
@@ -1095,6 +1179,7 @@ def develop(light, camera, rng, *, exposure=1.0, tint=(1.0, 1.0, 1.0), motion=0.
     tone, optics = camera.tone, camera.optics
     soft = blur(light, math.hypot(optics["blur"], motion), optics["blur"])
     gains = np.asarray(tone["cast"] * tone["exposure"] * camera.metering * exposure * np.asarray(tint), np.float32)
-    image = to_display(soft, tone_curve(tone["gamma"], tone["contrast"], tone["lift"]), gains, tone["saturation"], tone["haze"], tone["vignette"],
+    image = to_display(soft, tone_curve(tone["gamma"], tone["contrast"], tone["lift"]), gains, tone["saturation"],
+                       tone["haze"], tone["vignette"],
                        *tone["gradient"])
     return finish(image, optics["sharpen"], optics["noise"], optics["chroma_noise"], comb, GRAIN, int(rng.integers(1 << 18)))
