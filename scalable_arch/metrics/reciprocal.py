@@ -37,7 +37,7 @@ def nearest_and_farthest(source, k, workers):
     return nearest, farthest
 
 
-COLUMNS = 16384
+COLUMNS = 8192
 
 # %% ../../nbs/metrics/reciprocal.ipynb #b115c082
 def encode(nearest, farthest, pairs, k1, inclusive, workers):
