@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCK', 'ASK_PIP', 'FETCHERS', 'cache_dir', 'sha256_of', 'CountedReader', 'progress_bar', 'copy_stream',
            'copy_member', 'run_tool', 'watch_folder', 'download_package', 'from_debian', 'find_source_archive',
-           'from_python', 'from_address', 'describe_source', 'store_checked', 'copy_local', 'cached_file',
+           'from_python', 'from_address', 'describe_source', 'store_checked', 'make_cache', 'copy_local', 'cached_file',
            'get_dataset']
 
 # %% ../../nbs/data/fetch.ipynb #ad73cc17
@@ -158,7 +158,6 @@ def describe_source(source):
 # %% ../../nbs/data/fetch.ipynb #4cf1026c
 def store_checked(write, target, sha256):
     """Let `write(file)` fill a temporary file beside `target`; rename it to `target` if its sha256 is right, else ValueError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as out:
@@ -173,6 +172,16 @@ def store_checked(write, target, sha256):
     return target
 
 # %% ../../nbs/data/fetch.ipynb #845d1e41
+def make_cache():
+    """Create the cache folder; OSError in one sentence where it cannot be written."""
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(cache_dir(), os.W_OK) else "permission denied"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise OSError(f"the cache folder {cache_dir()} cannot be written ({reason}); set SCALABLE_ARCH_CACHE to another folder")
+
 def copy_local(file, target, sha256):
     """Put a copy of the user's own file into the cache; FileNotFoundError or ValueError in one sentence."""
     if not Path(file).expanduser().is_file():
@@ -200,6 +209,7 @@ def get_dataset(name, *, from_file=None, progress=None):
     target, sha256 = cached_file(name), manifest["file"]["sha256"]
     if target.is_file() and sha256_of(target) == sha256:
         return target
+    make_cache()
     if from_file is not None:
         return copy_local(from_file, target, sha256)
     failures = []
