@@ -8,6 +8,8 @@ READY   := $(VENV)/.ready
 OUT     := reports/$(CHAPTER)/$(PROFILE)
 # One OpenMP pool per process: t-SNE runs several times slower when two pools share two cores. torch sets its own.
 export OMP_NUM_THREADS ?= 1
+# Threads that wait asleep: on cores that others use too, spinning ones make a training step ten times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test lab export

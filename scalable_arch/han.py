@@ -250,12 +250,12 @@ class HAN(nn.Module):
         pairs = list(zip(channels, channels[1:]))
         self.global_blocks = nn.ModuleList(global_block(unit, c, d, strides) for c, d in pairs)
         self.local_units = nn.ModuleList(UNITS[unit](c, d, 2) for c, d in pairs)
-        self.attentions = nn.ModuleList(
-            HarmoniousAttention(d, num_regions=num_regions, spatial=spatial, channel=channel, regional=regional,
-                                factored=factored, reduction=reduction) for d in widths)
-        self.heads = nn.ModuleList([FeatureHead(widths[-1], feature_dim // 2), FeatureHead(num_regions * widths[-1], feature_dim // 2)])
-        self.classifiers = nn.ModuleList() if num_classes is None else nn.ModuleList(
-            nn.Linear(feature_dim // 2, num_classes) for _ in self.heads)
+        kinds = dict(spatial=spatial, channel=channel, regional=regional, factored=factored, reduction=reduction)
+        self.attentions = nn.ModuleList(HarmoniousAttention(d, num_regions=num_regions, **kinds) for d in widths)
+        half, pooled = feature_dim // 2, (widths[-1], num_regions * widths[-1])
+        self.heads = nn.ModuleList(FeatureHead(length, half) for length in pooled)
+        classes = [] if num_classes is None else [num_classes, num_classes]
+        self.classifiers = nn.ModuleList(nn.Linear(half, n) for n in classes)
 
     def forward(self, images):
         whole, parts, _ = self.branches(images)

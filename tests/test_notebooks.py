@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import papermill
 import pytest
 from nbdev.test import test_nb as run_cells
+
+from scalable_arch.data import render_dataset
 
 root = Path(__file__).parents[1]
 notebooks = sorted(path for path in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -37,6 +40,26 @@ def test_smoke_profile_from_any_folder(path, monkeypatch, tmp_path):
     papermill.execute_notebook(path, tmp_path / "out.ipynb", {"profile": "smoke"}, kernel_name="python3", progress_bar=False)
     errors = [output for cell in code_cells(tmp_path / "out.ipynb") for output in cell["outputs"] if output["output_type"] == "error"]
     assert not errors and any((tmp_path / "reports").rglob("*.csv"))
+
+
+def test_chapter_3_on_a_copy_in_the_layout_of_market(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path / "reports"))
+    render_dataset("market1501", tmp_path / "market", num_train_ids=8, num_test_ids=4)
+    parameters = {"profile": "paper", "dataset": "market1501", "data_root": "market", "epochs": 1, "num_seeds": 1}
+    papermill.execute_notebook(root / "nbs/ch3_han.ipynb", tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False)
+    scores = pd.read_csv(tmp_path / "reports/ch3_han/paper/retrieval.csv")
+    assert set(scores["search in"]) == {"market1501"} and "trained HAN" in set(scores["method"])
+    assert scores.loc[scores["method"] == "trained HAN", "paper rank-1"].astype(float).tolist() == [91.6]  # W Table 3.8
+
+
+def test_chapter_3_stops_before_training_where_images_cannot_be_read(tmp_path):
+    render_dataset("market1501", tmp_path / "market", num_train_ids=4, num_test_ids=4)
+    broken = sorted((tmp_path / "market" / "bounding_box_train").glob("*.jpg"))[1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    parameters = {"profile": "smoke", "dataset": "market1501", "data_root": str(tmp_path / "market")}
+    with pytest.raises(papermill.PapermillExecutionError, match=f"1 of .* images cannot be read: .*{broken.name}"):
+        papermill.execute_notebook(root / "nbs/ch3_han.ipynb", tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False)
 
 
 @pytest.mark.parametrize("wrong, sentence", [
