@@ -45,4 +45,5 @@ def histogram_rows(images, stripe, num_stripes, bins):
     hue, saturation, value = (rgb_to_hsv(images) * size).long().clamp_max(size - 1).unbind(1)
     box = ((stripe.view(-1, 1) * bins[0] + hue) * bins[1] + saturation) * bins[2] + value
     length = num_stripes * bins[0] * bins[1] * bins[2]
-    return torch.zeros(len(images), length, device=images.device).scatter_add_(1, box.flatten(1), torch.ones_like(box.flatten(1), dtype=torch.float32))
+    ones = torch.ones(box.flatten(1).shape, device=images.device)
+    return torch.zeros(len(images), length, device=images.device).scatter_add_(1, box.flatten(1), ones)
