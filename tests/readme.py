@@ -13,7 +13,8 @@ def readme():
     notebook = nbformat.read(root / "nbs" / "index.ipynb", as_version=4)
     notebook.cells = [cell for cell in notebook.cells if not re.search(r"^#\|\s*hide", cell.source, re.M)]
     for cell in notebook.cells:
-        cell.source = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M).replace("../reports/", "reports/")
+        cell.source = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M).replace("](../", "](")
+    notebook.metadata["language_info"] = {"name": "python"}
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     return text.strip() + "\n"
 
