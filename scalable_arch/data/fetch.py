@@ -84,9 +84,12 @@ def run_tool(command, folder):
     return done.stdout
 
 def watch_folder(folder, bar, stop):
-    """Move `bar` to the size of what lies in `folder` until `stop` is set."""
-    while not stop.wait(0.2):
-        bar.update(sum(file.stat().st_size for file in Path(folder).glob("**/*.deb*")) - bar.n)
+    """Move `bar` to the size of the package in `folder` until `stop` is set, and once more then."""
+    finished = False
+    while not finished:
+        finished = stop.wait(0.2)
+        bar.n = sum(file.stat().st_size for file in Path(folder).glob("*.deb"))
+        bar.refresh()
 
 # %% ../../nbs/data/fetch.ipynb #181cf877
 def download_package(package, folder):
