@@ -1,4 +1,4 @@
-"""Data sets: manifests, readers, images, batches."""
+"""Data sets, real and simulated: manifests, readers, images and batches, the world and what is rendered from it."""
 from .batches import identity_batches, random_batches, random_erasing, random_flip
 from .fetch import cache_dir, get_dataset
 from .histograms import colour_histogram_stripes
@@ -9,8 +9,9 @@ from .render import Crops, Shot, Visit, render_crop, render_crops, render_datase
 from .vtest import VTest, load_vtest
 from .world import Camera, Light, Person, Pose, draw_person, make_camera, make_person
 
-__all__ = ["DatasetCheck", "ReIDDataset", "Sample", "check_dataset", "identity_batches", "iter_image_batches", "list_datasets",
-           "load_dataset", "load_images", "load_manifest", "random_batches", "random_erasing", "random_flip", "to_float", "to_uint8"]
-__all__ += ["Camera", "Crops", "Light", "Person", "Pose", "Shot", "Visit", "draw_person", "make_camera", "make_person",
-            "render_crop", "render_crops", "render_dataset", "split_query"]
-__all__ += ["VTest", "cache_dir", "colour_histogram_stripes", "get_dataset", "load_vtest"]
+__all__ = [
+    "Camera", "Crops", "DatasetCheck", "Light", "Person", "Pose", "ReIDDataset", "Sample", "Shot", "VTest", "Visit", "cache_dir",
+    "check_dataset", "colour_histogram_stripes", "draw_person", "get_dataset", "identity_batches", "iter_image_batches",
+    "list_datasets", "load_dataset", "load_images", "load_manifest", "load_vtest", "make_camera", "make_person", "random_batches",
+    "random_erasing", "random_flip", "render_crop", "render_crops", "render_dataset", "split_query", "to_float", "to_uint8",
+]

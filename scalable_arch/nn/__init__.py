@@ -1,1 +1,1 @@
-
+"Neural network parts: units, ResNet, cost, inference."

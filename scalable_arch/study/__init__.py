@@ -1,1 +1,1 @@
-
+"Studies: printed values, chapters and their reports."
