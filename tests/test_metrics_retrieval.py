@@ -172,6 +172,8 @@ def test_given_distances_are_left_as_they_are():
 
 def test_multi_query_is_the_mean_of_one_person_in_one_camera():
     features, pids, camids = multi_query(torch.tensor([[1.0, 0.0], [5.0, 5.0], [3.0, 2.0], [0.0, 7.0]]), [9, 4, 9, 9], [1, 1, 1, 0])
+    with pytest.raises(ValueError, match=r"^camids has shape \(1,\), but there are 2 features: give one number for each"):
+        multi_query(np.ones((2, 3)), [1, 1], [0])
     assert features.tolist() == [[2.0, 1.0], [5.0, 5.0], [0.0, 7.0]] and pids.tolist() == [9, 4, 9] and camids.tolist() == [1, 1, 0]
 
 

@@ -91,7 +91,8 @@ class Identities:
     def __init__(self, query_pids, gallery_pids, query_camids, gallery_camids, shape):
         given = dict(query_pids=query_pids, gallery_pids=gallery_pids, query_camids=query_camids, gallery_camids=gallery_camids)
         for name, values in given.items():
-            setattr(self, name, as_labels(name, values, shape[name.startswith("gallery")]))
+            side = name.split("_")[0]
+            setattr(self, name, as_labels(name, values, shape[side == "gallery"], f"{side} features or distances"))
         self.order = np.argsort(self.gallery_pids, kind="stable")
         self.sorted_pids = self.gallery_pids[self.order]
         self.nobody = np.flatnonzero(self.gallery_pids == -1)
@@ -124,12 +125,11 @@ class Identities:
         return np.where(junk, -1, same).astype(np.int8)
 
 # %% ../../nbs/metrics/retrieval.ipynb #2126bd6c
-def as_labels(name, values, expected):
-    "`values` as an int64 array (expected,); ValueError where they are no whole numbers or too few or too many."
+def as_labels(name, values, expected, noun):
+    "`values` as an int64 array (expected,), one for each of the things called `noun`; ValueError where they are no whole numbers or too few or too many."
     array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if array.ndim != 1 or len(array) != expected:
-        side, noun = name.split("_")[0], "features or distances"
-        raise ValueError(f"{name} has shape {array.shape}, but there are {expected} {side} {noun}: give one number for each")
+        raise ValueError(f"{name} has shape {array.shape}, but there are {expected} {noun}: give one number for each")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be whole numbers, not {array.dtype}: number the people and cameras, for instance "
                          "with numpy.unique(..., return_inverse=True)")
@@ -313,7 +313,7 @@ def multi_query(features, pids, camids):
     `features` (n, dim) float array or tensor; `pids`, `camids` (n,) whole numbers. Normalise afterwards where the single ones were.
     """
     features = as_features("features", features)
-    pids, camids = as_labels("query_pids", pids, len(features)), as_labels("query_camids", camids, len(features))
+    pids, camids = (as_labels(name, values, len(features), "features") for name, values in (("pids", pids), ("camids", camids)))
     _, first, group = np.unique(np.stack([pids, camids], 1), axis=0, return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))[group.ravel()]
     total = torch.zeros(len(first), features.shape[1], dtype=torch.float64).index_add_(0, torch.from_numpy(place), features.double())
