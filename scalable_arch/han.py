@@ -21,7 +21,7 @@ from .nn.units import BranchOutput, ConvUnit
 
 # %% ../nbs/ch3_han.ipynb #95248b99
 class DepthwiseUnit(nn.Sequential):
-    "1x1 convolution at the input size, then depthwise 3x3 with the stride: (B, c, H, W) -> (B, d, H/s, W/s). W Fig. 3.4(c)."
+    "1x1 convolution, then depthwise 3x3 with the stride: (B, c, H, W) -> (B, d, H/s, W/s). W Fig. 3.4(c)."
 
     def __init__(self, in_channels, out_channels, stride=1):
         super().__init__(
@@ -31,13 +31,15 @@ class DepthwiseUnit(nn.Sequential):
 
 # %% ../nbs/ch3_han.ipynb #916462e2
 class ResidualUnit(nn.Module):
-    "Residual bottleneck of half the width inside: (B, c, H, W) -> (B, d, H/s, W/s). W sec. 3.3.1, building block (2)."
+    "Residual bottleneck, inside half as wide: (B, c, H, W) -> (B, d, H/s, W/s). W sec. 3.3.1, block (2)."
 
     def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
         inner = out_channels // 2
         self.body = nn.Sequential(
-            ConvUnit(in_channels, inner), ConvUnit(inner, inner, 3, stride=stride), ConvUnit(inner, out_channels, relu=False)
+            ConvUnit(in_channels, inner),
+            ConvUnit(inner, inner, 3, stride=stride),
+            ConvUnit(inner, out_channels, relu=False),
         )
         same = in_channels == out_channels and stride == 1
         self.shortcut = nn.Identity() if same else ConvUnit(in_channels, out_channels, stride=stride, relu=False)
@@ -47,7 +49,7 @@ class ResidualUnit(nn.Module):
 
 # %% ../nbs/ch3_han.ipynb #1d67c0d8
 class InceptionUnit(nn.Module):
-    "Parallel streams, stacked: (B, c, H, W) -> (B, d, H/s, W/s), form A for stride 1, B for stride 2. W sec. 3.3.1, block (1)."
+    "Stacked streams, form A for stride 1, B for 2: (B, c, H, W) -> (B, d, H/s, W/s). W sec. 3.3.1, block (1)."
 
     def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
@@ -69,13 +71,13 @@ UNITS = {"depthwise": DepthwiseUnit, "residual": ResidualUnit, "inception": Ince
 
 
 def global_block(unit, in_channels, out_channels, strides):
-    "Units of one kind in a row, the first of which widens: (B, c, H, W) -> (B, d, H/2, W/2) for strides with one 2."
+    "Units in a row, the first of which widens: (B, c, H, W) -> (B, d, H/2, W/2) for strides with one 2."
     channels = [in_channels] + [out_channels] * len(strides)
     return nn.Sequential(*[UNITS[unit](c, d, s) for c, d, s in zip(channels, channels[1:], strides)])
 
 # %% ../nbs/ch3_han.ipynb #ccb9b20e
 class SpatialAttention(nn.Module):
-    "One saliency value a pixel: (B, c, H, W) -> (B, 1, H, W), not negative. W sec. 3.2.2 (i), Eq. 3.4; 10 weights and BN."
+    "Saliency of each pixel, not negative: (B, c, H, W) -> (B, 1, H, W). W Eq. 3.4; 10 weights and BN."
 
     def __init__(self):
         super().__init__()
@@ -88,7 +90,7 @@ class SpatialAttention(nn.Module):
 
 # %% ../nbs/ch3_han.ipynb #59bb92fa
 class ChannelAttention(nn.Sequential):
-    "One weight a channel from the pooled map: (B, c, 1, 1) -> (B, c, 1, 1), not negative. W sec. 3.2.2 (ii), Eq. 3.6."
+    "Weight of each channel, not negative: pooled map (B, c, 1, 1) -> (B, c, 1, 1). W Eq. 3.6."
 
     def __init__(self, channels, reduction=16):
         inner = max(channels // reduction, 1)
@@ -96,7 +98,7 @@ class ChannelAttention(nn.Sequential):
 
 # %% ../nbs/ch3_han.ipynb #047dc85b
 class SoftAttention(nn.Module):
-    """Weights of all pixels and channels: (B, c, H, W) -> (B, c, H, W) in [0.5, 1). W sec. 3.2.2 (I), Eq. 3.3.
+    """Weights of all pixels and channels in [0.5, 1): (B, c, H, W) -> (B, c, H, W). W Eq. 3.3.
 
     `spatial`, `channel`: which factors take part; a factor that does not is one everywhere.
     `factored`: blend the channel factor before it is spread over the pixels; the same result for less work.
@@ -121,7 +123,7 @@ class SoftAttention(nn.Module):
 
 # %% ../nbs/ch3_han.ipynb #758b155d
 class RegionAttention(nn.Module):
-    "Centres (x, y) of `num_regions` regions in [-1, 1]: (B, c, 1, 1) -> (B, T, 2). W sec. 3.2.2 (II), Eq. 3.7; 2Tc + 2T weights."
+    "Centres (x, y) of T regions in [-1, 1]: (B, c, 1, 1) -> (B, T, 2). W Eq. 3.7; 2Tc + 2T weights."
 
     def __init__(self, channels, num_regions=4):
         super().__init__()
@@ -138,17 +140,19 @@ class RegionAttention(nn.Module):
 
 
 def region_height(num_regions):
-    "Height of a region as a share of the map's: 0.3 for four, as 24 of 80 rows (W sec. 3.3), which overlap by a fifth."
+    "Share of the map's height that a region has: 0.3 for four, which overlap; 24 of 80 rows, W sec. 3.3."
     return min(1.2 / num_regions, 0.9)
 
 # %% ../nbs/ch3_han.ipynb #723488b9
 def crop_regions(x, centres, size):
-    """Regions of `size` (rows, columns) of a map, one map pixel a step: (B, c, H, W), (B, T, 2) -> (B * T, c, rows, columns).
+    """Regions of `size` (rows, columns): maps (B, c, H, W), centres (B, T, 2) -> (B * T, c, rows, columns).
 
-    Bilinear between pixels, zero outside the map, differentiable in `x` and `centres`. W Eq. 3.7 with s_h = rows/H, s_w = columns/W.
+    One map pixel a step, bilinear between pixels, zero outside, differentiable in `x` and `centres`.
+    Source: W Eq. 3.7 with s_h = rows / H and s_w = columns / W.
     """
     (rows, columns), (height, width) = size, x.shape[-2:]
-    exact = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32  # half precision cannot address pixels
+    # half precision cannot address pixels
+    exact = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     centres = centres.to(exact)
     steps = lambda n, total: (2 * torch.arange(n, dtype=exact, device=x.device) + 1 - n) / total
     across = centres[:, :, None, None, 0] + steps(columns, width)
@@ -159,22 +163,24 @@ def crop_regions(x, centres, size):
 
 # %% ../nbs/ch3_han.ipynb #d1bee243
 class Attention(NamedTuple):
-    "What one level attends to: `soft` (B, c, h, w) weights, or None; `boxes` (B, T, 4) x1, y1, x2, y2 as shares of the image."
+    "One level: weights `soft` (B, c, h, w), or None; `boxes` (B, T, 4), x1, y1, x2, y2 as shares of the image."
     soft: torch.Tensor
     boxes: torch.Tensor
 
 
 class HarmoniousAttention(nn.Module):
-    """Soft and hard attention of one level: (B, c, H, W) -> attended map (B, c, H, W), centres (B, T, 2), weights or None.
+    """Soft and hard attention of a level: maps (B, c, H, W) -> attended maps, centres (B, T, 2), weights or None.
 
     `spatial`, `channel`, `regional` switch the three kinds; without `regional` the regions stay where they start.
     """
 
-    def __init__(self, channels, *, num_regions=4, spatial=True, channel=True, regional=True, factored=False, reduction=16):
+    def __init__(self, channels, *, num_regions=4, spatial=True, channel=True, regional=True, factored=False,
+                 reduction=16):
         super().__init__()
         self.soft = None
         if spatial or channel:
-            self.soft = SoftAttention(channels, spatial=spatial, channel=channel, factored=factored, reduction=reduction)
+            kinds = dict(spatial=spatial, channel=channel, factored=factored, reduction=reduction)
+            self.soft = SoftAttention(channels, **kinds)
         self.hard = RegionAttention(channels, num_regions).requires_grad_(regional)
 
     def forward(self, x):
@@ -208,7 +214,7 @@ def region_boxes(centres, size, map_size):
 def check_options(num_classes, feature_dim, num_regions, unit):
     "One sentence for options that no HAN can have."
     if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, or None for a network without classifiers, not {num_classes}")
+        raise ValueError(f"num_classes must be at least 1, or None for no classifiers, not {num_classes}")
     if feature_dim < 2 or feature_dim % 2:
         raise ValueError(f"feature_dim must be even, half for each branch, not {feature_dim}")
     if num_regions < 1:
@@ -221,27 +227,29 @@ def check_images(images, weight, training):
     if images.dim() != 4 or images.shape[1] != 3:
         raise ValueError(f"HAN takes images of shape (B, 3, H, W), not {tuple(images.shape)}")
     if not images.is_floating_point():
-        raise ValueError(f"HAN takes normalised floats, not {images.dtype}: convert with scalable_arch.data.to_float(images)")
+        raise ValueError(f"HAN takes floats, not {images.dtype}: convert with scalable_arch.data.to_float(images)")
     if min(images.shape[2] // 2, images.shape[3]) < 16:
-        raise ValueError(f"HAN needs images of at least 32x16 (height x width), not {images.shape[2]}x{images.shape[3]}")
+        height, width = images.shape[2:]
+        raise ValueError(f"HAN needs images of at least 32x16 (height x width), not {height}x{width}")
     if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
         raise ValueError(f"the images are {images.dtype} and the model is {weight.dtype}: move one with .to(dtype)")
     if training and images.shape[0] < 2:
-        raise ValueError("training needs at least two images a batch, for batch normalisation; use model.eval() for one")
+        raise ValueError("training needs at least two images a batch, for BN; use model.eval() for one")
 
 # %% ../nbs/ch3_han.ipynb #66fadb3c
 class HAN(nn.Module):
     """Harmonious Attention Network: images (B, 3, H, W), floats of any size from 32x16 up.
 
-    Eval mode gives features (B, feature_dim), the global and the local half each of length 1; train mode a `BranchOutput` of the
-    two branches, (B, num_classes) logits and (B, feature_dim / 2) embeddings each. `num_classes=None` leaves the classifiers out.
-    `strides` of the units of each global block; `widths` of the three levels; `unit` depthwise, residual or inception;
-    `spatial`, `channel`, `regional`, `interaction` switch the attentions and CAIL. Source: W ch. 3, Fig. 3.1 and Table 3.1.
+    Eval mode gives features (B, feature_dim), the global and the local half each of length 1; train mode a
+    `BranchOutput` of two branches: (B, num_classes) logits and (B, feature_dim / 2) embeddings each.
+    `num_classes=None` leaves the classifiers out. `strides` of the units of a global block; `widths` of the
+    levels; `unit` depthwise, residual or inception; `spatial`, `channel`, `regional`, `interaction` switch the
+    attentions and CAIL; `factored` blends with less work. Source: W ch. 3, Fig. 3.1 and Table 3.1.
     """
 
-    def __init__(self, num_classes=None, *, strides=(1, 1, 2), widths=(128, 256, 384), stem_width=32, feature_dim=1024,
-                 num_regions=4, unit="depthwise", spatial=True, channel=True, regional=True, interaction=True,
-                 factored=False, reduction=16):
+    def __init__(self, num_classes=None, *, strides=(1, 1, 2), widths=(128, 256, 384), stem_width=32,
+                 feature_dim=1024, num_regions=4, unit="depthwise", spatial=True, channel=True, regional=True,
+                 interaction=True, factored=False, reduction=16):
         super().__init__()
         check_options(num_classes, feature_dim, num_regions, unit)
         self.num_regions, self.interaction = num_regions, interaction
@@ -261,7 +269,8 @@ class HAN(nn.Module):
         whole, parts, _ = self.branches(images)
         embeddings = tuple(head(pooled) for head, pooled in zip(self.heads, (whole, parts)))
         if self.training:
-            return BranchOutput(tuple(layer(x) for layer, x in zip(self.classifiers, embeddings)), embeddings)
+            logits = tuple(classify(x) for classify, x in zip(self.classifiers, embeddings))
+            return BranchOutput(logits, embeddings)
         return torch.cat([F.normalize(x) for x in embeddings], 1)
 
     def branches(self, images):

@@ -1,0 +1,80 @@
+"Chapters' parameters, reports with their provenance, and printed values."
+import json
+
+import matplotlib
+import pandas as pd
+import pytest
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+from scalable_arch.study.chapter import Report, check_parameters, markdown_table, replace, report_dir
+from scalable_arch.study.printed import list_printed, printed_table, printed_value
+
+
+def test_parameters_that_are_right_pass():
+    names = {"profile": "quick", "seed": 3, "_i1": "profile = 1", "In": [], "Out": {}, "json": json, "check": len}
+    check_parameters(names, profile=["smoke", "quick"], seed=int)
+
+
+@pytest.mark.parametrize("names, sentence", [
+    ({"profile": "quick", "profil": "x"}, r"unknown parameter 'profil' \(did you mean 'profile'\?\)"),
+    ({"profile": "quik"}, r"unknown value of profile, 'quik' \(did you mean 'quick'\?\); choose one of: smoke, quick"),
+])
+def test_parameters_that_are_wrong_stop(names, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_parameters(names, profile=["smoke", "quick"])
+
+
+def test_a_type_is_checked_exactly():
+    with pytest.raises(ValueError, match="parameter seed must be of type int, not True"):
+        check_parameters({"seed": True}, seed=int)
+
+
+def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
+    report = Report("ch0", "smoke", data="toy", seeds=[1, 2])
+    frame = pd.DataFrame({"mAP": [12.345]}, index=pd.Index(["a"], name="method"))
+    report.table("scores", frame, "Scores", digits=2)
+    figure, _ = plt.subplots()
+    caption = report.figure("empty", figure, "Nothing")
+    folder = tmp_path / "ch0" / "smoke"
+    assert {path.name for path in folder.iterdir()} == {"provenance.json", "scores.csv", "scores.md", "empty.png", "empty.svg"}
+    facts = json.loads((folder / "provenance.json").read_text())
+    assert facts["profile"] == "smoke" and facts["seeds"] == [1, 2] and {"commit", "torch", "date", "machine"} <= set(facts)
+    text = (folder / "scores.md").read_text()
+    assert text.startswith("Scores (ch0; profile smoke; data toy; seeds [1, 2]; commit ") and "| a | 12.35 |" in text
+    assert pd.read_csv(folder / "scores.csv").mAP.tolist() == [12.345]
+    assert caption in (folder / "empty.svg").read_text()
+
+
+def test_a_text_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    replace(path, "first")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError):
+        replace(path, "second")
+    assert path.read_text() == "first"
+
+
+def test_markdown_table_of_mixed_cells():
+    frame = pd.DataFrame({"x": [1.25, 2.0], "n": ["a", "b"]}, index=pd.Index(["r", "s"], name="row"))
+    assert markdown_table(frame).splitlines() == ["| row | x | n |", "| --- | --- | --- |", "| r | 1.2 | a |", "| s | 2.0 | b |"]
+
+
+def test_report_folder_outside_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.delenv("SCALABLE_ARCH_REPORTS", raising=False)
+    monkeypatch.setattr("scalable_arch.study.chapter.checkout_root", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert report_dir("ch0") == tmp_path / "reports" / "ch0"
+
+
+def test_printed_values():
+    assert len(list_printed()) >= 12
+    for name in list_printed():
+        assert set(printed_table(name).columns) >= {"row", "group", "dataset", "metric", "value", "bound", "unit"}
+    assert printed_value("wei_li_thesis_t3_07", row="Residual", metric="FLOPs") == 1.34e9
+    with pytest.raises(ValueError, match="unknown printed table 'wei_li_thesis_t3_1'"):
+        printed_table("wei_li_thesis_t3_1")
+    with pytest.raises(ValueError, match="12 values of wei_li_thesis_t3_01 have {}"):
+        printed_value("wei_li_thesis_t3_01")
