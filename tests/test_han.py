@@ -29,7 +29,7 @@ def test_printed_parts():  # W sec. 3.2.2 and 3.3
         assert convs(attention.soft.spatial) == 10
         assert convs(attention.soft.channel) == 2 * channels**2 // 16
         assert attention.soft.blend.weight.numel() == channels**2
-        assert attention.hard.locate.weight.numel() == 2 * 4 * channels
+        assert sum(p.numel() for p in attention.hard.parameters()) == 2 * 4 * channels
     assert model.eval()(torch.randn(2, 3, 160, 64)).shape == (2, 1024)
 
 
