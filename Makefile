@@ -8,8 +8,6 @@ READY   := $(VENV)/.ready
 OUT     := reports/$(CHAPTER)/$(PROFILE)
 # One OpenMP pool per process: t-SNE runs several times slower when two pools share two cores. torch sets its own.
 export OMP_NUM_THREADS ?= 1
-# Threads that wait asleep: on cores that others use too, spinning ones make a training step ten times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test lab export
@@ -23,6 +21,8 @@ reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) and say wh
 	$(BIN)/papermill nbs/$(CHAPTER).ipynb $(OUT)/$(CHAPTER).ipynb -p profile $(PROFILE) -k python3 --no-progress-bar --log-output
 	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.csv, *.md; figures: $(OUT)/*.png, *.svg"
 
+# Threads that wait asleep: the tests start processes side by side, and threads that spin would slow each other tenfold.
+test: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY)  ## everything CI runs
 	$(BIN)/python -m pytest -q tests
 
