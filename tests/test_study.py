@@ -8,7 +8,7 @@ import pytest
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from scalable_arch.study.chapter import Report, check_parameters, markdown_table, replace, report_dir
+from scalable_arch.study.reports import Report, check_parameters, markdown_table, replace, report_dir
 from scalable_arch.study.printed import list_printed, printed_table, printed_value
 
 
@@ -64,7 +64,7 @@ def test_markdown_table_of_mixed_cells():
 
 def test_report_folder_outside_a_checkout(monkeypatch, tmp_path):
     monkeypatch.delenv("SCALABLE_ARCH_REPORTS", raising=False)
-    monkeypatch.setattr("scalable_arch.study.chapter.checkout_root", lambda: None)
+    monkeypatch.setattr("scalable_arch.study.reports.checkout_root", lambda: None)
     monkeypatch.chdir(tmp_path)
     assert report_dir("ch0") == tmp_path / "reports" / "ch0"
 
