@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BOX_KINDS', 'LEAVES', 'DATASET_CAMERAS', 'FOLDERS', 'WORLD_VERSION', 'Visit', 'make_visit', 'stand', 'draw_box',
-           'inside_frame', 'draw_stranger', 'paint_obstacle', 'Shot', 'compose', 'through_jpeg', 'encode',
-           'render_crop', 'Crops', 'cameras_of', 'plan_shots', 'positive', 'jpeg_of', 'in_parallel', 'render_crops',
-           'split_query', 'Entry', 'market_name', 'duke_name', 'split_test', 'folder_entries', 'cuhk_entries',
-           'msmt_entries', 'plan_persons', 'plan_dataset', 'expected_counts_of', 'write_entry', 'write_lists',
-           'check_request', 'render_dataset']
+           'inside_frame', 'draw_stranger', 'paint_obstacle', 'Shot', 'compose', 'through_jpeg', 'encode', 'camera_of',
+           'render_crop', 'Crops', 'cameras_of', 'plan_shots', 'positive', 'jpeg_of', 'in_parallel', 'render_shots',
+           'render_crops', 'split_query', 'Entry', 'market_name', 'duke_name', 'split_test', 'folder_entries',
+           'cuhk_entries', 'msmt_entries', 'plan_persons', 'plan_dataset', 'expected_counts_of', 'write_entry',
+           'write_lists', 'check_request', 'render_dataset']
 
 # %% ../../nbs/data/render.ipynb #82078d3c
 import io
@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .world import (COLOURS, FRAME, LINEAR, PERSON, SHOT, VISIT, Light, Pose, cut_out, develop,
-                                      draw_habits, fractal_noise, jitter_colour,
-                                      linear, make_camera, make_person, paint, place, stream)
+from .world import (COLOURS, FRAME, LINEAR, PERSON, SHOT, VISIT, Crowd, Light, Place, Pose, cut_out,
+                                      develop, draw_habits, fractal_noise, jitter_colour, linear, make_camera,
+                                      make_person, paint, place, stream)
 from ..errors import one_of
 
 # %% ../../nbs/data/render.ipynb #e9de73ed
@@ -60,12 +60,15 @@ def make_visit(person, camera, number=0, seed=0):
                up * rng.uniform(0.8, 1.25))
     light = replace(camera.light, towards=towards, sun=tuple(share * c for c in camera.light.sun),
                     shadow=camera.light.shadow * min(1.0, share))
-    return Visit(x=float(rng.uniform(0.1, 0.9) * FRAME[1]), row=float(rng.uniform(*camera.rows)), yaw=float(yaw),
+    visit = Visit(x=float(rng.uniform(0.1, 0.9) * FRAME[1]), row=float(rng.uniform(*camera.rows)), yaw=float(yaw),
                  drift=float(rng.normal(0, 0.07)),
                  pace=float(rng.uniform(0.3, 0.9)) if walks else 0.04, phase=float(rng.uniform(0, 2 * math.pi)),
                  stride=float(rng.uniform(0.26, 0.5)) * person.swing if walks else float(rng.uniform(0.0,
                                                                                                      0.1)), habits=draw_habits(rng, person),
                  exposure=float(np.exp(rng.normal(0, 0.10))), tint=tuple(1 + rng.normal(0, 0.015, 3)), light=light)
+    exposure, warmth = camera.place.hours[int(rng.integers(len(camera.place.hours)))]
+    tint = tuple(value * factor for value, factor in zip(visit.tint, (1 + warmth, 1, 1 - warmth)))
+    return replace(visit, exposure=visit.exposure * exposure, tint=tint)
 
 # %% ../../nbs/data/render.ipynb #19fe39aa
 def stand(person, camera, visit, shot, rng):
@@ -92,9 +95,10 @@ def draw_box(rng, exact, habits, kind="detected"):
     top, low = top - margin + rng.normal(0, spread) * height, low + margin + (habits["lift"] + rng.normal(0,
                                                                                                           spread)) * height
     cut = rng.random()
-    if kind == "detected" and cut < 0.07:
+    no_feet, no_feet_or_head = habits["cuts"]
+    if kind == "detected" and cut < no_feet:
         low -= rng.uniform(0.12, 0.38) * height
-    elif kind == "detected" and cut < 0.09:
+    elif kind == "detected" and cut < no_feet_or_head:
         top += rng.uniform(0.06, 0.16) * height
     if kind == "junk":
         middle += rng.choice([-1, 1]) * rng.uniform(0.15, 0.35) * height
@@ -115,9 +119,9 @@ def inside_frame(box, least=(24, 10)):
 # %% ../../nbs/data/render.ipynb #1862036c
 LEAVES = fractal_noise(np.random.default_rng(3), 256, 1.3)
 
-def draw_stranger(rng, camera, near, seed, gap):
+def draw_stranger(rng, camera, near, seed, crowd, gap):
     """Somebody else, `gap` pixel rows nearer to the camera than the placed person `near` and some way to the side."""
-    other = make_person(int(rng.integers(1 << 20)) + (1 << 20), seed)
+    other = make_person(int(rng.integers(1 << 20)) + (1 << 20), seed, crowd)
     row = float(np.clip(near.foot[1] + gap, camera.rows[0], max(camera.rows[1], near.foot[1] + 1)))
     side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.75)
     yaw = near.yaw + (rng.normal(0, 0.3) if rng.random() < 0.6 else rng.uniform(0, 2 * math.pi))
@@ -156,22 +160,22 @@ class Shot(NamedTuple):
     number: int = 0
     kind: str = "detected"
 
-def compose(rng, camera, visit, placed, box, shown, seed):
+def compose(rng, camera, visit, placed, box, shown, seed, crowd=Crowd()):
     """Linear light (h, w, 3) of the crop `box`: scene, people behind, the person if `shown`, whatever is in front; 3 pixels of rim all round."""
     left, top, right, low = box
     canvas = cut_out(camera.scene, left - 3, top - 3, low - top + 6, right - left + 6, LINEAR)
     origin, tall = (left - 3, top - 3), placed.box[3] - placed.box[1]
-    light = visit.light
-    if rng.random() < 0.18:                                                                          # under a tree, in a building's shadow
+    light, here = visit.light, camera.place
+    if rng.random() < here.shade:                                                                          # under a tree, in a building's shadow
         light = replace(light, sun=tuple(0.35 * c for c in light.sun), shadow=0.3 * light.shadow)
         canvas *= 0.8
-    if rng.random() < 0.2:
-        paint(canvas, draw_stranger(rng, camera, placed, seed, -rng.uniform(0.02, 0.3) * tall), light, origin=origin)
+    if rng.random() < here.behind:
+        paint(canvas, draw_stranger(rng, camera, placed, seed, crowd, -rng.uniform(0.02, 0.3) * tall), light, origin=origin)
     if shown:
         paint(canvas, placed, light, origin=origin)
-    if rng.random() < 0.08:
-        paint(canvas, draw_stranger(rng, camera, placed, seed, rng.uniform(0.01, 0.1) * tall), light, origin=origin)
-    if rng.random() < 0.10:
+    if rng.random() < here.front:
+        paint(canvas, draw_stranger(rng, camera, placed, seed, crowd, rng.uniform(0.01, 0.1) * tall), light, origin=origin)
+    if rng.random() < here.obstacle:
         paint_obstacle(rng, canvas, tall)
     return canvas
 
@@ -186,20 +190,27 @@ def encode(image, quality, subsampling):
     image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()
 
-def render_crop(shot, *, seed=0, size=(128, 64)):
-    """The picture of a `Shot` as a PIL image of `size` (height, width), or of its natural size where `size` is None; before the file's own JPEG."""
+def camera_of(camid, seed, places):
+    """Camera `camid` of the world `seed`; cameras take turns in `places`."""
+    return make_camera(camid, seed, places[camid % len(places)])
+
+def render_crop(shot, *, seed=0, size=(128, 64), crowd=Crowd(), places=(Place(),)):
+    """The picture of a `Shot` as a PIL image of `size` (height, width), or of its natural size where `size` is None; before the file's own JPEG.
+
+    `crowd` and `places` (one or more `Place`, in which the cameras hang by turns) give people and cameras another character.
+    """
     rng = stream(seed, SHOT, shot.pid + (1 << 24), shot.camid, shot.visit, shot.number,
                  ("detected", "labelled", "junk", "distractor").index(shot.kind))
-    camera = make_camera(shot.camid, seed)
+    camera = camera_of(shot.camid, seed, places)
     stranger = shot.kind in ("junk", "distractor")
-    person = make_person(int(rng.integers(1 << 20)) + (1 << 20) if stranger else shot.pid, seed)
+    person = make_person(int(rng.integers(1 << 20)) + (1 << 20) if stranger else shot.pid, seed, crowd)
     visit = make_visit(person, camera, shot.visit, seed)
     pose_rng = stream(seed, SHOT, shot.pid + (1 << 24), shot.camid, shot.visit, shot.number, 9)      # both kinds of boxes show the same moment
     placed = stand(person, camera, visit, shot.number, pose_rng)
     shown = shot.kind != "distractor" or rng.random() < 0.55
     kind = ("junk" if rng.random() < 0.5 else "detected") if shot.kind == "distractor" else shot.kind
     box = inside_frame(draw_box(rng, placed.box, camera.boxes, kind))
-    light = compose(rng, camera, visit, placed, box, shown, seed)
+    light = compose(rng, camera, visit, placed, box, shown, seed, crowd)
     speed = abs(math.sin(visit.yaw)) * visit.pace * placed.scale
     pixels = develop(light, camera, rng, exposure=visit.exposure, tint=visit.tint, motion=0.012 * speed * rng.random(),
                      comb=int(round(camera.optics["interlace"] * 0.02 * speed * rng.random())))
@@ -234,10 +245,10 @@ def positive(**counts):
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 # %% ../../nbs/data/render.ipynb #2a523075
-def jpeg_of(shot, seed, size):
+def jpeg_of(shot, seed, size, crowd=Crowd(), places=(Place(),)):
     """JPEG bytes of a shot, with the quality of its camera."""
-    optics = make_camera(shot.camid, seed).optics
-    return encode(render_crop(shot, seed=seed, size=size), optics["quality"], optics["subsampling"])
+    optics = camera_of(shot.camid, seed, places).optics
+    return encode(render_crop(shot, seed=seed, size=size, crowd=crowd, places=places), optics["quality"], optics["subsampling"])
 
 def in_parallel(function, items, workers, progress, description):
     """Results of `function` over `items`, in order, with a progress bar; numba and Pillow release the interpreter's lock."""
@@ -249,6 +260,14 @@ def in_parallel(function, items, workers, progress, description):
     with ThreadPoolExecutor(workers) as pool:
         yield from tqdm(pool.map(function, items), **bar)
 
+def render_shots(plan, *, size=(128, 64), seed=0, crowd=Crowd(), places=(Place(),), workers=1, progress=None):
+    """Crops of a list of `Shot`, in its order; the other arguments as of `render_crop` and `render_crops`."""
+    images = np.empty((len(plan), *size, 3), np.uint8)
+    jpeg = lambda shot: jpeg_of(shot, seed, size, crowd, places)
+    for row, data in enumerate(in_parallel(jpeg, plan, workers, progress, "rendering crops")):
+        images[row] = np.asarray(Image.open(io.BytesIO(data)))
+    return Crops(images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64))
+
 def render_crops(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4, size=(128, 64), seed=0, workers=1,
                  progress=None):
     """Crops of the persons `pids` seen by `cameras` (iterables of int) as `Crops`, sorted by person, camera and time; JPEG artefacts included.
@@ -258,11 +277,7 @@ def render_crops(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4,
     """
     positive(shots=shots, visit_length=visit_length, workers=workers)
     plan = plan_shots(pids, cameras, shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
-    images = np.empty((len(plan), *size, 3), np.uint8)
-    for row, data in enumerate(in_parallel(lambda shot: jpeg_of(shot, seed, size), plan, workers, progress,
-                                           "rendering crops")):
-        images[row] = np.asarray(Image.open(io.BytesIO(data)))
-    return Crops(images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64))
+    return render_shots(plan, size=size, seed=seed, workers=workers, progress=progress)
 
 def split_query(pids, camids):
     """Boolean (N,): True for the first image of every person in every camera, the usual query; the rest is the gallery."""

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PERSON', 'CAMERA', 'VISIT', 'SHOT', 'COLOURS', 'WARDROBE_WEIGHTS', 'SKINS', 'HAIRS', 'TILE', 'CLOUDS', 'FOLDS',
-           'GRAIN', 'PATTERNS', 'MATERIAL_SIZE', 'TWIN_SHARE', 'TWIN_ATTRIBUTES', 'ARM_HABITS', 'PART_SIZE', 'FRAME',
-           'GROUNDS', 'WALLS', 'LINEAR', 'stream', 'linear', 'display', 'jitter_colour', 'pick', 'pick_colour',
-           'fractal_noise', 'material', 'Garment', 'Person', 'draw_pattern', 'draw_top', 'draw_outer', 'draw_legs',
-           'draw_extras', 'invent_person', 'make_person', 'Pose', 'draw_habits', 'leg_joints', 'arm_joints', 'skeleton',
+           'GRAIN', 'PATTERNS', 'MATERIAL_SIZE', 'TWIN_ATTRIBUTES', 'ARM_HABITS', 'PART_SIZE', 'FRAME', 'GROUNDS',
+           'WALLS', 'LINEAR', 'stream', 'linear', 'display', 'jitter_colour', 'pick', 'pick_colour', 'fractal_noise',
+           'material', 'Garment', 'Person', 'draw_pattern', 'draw_top', 'draw_outer', 'draw_legs', 'draw_extras',
+           'Crowd', 'invent_person', 'make_person', 'Pose', 'draw_habits', 'leg_joints', 'arm_joints', 'skeleton',
            'cone', 'between', 'Figure', 'add_leg', 'add_legs', 'add_trunk', 'add_arms', 'add_head', 'add_hat',
            'add_bag', 'body', 'compiled', 'project_parts', 'mix_share', 'head_share', 'cloth_colour', 'paint_part',
-           'paint_parts', 'paint_shadow', 'Light', 'Placed', 'place', 'paint', 'draw_person', 'Camera', 'draw_tone',
-           'draw_optics', 'draw_boxes', 'draw_light', 'make_camera', 'sample_tile', 'noise_at', 'tiles_at',
+           'paint_parts', 'paint_shadow', 'Light', 'Placed', 'place', 'paint', 'draw_person', 'Place', 'Camera',
+           'draw_tone', 'draw_optics', 'draw_boxes', 'draw_light', 'make_camera', 'sample_tile', 'noise_at', 'tiles_at',
            'ground_tone', 'photographs', 'wall_pixels', 'paint_ground', 'paint_wall', 'paint_block', 'scene_of',
            'metering_of', 'blur', 'to_display', 'finish', 'cut_out', 'tone_curve', 'develop']
 
@@ -81,14 +81,15 @@ def jitter_colour(rng, rgb, *, lightness=0.10, tint=7):
     """A neighbour of the display colour `rgb`: lighter or darker as a whole (relative), and tinted (display values)."""
     return np.clip(np.asarray(rgb, float) * rng.normal(1, lightness) + rng.normal(0, tint, 3), 12, 242)
 
-def pick(rng, weights):
-    """A key of the dict `weights`, with probability in proportion to its value."""
-    values = np.fromiter(weights.values(), float)
+def pick(rng, weights, taste=()):
+    """A key of the dict `weights`, with probability in proportion to its value, times its factor in `taste` ((key, factor), ...)."""
+    factors = dict(taste)
+    values = np.fromiter((value * factors.get(key, 1) for key, value in weights.items()), float)
     return list(weights)[int(np.searchsorted(np.cumsum(values), rng.random() * values.sum()))]
 
-def pick_colour(rng, kind):
-    """Linear colour (3,) of a garment of `kind` (a key of WARDROBE_WEIGHTS)."""
-    return linear(jitter_colour(rng, COLOURS[pick(rng, WARDROBE_WEIGHTS[kind])]))
+def pick_colour(rng, kind, taste=()):
+    """Linear colour (3,) of a garment of `kind` (a key of WARDROBE_WEIGHTS), after a `taste` (see `pick`)."""
+    return linear(jitter_colour(rng, COLOURS[pick(rng, WARDROBE_WEIGHTS[kind], taste)]))
 
 # %% ../../nbs/data/world.ipynb #83a71db4
 TILE = 256
@@ -172,21 +173,21 @@ def draw_pattern(rng, kind):
                   "yoke": (rng.uniform(0.12, 0.34),), "print": (width, low, angle, low + rng.uniform(0.06, 0.25)),
                   "camouflage": (rng.uniform(20, 90), rng.uniform(-0.3, 0.8)), "gradient": (rng.uniform(0.4, 0.9),)}[name]
 
-def draw_top(rng):
+def draw_top(rng, taste=()):
     """A shirt, blouse or pullover; `length` is the sleeve's, as a fraction of the arm."""
     pattern, params = draw_pattern(rng, "top")
-    return Garment("top", (pick_colour(rng, "top"), pick_colour(rng, "top")), pattern, params,
+    return Garment("top", (pick_colour(rng, "top", taste), pick_colour(rng, "top", taste)), pattern, params,
                    ease=rng.uniform(0.004, 0.022),
                    length=float(rng.choice([0.0, 0.38, 0.45, 0.8, 1.0, 1.0], p=[0.06, 0.2, 0.14, 0.05, 0.35, 0.2])),
                    folds=rng.uniform(0.06, 0.16), offset=rng.uniform(0, TILE))
 
-def draw_outer(rng):
+def draw_outer(rng, taste=()):
     """A jacket or coat, open or closed; `length` is how far it hangs below the hip, `params` of an open one the half-gap in radians."""
-    kind = pick(rng, dict(jacket=50, coat=22, long=8, vest=6, quilted=14))
+    kind = pick(rng, dict(jacket=50, coat=22, long=8, vest=6, quilted=14), taste)
     pattern, params = draw_pattern(rng, "coat")
     if rng.random() < 0.42:
         pattern, params = "open", (rng.uniform(0.2, 0.62), rng.uniform(0.0, 0.35))
-    return Garment(kind, (pick_colour(rng, "coat"), pick_colour(rng, "top")), pattern, params,
+    return Garment(kind, (pick_colour(rng, "coat", taste), pick_colour(rng, "top", taste)), pattern, params,
                    ease=rng.uniform(0.018, 0.045),
                    length={"coat": rng.uniform(0.14, 0.3), "long": rng.uniform(0.34, 0.52)}.get(kind,
                                                                                                 rng.uniform(-0.02, 0.07)),
@@ -194,41 +195,53 @@ def draw_outer(rng):
                    quilt=rng.uniform(0.05, 0.1) if kind == "quilted" else 0.0)
 
 # %% ../../nbs/data/world.ipynb #37723c69
-def draw_legs(rng):
+def draw_legs(rng, taste=()):
     """Trousers, shorts, skirt or dress; `length` is where the cloth ends, as a fraction of the leg (skirts) or of its lower parts."""
-    kind = pick(rng, dict(trousers=64, jeans=14, leggings=6, shorts=9, skirt=10, dress=4))
+    kind = pick(rng, dict(trousers=64, jeans=14, leggings=6, shorts=9, skirt=10, dress=4), taste)
     if kind in ("skirt", "dress"):
         pattern, params = draw_pattern(rng, "skirt")
-        return Garment(kind, (pick_colour(rng, "skirt"), pick_colour(rng, "skirt")), pattern, params,
+        return Garment(kind, (pick_colour(rng, "skirt", taste), pick_colour(rng, "skirt", taste)), pattern, params,
                        length=rng.uniform(0.34, 0.9),
                        ease=rng.uniform(0.02, 0.10), folds=rng.uniform(0.08, 0.2), offset=rng.uniform(0, TILE))
-    colour = pick_colour(rng, "jeans" if kind == "jeans" else "legs")
+    colour = pick_colour(rng, "jeans" if kind == "jeans" else "legs", taste)
     stripe = rng.random() < 0.07 and kind == "trousers"
     pattern, params = ("denim", (rng.uniform(0.2, 0.7),)) if kind == "jeans" else ("pinstripes",
                                                                                    (3.2, 0.14)) if stripe else ("plain", ())
-    second = colour * 1.9 + 0.02 if kind == "jeans" else pick_colour(rng, "top")
+    second = colour * 1.9 + 0.02 if kind == "jeans" else pick_colour(rng, "top", taste)
     return Garment(kind, (colour, np.minimum(second, 0.9)), pattern, params, folds=rng.uniform(0.07, 0.18),
                    offset=rng.uniform(0, TILE),
                    ease={"leggings": 0.002, "jeans": 0.009}.get(kind, rng.uniform(0.008, 0.026)),
                    length={"shorts": rng.uniform(0.3, 0.56)}.get(kind, float(rng.choice([1.0, 1.0, 0.9, 0.8]))))
 
-def draw_extras(rng):
+def draw_extras(rng, crowd):
     """Shoes, perhaps a hat, perhaps a bag."""
-    shoes = Garment(pick(rng, dict(shoe=70, boot=18, sandal=6, trainer=20)),
-                    (pick_colour(rng, "shoe"), linear((225, 225, 225))))
-    hat = Garment(pick(rng, dict(cap=45, beanie=30, hood=25, brim=10)), (pick_colour(rng, "hat"), pick_colour(rng, "hat")))
-    bag = Garment(pick(rng, dict(backpack=42, shoulder=30, hand=14, satchel=18, shopping=9)),
-                  (pick_colour(rng, "bag"), pick_colour(rng, "bag")), length=rng.uniform(0.75, 1.25), offset=rng.uniform(0,
-                                                                                                                         TILE))
-    return shoes, hat if rng.random() < 0.17 else None, bag if rng.random() < 0.52 else None
+    taste = crowd.taste
+    shoes = Garment(pick(rng, dict(shoe=70, boot=18, sandal=6, trainer=20), taste),
+                    (pick_colour(rng, "shoe", taste), linear((225, 225, 225))))
+    hat = Garment(pick(rng, dict(cap=45, beanie=30, hood=25, brim=10), taste),
+                  (pick_colour(rng, "hat", taste), pick_colour(rng, "hat", taste)))
+    bag = Garment(pick(rng, dict(backpack=42, shoulder=30, hand=14, satchel=18, shopping=9), taste),
+                  (pick_colour(rng, "bag", taste), pick_colour(rng, "bag", taste)), length=rng.uniform(0.75, 1.25),
+                  offset=rng.uniform(0, TILE))
+    return shoes, hat if rng.random() < crowd.hat else None, bag if rng.random() < crowd.bag else None
+
+# %% ../../nbs/data/world.ipynb #f3036b5e
+@dataclass(frozen=True)
+class Crowd:
+    """Who is about: `taste` multiplies the usual weights of colours, garments and bags, the others are shares of all people."""
+    taste: tuple = ()          # ((name, factor), ...)
+    outer: float = 0.44        # wear a jacket or coat
+    hat: float = 0.17
+    bag: float = 0.52
+    twins: float = 0.2         # dress like the person before them but for one or two attributes
 
 # %% ../../nbs/data/world.ipynb #8929574c
-TWIN_SHARE = 0.2
 TWIN_ATTRIBUTES = ("top", "outer", "legs", "shoes", "hat", "bag", "hair")
 
-def invent_person(rng, pid):
-    """A new person from the generator `rng`."""
-    shoes, hat, bag = draw_extras(rng)
+def invent_person(rng, pid, crowd):
+    """A new person of a `crowd` from the generator `rng`."""
+    shoes, hat, bag = draw_extras(rng, crowd)
+    taste = crowd.taste
     figure = rng.normal()          # slim hips and broad shoulders, or the other way round
     return Person(pid=int(pid), height=float(np.clip(rng.normal(1.70 + 0.05 * figure, 0.08), 1.42, 1.98)),
                   girth=float(np.clip(rng.normal(1.02, 0.13), 0.8,
@@ -239,18 +252,19 @@ def invent_person(rng, pid):
                   hair=linear(jitter_colour(rng, HAIRS[int(rng.choice(7, p=[.34, .22, .16, .1, .08, .06, .04]))], tint=3)),
                   hair_style=pick(rng, dict(short=44, long=20, tail=9, bob=12, bun=4, bald=5, afro=4) if figure < 0.4 else
                                   dict(short=74, long=4, bob=5, bald=14, afro=4)),
-                  beard=float(rng.random() < 0.22 and figure > 0), top=draw_top(rng), outer=draw_outer(rng) if rng.random() < 0.44 else None,
-                  legs=draw_legs(rng), shoes=shoes, hat=hat, bag=bag, bag_side=int(rng.choice([-1, 1])),
+                  beard=float(rng.random() < 0.22 and figure > 0), top=draw_top(rng, taste),
+                  outer=draw_outer(rng, taste) if rng.random() < crowd.outer else None,
+                  legs=draw_legs(rng, taste), shoes=shoes, hat=hat, bag=bag, bag_side=int(rng.choice([-1, 1])),
                   swing=float(np.clip(rng.normal(1, 0.2), 0.5, 1.5)), lean=float(rng.normal(0.03, 0.03)))
 
 @lru_cache(maxsize=8192)
-def make_person(pid, seed=0):
-    """The `Person` number `pid` of the world `seed`; some are near-twins of person `pid - 1`."""
+def make_person(pid, seed=0, crowd=Crowd()):
+    """The `Person` number `pid` of the world `seed`, one of a `crowd`; some are near-twins of person `pid - 1`."""
     rng = stream(seed, PERSON, pid + 1)
-    person = invent_person(rng, pid)
-    if rng.random() >= TWIN_SHARE:
+    person = invent_person(rng, pid, crowd)
+    if rng.random() >= crowd.twins:
         return person
-    twin = invent_person(stream(seed, PERSON, pid), pid)
+    twin = invent_person(stream(seed, PERSON, pid), pid, crowd)
     changed = rng.choice(TWIN_ATTRIBUTES, size=int(rng.integers(1, 3)), replace=False)
     body = ("height", "girth", "shoulders", "hips", "skin", "swing", "lean")
     return twin.replace(**{name: getattr(person, name) for name in (*changed, *body)})
@@ -848,7 +862,41 @@ def draw_person(canvas, person, pose, *, foot, scale, yaw=0.0, pitch=0.0, light=
 
 # %% ../../nbs/data/world.ipynb #c5a4bceb
 FRAME = (480, 720)       # height and width of a camera's picture, pixels
+GROUNDS = {"asphalt": (88, 88, 90), "concrete": (142, 140, 134), "paving": (150, 142, 130), "brick": (136, 96, 80),
+           "grass": (84, 98, 54),
+           "gravel": (134, 124, 106), "tiles": (176, 170, 160), "carpet": (98, 90, 96)}
+WALLS = {"plaster": (176, 168, 150), "brick": (128, 82, 66), "panels": (150, 152, 154), "foliage": (58, 72, 42),
+         "glass": (74, 84, 92),
+         "photograph": (120, 120, 120), "wood": (116, 90, 66)}
 
+@dataclass(frozen=True)
+class Place:
+    """What the cameras of a place have in common; pairs are the bounds of a uniform draw."""
+    mount: tuple = (2.4, 7.0)              # metres above the ground
+    tall: tuple = (62, 170)                # usual height of a person, pixels
+    depth: float = 0.24                    # how far people come nearer and go away, as a share of the drop to the horizon
+    focal: tuple = (1.0, 2.2)              # widths of the frame; small is a wide view
+    weather: tuple = (0.4, 0.3, 0.3)       # probabilities of overcast, mixed, sunny
+    hours: tuple = ((1.0, 0.0),)           # (exposure, warmth) at the times of day when people pass
+    level: float = 0.0                     # mean and deviation of a camera's exposure, log
+    exposure: float = 0.15
+    warmth: float = 0.0                    # mean and deviation of its cast
+    cast: float = 0.05
+    noise: tuple = (0.8, 6.5)              # deviation, display values
+    blur: float = 0.24                     # scale of a gamma draw of shape 2, pixels
+    video: tuple = (28, 80)                # JPEG quality of the video
+    margin: tuple = (0.04, 0.035)          # of the detector: mean and deviation, heights of a person
+    spread: tuple = (0.015, 0.055)         # of one box around the habit, heights
+    cuts: tuple = (0.07, 0.09)             # shares of detections without feet, and without feet or head
+    grounds: tuple = tuple(GROUNDS)
+    walls: tuple = tuple(WALLS)
+    things: tuple = (2, 14)                # how many stand around, less than the second number
+    shade: float = 0.18                    # shares of pictures: in the shade, somebody behind, somebody or something in front
+    behind: float = 0.2
+    front: float = 0.08
+    obstacle: float = 0.10
+
+# %% ../../nbs/data/world.ipynb #3bdcf142
 @dataclass(frozen=True)
 class Camera:
     """A fixed camera: place, light, optics and electronics, a deterministic function of `(seed, camid)` (see `make_camera`)."""
@@ -863,16 +911,17 @@ class Camera:
     tone: dict = field(repr=False)       # colour chain, see `draw_tone`
     optics: dict = field(repr=False)     # blur, noise and compression, see `draw_optics`
     boxes: dict = field(repr=False)      # habits of the detector, see `draw_boxes`
+    place: Place = field(default=Place(), repr=False)
 
     @property
     def scene(self):
         """The empty place, display values (480, 720, 3) uint8; made at the first use."""
-        return scene_of(self.camid, self.seed)
+        return scene_of(self.camid, self.seed, self.place)
 
     @property
     def metering(self):
         """Factor by which the camera's automatic exposure answers the brightness of its place."""
-        return metering_of(self.camid, self.seed)
+        return metering_of(self.camid, self.seed, self.place)
 
     def scale(self, row):
         """Pixels a metre for somebody whose feet are at `row`."""
@@ -883,38 +932,35 @@ class Camera:
         return math.atan2(row - self.horizon - 0.9 * self.scale(row), self.focal)
 
 # %% ../../nbs/data/world.ipynb #19756137
-def draw_tone(rng):
+def draw_tone(rng, place):
     """Colour chain of a camera: exposure, cast (3,), saturation, haze, gamma, contrast, lift, vignette, gradient of light across the frame."""
-    warm, tint = rng.normal(0, 0.05), rng.normal(0, 0.025)
-    return dict(exposure=float(np.exp(rng.normal(0, 0.15))), cast=np.array([1 + warm, 1 - tint, 1 - warm + tint * 0.5],
-                                                                           np.float32),
-                saturation=float(np.clip(rng.normal(0.85, 0.16), 0.45, 1.25)), haze=float(rng.choice([0.0, 1.0],
-                                                                                                     p=[0.55,
-                                                                                                        0.45]) * rng.uniform(0.005, 0.06)),
-                gamma=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25)), contrast=float(rng.uniform(-0.1,
-                                                                                                   0.4)), lift=float(rng.uniform(0, 0.06)),
-                vignette=float(rng.uniform(0, 0.35)), gradient=tuple(rng.normal(0, 0.1, 2)))
+    warm, tint = rng.normal(place.warmth, place.cast), rng.normal(0, 0.5 * place.cast)
+    return dict(exposure=float(np.exp(rng.normal(place.level, place.exposure))),
+                cast=np.array([1 + warm, 1 - tint, 1 - warm + tint * 0.5], np.float32),
+                saturation=float(np.clip(rng.normal(0.85, 0.16), 0.45, 1.25)),
+                haze=float(rng.choice([0.0, 1.0], p=[0.55, 0.45]) * rng.uniform(0.005, 0.06)),
+                gamma=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25)), contrast=float(rng.uniform(-0.1, 0.4)),
+                lift=float(rng.uniform(0, 0.06)), vignette=float(rng.uniform(0, 0.35)),
+                gradient=tuple(rng.normal(0, 0.1, 2)))
 
-def draw_optics(rng, tall):
+def draw_optics(rng, tall, place):
     """Blur (pixels; small people, `tall` pixels high, come from sharper pictures), sharpening, noise, interlacing, compression."""
-    return dict(blur=float(min(rng.gamma(2.0, 0.24), 0.011 * tall)),
-                sharpen=float(rng.choice([0, 1]) * rng.uniform(0.2, 1.2)), noise=float(rng.uniform(0.8, 6.5)),
-                chroma_noise=float(rng.uniform(0, 0.6)), interlace=float(rng.choice([0, 1],
-                                                                                    p=[0.85,
-                                                                                       0.15])), filter=int(rng.choice([1, 2,
-                                                                                                                       3])),
-                video_quality=int(rng.integers(28, 80)) if rng.random() < 0.65 else 0, quality=int(rng.integers(62, 96)),
-                subsampling=int(rng.choice([0, 2], p=[0.3, 0.7])))
+    return dict(blur=float(min(rng.gamma(2.0, place.blur), 0.011 * tall)),
+                sharpen=float(rng.choice([0, 1]) * rng.uniform(0.2, 1.2)), noise=float(rng.uniform(*place.noise)),
+                chroma_noise=float(rng.uniform(0, 0.6)), interlace=float(rng.choice([0, 1], p=[0.85, 0.15])),
+                filter=int(rng.choice([1, 2, 3])),
+                video_quality=int(rng.integers(*place.video)) if rng.random() < 0.65 else 0,
+                quality=int(rng.integers(62, 96)), subsampling=int(rng.choice([0, 2], p=[0.3, 0.7])))
 
-def draw_boxes(rng):
-    """Habits of the detector: margin, looseness, and whether boxes have a fixed shape (width / height)."""
-    return dict(margin=float(rng.normal(0.04, 0.035)), spread=float(rng.uniform(0.015, 0.055)),
-                lift=float(rng.normal(0, 0.012)),
+def draw_boxes(rng, place):
+    """Habits of the detector: margin, looseness, how much it cuts off, and whether boxes have a fixed shape (width / height)."""
+    return dict(margin=float(rng.normal(*place.margin)), spread=float(rng.uniform(*place.spread)),
+                lift=float(rng.normal(0, 0.012)), cuts=place.cuts,
                 aspect=float(rng.uniform(0.38, 0.52)) if rng.random() < 0.65 else 0.0)
 
-def draw_light(rng):
+def draw_light(rng, place):
     """Sun or lamps: share of directed light 0.1 (overcast) to 0.75 (sun), direction, tint, shadows."""
-    share = float(rng.choice([0.12, 0.35, 0.68], p=[0.4, 0.3, 0.3]) * rng.uniform(0.8, 1.2))
+    share = float(rng.choice([0.12, 0.35, 0.68], p=place.weather) * rng.uniform(0.8, 1.2))
     angle, up = rng.uniform(0, 2 * math.pi), rng.uniform(0.45, 1.6)
     warmth = rng.normal(0.02, 0.03) + 0.05 * share
     sun = 1.25 * share * np.array([1 + warmth, 1, 1 - warmth])
@@ -924,28 +970,20 @@ def draw_light(rng):
 
 # %% ../../nbs/data/world.ipynb #12b7f119
 @lru_cache(maxsize=1024)
-def make_camera(camid, seed=0):
-    """The `Camera` number `camid` of the world `seed`."""
+def make_camera(camid, seed=0, place=Place()):
+    """The `Camera` number `camid` of the world `seed`, hung in a `place`."""
     rng = stream(seed, CAMERA, camid)
-    mount = float(np.exp(rng.uniform(math.log(2.4), math.log(7.0))))
-    tall = float(np.exp(rng.uniform(math.log(62), math.log(170))))          # usual height of a person, pixels
+    mount = float(np.exp(rng.uniform(*map(math.log, place.mount))))
+    tall = float(np.exp(rng.uniform(*map(math.log, place.tall))))                  # usual height of a person, pixels
     middle = rng.uniform(0.62, 0.82) * FRAME[0]
     drop = tall / 1.7 * mount
-    reach = min(0.24 * drop, FRAME[0] * 0.97 - middle)
-    return Camera(camid=int(camid), seed=int(seed), mount=mount, focal=float(rng.uniform(1.0, 2.2) * FRAME[1]),
-                  horizon=middle - drop,
-                  rows=(middle - reach, middle + reach), flow=float(rng.uniform(0,
-                                                                                2 * math.pi)), light=draw_light(rng), tone=draw_tone(rng),
-                  optics=draw_optics(rng, tall), boxes=draw_boxes(rng))
+    reach = min(place.depth * drop, FRAME[0] * 0.97 - middle)
+    return Camera(camid=int(camid), seed=int(seed), mount=mount, focal=float(rng.uniform(*place.focal) * FRAME[1]),
+                  horizon=middle - drop, rows=(middle - reach, middle + reach), flow=float(rng.uniform(0, 2 * math.pi)),
+                  light=draw_light(rng, place), tone=draw_tone(rng, place), optics=draw_optics(rng, tall, place),
+                  boxes=draw_boxes(rng, place), place=place)
 
 # %% ../../nbs/data/world.ipynb #c23ea2fc
-GROUNDS = {"asphalt": (88, 88, 90), "concrete": (142, 140, 134), "paving": (150, 142, 130), "brick": (136, 96, 80),
-           "grass": (84, 98, 54),
-           "gravel": (134, 124, 106), "tiles": (176, 170, 160), "carpet": (98, 90, 96)}
-WALLS = {"plaster": (176, 168, 150), "brick": (128, 82, 66), "panels": (150, 152, 154), "foliage": (58, 72, 42),
-         "glass": (74, 84, 92),
-         "photograph": (120, 120, 120), "wood": (116, 90, 66)}
-
 @compiled
 def sample_tile(tile, x, y):
     """Values of a periodic `tile` (256, 256) at the points `x`, `y` (H, W), in tile pixels, interpolated bilinearly."""
@@ -1020,7 +1058,7 @@ def paint_ground(rng, camera, pixels):
     across = (np.arange(FRAME[1]) + 0.5 - FRAME[1] / 2) * away / camera.focal
     turn = rng.uniform(-0.7, 0.7)
     x, y = across * math.cos(turn) + away * math.sin(turn), away * math.cos(turn) - across * math.sin(turn)
-    kinds = rng.choice(list(GROUNDS), size=2)
+    kinds = rng.choice(camera.place.grounds, size=2)
     ground = [jitter_colour(rng, GROUNDS[kind], lightness=0.2, tint=8) * (1 + ground_tone(rng, kind, x, y))[...,
                                                                                                             None] for kind in kinds]
     middle = camera.focal * camera.mount / (sum(camera.rows) / 2 - camera.horizon)
@@ -1044,10 +1082,10 @@ def paint_wall(rng, camera, pixels):
         return
     z = (base - np.arange(base)[:, None] - 0.5) * distance / camera.focal + 0 * np.arange(FRAME[1])
     x = (np.arange(FRAME[1]) - FRAME[1] / 2) * distance / camera.focal + 0 * z
-    pixels[:base] = wall_pixels(rng, str(rng.choice(list(WALLS))), x, z)
+    pixels[:base] = wall_pixels(rng, str(rng.choice(camera.place.walls)), x, z)
     split = int(rng.integers(0, FRAME[1]))
     if rng.random() < 0.6:
-        pixels[:base, split:] = wall_pixels(rng, str(rng.choice(list(WALLS))), x[:, split:], z[:, split:])
+        pixels[:base, split:] = wall_pixels(rng, str(rng.choice(camera.place.walls)), x[:, split:], z[:, split:])
     top = int(base - rng.uniform(2.5, 9) * camera.focal / distance)
     if top > 0 and rng.random() < 0.6:
         pixels[:top] = jitter_colour(rng, (196, 204, 214), lightness=0.12) * (1 + 0.06 * noise_at(x[:top], z[:top],
@@ -1073,13 +1111,13 @@ def paint_block(pixels, camera, left, row, width, height, colour, rng):
     pixels[y0:y1, x0:x1] = np.asarray(colour) * tone[..., None]
 
 @lru_cache(maxsize=128)
-def scene_of(camid, seed=0):
+def scene_of(camid, seed=0, place=Place()):
     """The empty place of a camera, display values (480, 720, 3) uint8 before its electronics."""
-    camera, rng = make_camera(camid, seed), stream(seed, CAMERA, camid, 1)
+    camera, rng = make_camera(camid, seed, place), stream(seed, CAMERA, camid, 1)
     pixels = np.full((*FRAME, 3), 150, np.float32)
     paint_ground(rng, camera, pixels)
     paint_wall(rng, camera, pixels)
-    for row in np.sort(rng.uniform(camera.rows[0] * 0.8, camera.rows[1], int(rng.integers(2, 14)))):
+    for row in np.sort(rng.uniform(camera.rows[0] * 0.8, camera.rows[1], int(rng.integers(*place.things)))):
         width, height = [(0.12, 3.0), (0.6, 1.0), (1.6, 0.5), (1.8, 1.4), (4.2, 1.4), (1.0, 2.1),
                          (2.2, 1.0)][int(rng.integers(7))]
         if camera.scale(row) > 5:
@@ -1090,9 +1128,9 @@ def scene_of(camid, seed=0):
     return np.clip(grey + (pixels - grey) * rng.uniform(0.3, 0.9), 4, 250).astype(np.uint8)          # towns are greyer than paint charts
 
 @lru_cache(maxsize=1024)
-def metering_of(camid, seed=0):
+def metering_of(camid, seed=0, place=Place()):
     """Exposure that brings a camera's place part of the way to a middle grey, between 0.7 and 1.6."""
-    return float(np.clip((0.25 / linear(scene_of(camid, seed)[::4, ::4]).mean()) ** 0.5, 0.7, 1.6))
+    return float(np.clip((0.25 / linear(scene_of(camid, seed, place)[::4, ::4]).mean()) ** 0.5, 0.7, 1.6))
 
 # %% ../../nbs/data/world.ipynb #a32ccb96
 @compiled
