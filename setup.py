@@ -19,7 +19,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"])
-    + [f"scalable_arch.data_manifests{part}" for part in ("", ".datasets", ".printed")],
+    + [f"scalable_arch.data_manifests{part}" for part in ("", ".datasets", ".printed", ".claims")],
     package_dir={"scalable_arch.data_manifests": "data_manifests"},
     package_data={"": ["*.toml", "*.csv"]},
     install_requires=cfg["requirements"].split(),

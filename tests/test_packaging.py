@@ -14,6 +14,7 @@ import importlib.util, sys
 import torch
 import scalable_arch
 from scalable_arch.data import list_datasets, load_manifest
+from scalable_arch.study.claims import load_claims
 from scalable_arch.study.printed import printed_value
 from scalable_arch.metrics import evaluate
 
@@ -25,6 +26,7 @@ with torch.inference_mode():
 result = evaluate(features[:2], features, query_pids=[0, 1], gallery_pids=[0, 1, 0, 1], query_camids=[0, 0], gallery_camids=[0, 0, 1, 1])
 assert result.num_valid == 2
 assert printed_value("wei_li_thesis_t3_01", row="HAN(Large)", metric="FLOPs") == 7.01e8
+assert load_claims("wei_li_thesis_t3_04")
 assert {load_manifest(name)["name"] for name in list_datasets()} >= {"market1501", "msmt17"}
 print(scalable_arch.__version__, "nbdev" in sys.modules)
 """
