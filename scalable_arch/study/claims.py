@@ -272,7 +272,7 @@ def seed_deviations(sums, sizes):
     total = (off**2).sum() / (count - 1)
     left = sums - sums.mean(0) - np.outer(off, sizes)
     chance = (left**2).sum() / (count - 1) / sizes.sum() ** 2 * people / max(people - 1, 1)
-    kept = max(0.0, 1 - chance / total) if total > 0 else 0.0
+    kept = max(0.0, 1 - (1 - 1 / count) * chance / total) if total > 0 else 0.0
     few = student_t.ppf((1 + LEVEL) / 2, count - 1) / norm.ppf((1 + LEVEL) / 2) * np.sqrt(count / (count - 1))
     return off * np.sqrt(kept) * few
 
