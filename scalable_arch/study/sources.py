@@ -86,8 +86,9 @@ def imported_modules(name):
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            below = [f"{base}.{alias.name}" for alias in node.names]
+            modules = [name for name in below if in_library(name) and module_path(name)]
+            yield from modules if len(modules) == len(below) else [base, *modules]  # a package whose modules alone are named does not count
 
 
 def required_modules(names):
