@@ -273,11 +273,12 @@ def long_frame(cells):
     "DataFrame of all cells, one a line, for the CSV; numbers to six digits."
     short = lambda value: None if value is None else float(f"{value:.6g}")
     own = lambda cell, field: (cell["ours"] or {}).get(field)
-    return pd.DataFrame([
+    lines = [
         {**{field: cell[field] for field in ("row", "group", "dataset", "metric", "unit", "bound")}, "paper": cell["paper"], "convention": cell["convention"],
          "data": cell["data"], "stand_in": cell["stand_in"], "ours": short(own(cell, "mean")), "sd": short(own(cell, "sd")), "n": own(cell, "n"),
          "queries": own(cell, "queries"), "gap": short(cell["gap"]), "verdict": cell["verdict"]}
-        for cell in cells]).astype({"n": "Int64", "queries": "Int64"})
+        for cell in cells]
+    return pd.DataFrame(lines).astype({"n": "Int64", "queries": "Int64"} if lines else {})
 
 
 def cell_columns(cell):

@@ -1,0 +1,292 @@
+"Studies: cells beside printed ones, honest columns, files that are the same for the same cells."
+import json
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+from scalable_arch.study import printed
+from scalable_arch.study.claims import load_claims
+from scalable_arch.study.reports import Report
+from scalable_arch.study.tables import Cells, Study, UsedData, html_table, json_lines, markdown, number, printed_number, structural_verdict, study_title
+
+BOTH = {"Market-1501": "plaza", "DukeMTMC": "campus"}
+PEOPLE = np.arange(60) // 3
+
+
+@pytest.fixture
+def report(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
+    monkeypatch.setattr("scalable_arch.study.reports.commit", lambda: "abc1234")
+    return Report("ch0_toy", "smoke", seed=0)
+
+
+def fill(study, rows, *, dataset="Market-1501", seeds=3, best=0.8):
+    "Rows of falling rates, all on the same queries."
+    rng = np.random.default_rng(0)
+    skill = rng.normal(0, 0.05, 60)
+    for at, row in enumerate(rows):
+        for metric in ("R1", "mAP"):
+            study.measured([best - 0.1 * at + skill + rng.normal(0, 0.01, 60) for _ in range(seeds)], row=row, dataset=dataset, metric=metric, people=PEOPLE)
+
+
+def filled(report, **options):
+    study = Study("wei_li_thesis_t3_04", report, data=BOTH, **options)
+    fill(study, ["HAN(All)", "SSA+SCA", "SSA", "No Attention"])
+    return study
+
+
+def record_of(report, name):
+    return json.loads((report.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+class Nesting(HTMLParser):
+    "Raises where tags do not close in order."
+    open_tags = ()
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br"):
+            self.open_tags = (*self.open_tags, tag)
+
+    def handle_endtag(self, tag):
+        assert self.open_tags and self.open_tags[-1] == tag, f"</{tag}> closes {self.open_tags}"
+        self.open_tags = self.open_tags[:-1]
+
+
+# what is shown
+
+def test_a_study_writes_all_its_files(report):
+    study = filled(report)
+    assert "SSA+SCA" in study.table().to_html() and "each alone" in study.claims().to_html()
+    assert {path.name for path in report.folder.iterdir()} == {"provenance.json", *(f"wei_li_thesis_t3_04.{kind}" for kind in ("csv", "md", "html", "json"))}
+
+
+def test_a_stand_in_shares_no_column_with_printed_values(report):
+    study = filled(report)
+    columns = study.table().data.columns
+    assert ("plaza, stand-in for Market-1501", "R1 ours") in columns and ("Market-1501", "R1 paper") in columns
+    assert not [sub for head, sub in columns if head == "Market-1501" and not sub.endswith("paper")]
+    cells = {(cell["row"], cell["dataset"], cell["metric"]): cell for cell in record_of(report, study.name)["cells"]}
+    ours = cells["SSA", "Market-1501", "R1"]
+    assert ours["verdict"] == "needs data" and ours["gap"] is None and ours["stand_in"] and ours["data"] == "plaza" and ours["paper"] == 86.3
+    assert cells["SSA", "DukeMTMC", "R1"]["verdict"] == "not run" and cells["SSA", "DukeMTMC", "R1"]["ours"] is None
+    text = (report.folder / f"{study.name}.md").read_text(encoding="utf-8")
+    assert text.startswith("W Table 3.4; plaza stands in for Market-1501; campus stands in for DukeMTMC; seeds: 3 (ch0_toy; profile smoke; seed 0; commit abc1234)")
+
+
+def test_real_data_has_a_gap_and_a_verdict(report):
+    study = Study("wei_li_thesis_t3_11", report, data={"MSMT17": "MSMT17"}, margin=1.0)
+    point = lambda percent: [np.full(60, percent / 100)] * 2
+    study.measured(point(60.6), row="HAN(Large)", dataset="MSMT17", metric="R1")
+    study.measured(point(40.0), row="HAN(Medium)", dataset="MSMT17", metric="R1")
+    frame = study.table().data
+    assert frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 gap")] == "+0.5" and frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 verdict")] == "holds"
+    assert frame.loc[("HAN(Medium)", ""), ("MSMT17", "R1 verdict")] == "fails"
+    assert frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 ours")] == "60.6 ± 0.0 (2)"
+
+
+def test_rows_of_rivals_stay_and_say_that_they_were_not_run(report):
+    study = Study("wei_li_thesis_t3_12", report, data={"Market-1501": "plaza"})
+    study.measured([[0.5, 0.6]], row="HAN(Large)", dataset="Market-1501 (SQ)", metric="R1")
+    remarks = study.table().data["", "remark"]
+    assert remarks["MobileNet"] == "printed only" and remarks["HAN(Small)"] == "not run" and remarks["HAN(Large)"] == "needs data"
+    assert ("plaza (SQ), stand-in for Market-1501", "R1 ours") in study.table().data.columns
+
+
+@pytest.mark.parametrize("ours, paper, bound, tolerance, verdict", [
+    (708.6e6, 7.01e8, "", 0.015, "exact"), (708.6e6, 7.01e8, "", 0.01, "fails"), (2, 2, "", 0, "exact"), (1, 2, "", 0, "fails"),
+    (4.1e9, 3.8e9, ">", 0.01, "exact"), (3.7e9, 3.8e9, ">", 0.01, "fails"), (9e9, 3.8e9, ">>", 0, "exact"), (1e9, 3.8e9, "<", 0, "exact"),
+    (3.85e9, 3.8e9, "~", 0.02, "exact"), (0, 0, "", 0.01, "exact"),
+])
+def test_structural_verdicts(ours, paper, bound, tolerance, verdict):
+    assert structural_verdict(ours, paper, bound, tolerance) == verdict
+
+
+def test_structural_cells(report):
+    study = Study("wei_li_thesis_t3_07", report, data=BOTH)
+    for row, value in {"Depthwise": 708.6e6, "Inception": 1088e6, "Residual": 1.5e9}.items():
+        study.structural(value, row=row, metric="FLOPs", tolerance=0.015)
+    frame = study.table().data
+    assert frame.loc["Depthwise", ("", "FLOPs gap")] == "+1.1 %" and frame["", "FLOPs verdict"].tolist() == ["exact", "exact", "fails"]
+    claims = {claim["name"]: claim for claim in record_of(report, study.name)["claims"]}
+    assert claims["depthwise cheapest"]["verdict"] == "holds" and claims["depthwise most accurate"]["verdict"] == "not run"
+
+
+def test_claims_are_recorded_with_intervals_here_and_in_the_paper(report):
+    study = filled(report)
+    study.table()
+    claims = {claim["name"]: claim for claim in record_of(report, study.name)["claims"]}
+    assert set(claims) == {claim.name for claim in load_claims(study.name)}
+    pair = claims["soft pair"]
+    tested = [entry for entry in pair["relations"] if entry["relation"] == "[SSA+SCA] > [SSA]"]
+    assert [(entry["metric"], entry["data"], entry["verdict"]) for entry in tested] == [("R1", "plaza", "holds"), ("mAP", "plaza", "holds")]
+    assert all(entry["low"] < 10 < entry["high"] and entry["seeds"] == 3 and entry["people"] == 20 for entry in tested)
+    assert pair["verdict"] == "not run" and pair["in_paper"] == "holds"  # SCA was not run
+    assert {entry["dataset"] for entry in pair["printed"]} == {"Market-1501", "DukeMTMC"}
+
+
+def test_one_seed_says_that_only_persons_vary(report):
+    study = Study("wei_li_thesis_t3_03", report, data=BOTH)
+    fill(study, ["Global+Local", "Global", "Local"], seeds=1)
+    study.table()
+    text = (report.folder / f"{study.name}.md").read_text(encoding="utf-8")
+    assert "bootstrap over persons only, since there is one seed" in text and re.search(r"\| \d\d\.\d \(1\) \|", text) and "±" not in text
+
+
+def test_figures_have_cells_claims_and_pictures(report):
+    study = Study("wei_li_thesis_f3_07", report, data={"Market-1501": "plaza"})
+    for level, value in ((1, 0.3), (3, 0.2)):
+        study.measured([np.full(10, value)] * 2, row=f"soft level {level}", dataset="Market-1501", metric="spread")
+    picture, _ = plt.subplots()
+    caption = study.figure(picture, "attention of two persons")
+    plt.close(picture)
+    assert caption.startswith("W Fig. 3.7; plaza stands in for Market-1501; seeds: 2; attention of two persons (ch0_toy; profile smoke")
+    claims = {claim["name"]: claim["verdict"] for claim in record_of(report, study.name)["claims"]}
+    assert claims == {"soft maps narrow": "holds", "regions in order": "not run"}
+    assert (report.folder / "wei_li_thesis_f3_07.png").is_file()
+
+
+def test_a_figure_of_pictures_alone_has_a_record(report):
+    picture, _ = plt.subplots()
+    study = Study("wei_li_thesis_f3_07", report)
+    study.figure(picture)
+    plt.close(picture)
+    assert record_of(report, study.name)["cells"] == []
+    assert study.table().data.empty
+
+
+def test_cells_that_the_paper_does_not_have(report):
+    study = Study("wei_li_thesis_t3_12", report)
+    study.structural(117e6, row="MobileNet at 160x64", metric="FLOPs", printed=False)
+    frame = study.table().data
+    assert frame.loc["MobileNet at 160x64", ("", "FLOPs ours")] == "1.17e8" and frame.loc["MobileNet at 160x64", ("", "FLOPs paper")] == "–"
+    assert frame.loc["MobileNet at 160x64", ("", "remark")] == "not printed"
+
+
+# what it rests on
+
+def test_same_cells_same_bytes(report, monkeypatch, tmp_path):
+    filled(report).table()
+    read = lambda: {path.name: path.read_bytes() for path in report.folder.iterdir() if path.suffix in (".csv", ".md", ".html")}
+    first, rendered = read(), filled(report).table().to_html()
+    again = filled(report)
+    fill(again, ["HAN(All)", "SSA+SCA", "SSA", "No Attention"])  # a cell run twice in a notebook
+    assert again.table().to_html() == rendered and read() == first
+    assert b"UTC" not in b"".join(first.values())
+
+
+def test_trials_and_sources_are_recorded(report):
+    study = filled(report, trials=["aa"], depends=["scalable_arch.errors"])
+    study.add_trials([{"trial": "bb", "sources": {"scalable_arch.errors": "0" * 12, "scalable_arch.gone": "1" * 12}}])
+    study.table()
+    found = record_of(report, study.name)
+    assert found["trials"] == ["aa", "bb"]
+    assert found["sources"]["scalable_arch.errors"] == "0" * 12  # the trial ran with older code, and that counts
+    assert found["profile"] == "smoke" and found["facts"]["commit"] == "abc1234" and found["data"]["DukeMTMC"] == {"used": "campus", "stand_in": True}
+
+
+def test_nothing_is_lost_when_the_disk_is_full(report, monkeypatch):
+    filled(report).table()
+    before = (report.folder / "wei_li_thesis_t3_04.json").read_bytes()
+    monkeypatch.setattr("scalable_arch.study.reports.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        filled(report).table()
+    assert (report.folder / "wei_li_thesis_t3_04.json").read_bytes() == before
+
+
+def test_the_csv_has_every_value(report):
+    study = filled(report)
+    study.table()
+    frame = pd.read_csv(report.folder / f"{study.name}.csv")
+    table = printed.printed_table(study.name)
+    assert frame.paper.tolist() == table.value.tolist() and frame.row.tolist() == table.row.tolist()
+    ours = frame[frame.ours.notna()]
+    assert len(ours) == 8 and (ours.n == 3).all() and (ours.queries == 60).all() and (ours.verdict == "needs data").all() and ours.gap.isna().all()
+
+
+# mistakes
+
+@pytest.mark.parametrize("where, sentence", [
+    ({"row": "SSB"}, r"unknown row of wei_li_thesis_t3_04, 'SSB' \(did you mean 'SSA'\?\)"),
+    ({"metric": "map"}, "unknown metric of wei_li_thesis_t3_04, 'map'"),
+    ({"dataset": "MSMT17"}, "unknown data set of wei_li_thesis_t3_04, 'MSMT17'"),
+    ({"group": "RR"}, "unknown group of wei_li_thesis_t3_04, 'RR'"),
+])
+def test_cells_that_are_not_printed(report, where, sentence):
+    study = Study("wei_li_thesis_t3_04", report, data=BOTH)
+    with pytest.raises(ValueError, match=sentence):
+        study.measured([[1, 0]], **{"row": "SSA", "dataset": "Market-1501", "metric": "R1", **where})
+    with pytest.raises(ValueError, match=sentence):
+        study.structural(1.0, **{"row": "SSA", "dataset": "Market-1501", "metric": "R1", **where})
+
+
+def test_studies_that_cannot_be(report):
+    with pytest.raises(ValueError, match=r"unknown table or figure 'wei_li_thesis_t3_4' \(did you mean 'wei_li_thesis_t3_04'\?\)"):
+        Study("wei_li_thesis_t3_4", report)
+    with pytest.raises(ValueError, match=r"unknown data set of wei_li_thesis_t3_04, 'Market1501' \(did you mean 'Market-1501'\?\)"):
+        Study("wei_li_thesis_t3_04", report, data={"Market1501": "plaza"})
+    with pytest.raises(ValueError, match="say what was used for DukeMTMC with data={'DukeMTMC': its name}"):
+        Study("wei_li_thesis_t3_04", report, data={"Market-1501": "plaza"}).measured([[1]], row="SSA", dataset="DukeMTMC", metric="R1")
+    with pytest.raises(FileNotFoundError, match="scalable_arch.hann"):
+        Study("wei_li_thesis_t3_04", report, depends=["scalable_arch.hann"])
+
+
+def test_queries_that_differ_between_cells_are_no_pair(report):
+    study = Study("wei_li_thesis_t3_03", report, data=BOTH)
+    fill(study, ["Global+Local"])
+    study.measured([[1, 0]] * 3, row="Global", dataset="Market-1501", metric="R1")
+    with pytest.raises(ValueError, match="measured on different queries"):
+        study.table()
+    assert not (report.folder / "wei_li_thesis_t3_03.json").exists()
+
+
+# layout
+
+def test_pages_are_html(report):
+    study = filled(report)
+    study.table()
+    page = (report.folder / f"{study.name}.html").read_text(encoding="utf-8")
+    parser = Nesting()
+    parser.feed(page)
+    assert parser.open_tags == () and "http" not in page and 'name="viewport"' in page
+
+
+def test_names_are_escaped_and_repeats_span():
+    frame = pd.DataFrame([["a & b", "holds"], ["<c>", "+1.0 fails"]], index=pd.MultiIndex.from_tuples([("x", "1"), ("x", "2")], names=["k", None]),
+                         columns=pd.MultiIndex.from_tuples([("top", "p"), ("top", "q")]))
+    page = html_table(frame)
+    assert "a &amp; b" in page and "&lt;c&gt;" in page and 'rowspan="2">x' in page and 'colspan="2">top' in page
+    assert '<span class="v good">holds</span>' in page and '+1.0 <span class="v bad">fails</span>' in page
+    assert markdown(frame).splitlines() == ["| k |  | top p | top q |", "| --- | --- | --- | --- |", "| x | 1 | a & b | holds |", "|  | 2 | <c> | +1.0 fails |"]
+
+
+def test_json_lines_is_json():
+    record = {"a": [], "b": [{"x": 1}, {"y": None}], "c": {"d": "é"}}
+    assert json.loads(json_lines(record)) == record and len(json_lines(record).splitlines()) == 8
+    with pytest.raises(ValueError):
+        json_lines({"a": float("nan")})
+
+
+def test_numbers_and_titles():
+    assert [number(63.149, "percent"), number(7.086e8, "FLOPs"), number(2.0, "M"), number(0.0447, "M"), number(None), number(-0.04, "percent", sign=True)] == [
+        "63.1", "7.09e8", "2", "0.0447", "–", "-0.0"]
+    assert [printed_number(72.0, "percent"), printed_number(58.47, "percent"), printed_number(3.8e9, "FLOPs", ">")] == ["72.0", "58.47", ">3.80e9"]
+    assert [study_title(name) for name in ("wei_li_thesis_t3_04", "wei_li_thesis_t3_10", "cdnet_supp_t1", "han_ijcv_t09", "wei_li_thesis_f3_06")] == [
+        "W Table 3.4", "W Table 3.10", "C Table 1", "J Table 9", "W Fig. 3.6"]
+
+
+def test_data_sets_and_their_protocols():
+    used = UsedData({"Market-1501": "plaza", "CUHK03 (Labelled)": "subway", "MSMT17": "MSMT17"})
+    assert [used.label(name) for name in ("Market-1501", "Market-1501 (SQ)", "CUHK03 (Labelled)", "MSMT17", "PRW")] == ["plaza", "plaza (SQ)", "subway", "MSMT17", ""]
+    assert used.stand_in("Market-1501 (MQ)") and not used.stand_in("MSMT17") and used.stand_in("")
+
+
+def test_units_come_from_the_printed_table():
+    cells = Cells("wei_li_thesis_t3_12")
+    assert cells.unit("FLOPs") == "FLOPs" and cells.unit("R1") == "percent" and cells.unit("spread") == "percent"
