@@ -6,8 +6,8 @@
 __all__ = ['STYLE', 'TONES', 'LETTERS', 'number', 'printed_number', 'spread', 'html_page', 'verdict_html', 'html_table', 'starts',
            'runs', 'sparse', 'markdown', 'base_name', 'UsedData', 'printed_lines', 'check_key', 'structural_verdict',
            'measured_verdict', 'Cells', 'describe_cell', 'long_frame', 'cell_columns', 'ranked_columns', 'row_remark',
-           'wide_frame', 'outcome', 'claims_frame', 'paper_tally', 'study_title', 'styled', 'Study', 'json_lines',
-           'claims_note', 'write_pages']
+           'wide_frame', 'outcome', 'claims_frame', 'paper_tally', 'study_title', 'styled', 'tested_claims', 'Study',
+           'json_lines', 'claims_note', 'write_pages']
 
 # %% ../../nbs/study/tables.ipynb #319555b0
 import html
@@ -76,7 +76,7 @@ def html_page(title, body, style=""):
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n")
 
-
+# %% ../../nbs/study/tables.ipynb #d4b59c01
 def verdict_html(text):
     "A verdict as a coloured word; any other text as it is."
     words = text.split()
@@ -120,7 +120,7 @@ def runs(heads):
     "(heading, number of columns) of neighbouring columns with one heading."
     return [(heads[at], length) for at, (_, length) in starts([head[:1] for head in heads])]
 
-
+# %% ../../nbs/study/tables.ipynb #04bf5712
 def sparse(index):
     "Lists of texts of an index, an entry blank where it and all before it repeat the line above."
     above = None
@@ -378,6 +378,18 @@ def styled(frame, name, caption):
     return frame.style.map(tone).map_index(tone, axis=0).set_uuid(name).set_caption(caption).set_table_styles(left)
 
 # %% ../../nbs/study/tables.ipynb #949126d2
+def tested_claims(cells):
+    "The claims of some `Cells` with their verdicts, on ours (`relations`) and on the printed values (`printed`): dicts that JSON can hold."
+    found = []
+    for claim in load_claims(cells.name):
+        ours, paper = check_claim(claim, cells.scores), in_paper(claim)
+        for entry in ours["relations"]:
+            entry["data"] = cells.data.label(entry["dataset"]) if entry["dataset"] else ""
+        found.append({"name": claim.name, "text": claim.text, "source": claim.source, "margin": claim.margin, "verdict": ours["verdict"],
+                      "in_paper": paper["verdict"], "relations": ours["relations"], "printed": paper["relations"]})
+    return found
+
+# %% ../../nbs/study/tables.ipynb #1595cf7b
 class Study(Cells):
     """One printed table or figure beside a chapter's own values, its claims, and the files of both.
 
@@ -397,17 +409,6 @@ class Study(Cells):
             self.trials = sorted({*self.trials, record["trial"]})
             self.sources.update({name: mark for name, mark in record.get("sources", {}).items() if name not in self.sources or mark != fingerprint(name)})
 
-    def results(self):
-        "This study's claims with their verdicts, on ours (`relations`) and on the printed values (`printed`): dicts that JSON can hold."
-        found = []
-        for claim in load_claims(self.name):
-            ours, paper = check_claim(claim, self.scores), in_paper(claim)
-            for entry in ours["relations"]:
-                entry["data"] = self.data.label(entry["dataset"]) if entry["dataset"] else ""
-            found.append({"name": claim.name, "text": claim.text, "source": claim.source, "margin": claim.margin, "verdict": ours["verdict"],
-                          "in_paper": paper["verdict"], "relations": ours["relations"], "printed": paper["relations"]})
-        return found
-
     def record(self, results):
         "What NAME.json holds: from this alone the ledger is computed."
         return {"study": self.name, "chapter": self.report.facts["chapter"], "profile": self.report.facts["profile"], "facts": self.report.facts,
@@ -422,7 +423,7 @@ class Study(Cells):
 
     def table(self):
         "Write NAME.csv, .md, .html and .json into the report's folder; returns the table styled for display."
-        results, cells = self.results(), self.all()
+        results, cells = tested_claims(self), self.all()
         write_pages(self.report, self.name, self.headline(), cells, claims_frame(results, self.unit) if results else None)
         self.write_record(results)
         return styled(wide_frame(cells), self.name, self.report.caption(self.headline()))
@@ -430,11 +431,11 @@ class Study(Cells):
     def claims(self):
         "The study's claims with verdicts and intervals, styled for display; `table()` and `figure()` write them."
         caption = f"Claims of {study_title(self.name)}. {claims_note(self.ours.values())}"
-        return styled(claims_frame(self.results(), self.unit), f"{self.name}_claims", caption)
+        return styled(claims_frame(tested_claims(self), self.unit), f"{self.name}_claims", caption)
 
     def figure(self, figure, text=""):
         "Write a matplotlib figure as NAME.png and NAME.svg under the study's headline and `text`, and NAME.json beside; returns the caption."
-        self.write_record(self.results())
+        self.write_record(tested_claims(self))
         return self.report.figure(self.name, figure, "; ".join(filter(None, [self.headline(), text])))
 
     def write_record(self, results):
