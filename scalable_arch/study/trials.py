@@ -179,6 +179,7 @@ def read_trials(folder):
 def follow_parent():
     "End this process with its parent, however that ends; an interrupt from the keyboard is the parent's to answer."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # its own lock is one among processes, which a kill would leave behind
 
     def watch():
         multiprocessing.parent_process().join()
@@ -229,6 +230,7 @@ class ProcessPool(concurrent.futures.ThreadPoolExecutor):
         for process in self.processes:
             for busy in list((process._processes or {}).values()):
                 busy.terminate()
+            process.shutdown()
         self.shutdown(cancel_futures=True)
 
 
@@ -280,17 +282,17 @@ def connect(scheduler, workers):
     if scheduler == "local":
         return Client(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=None))
     try:
-        client = Client(scheduler, timeout="10s")
+        client = Client(scheduler, timeout="5s")
     except (OSError, ValueError) as error:
         raise OSError(f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, or give \"local\"") from error
     return client
 
 
-def check_workers(client, modules):
-    "OSError in one sentence unless the cluster has a worker, and all workers run the same code of `modules` as we do."
+def check_workers(client, modules, patience=30):
+    "OSError unless the cluster has a worker within `patience` seconds, and all workers run the same code of `modules` as we do."
     address = client.scheduler.address
     try:
-        client.wait_for_workers(1, timeout=30)
+        client.wait_for_workers(1, timeout=patience)
     except TimeoutError:
         raise OSError(f"the Dask scheduler at {address} has no worker: start one with `dask worker {address} --nthreads 1`") from None
     here = sources_of(modules)
