@@ -6,8 +6,8 @@
 __all__ = ['RUNNER', 'one_at_a_time', 'trial_name', 'trial_function', 'count_down', 'single_threaded', 'peak_memory', 'spent',
            'sources_of', 'checksum', 'execute', 'drop_checkpoint', 'write_trial', 'read_trial', 'finished_trial',
            'read_trials', 'follow_parent', 'ProcessPool', 'outcome', 'run_in', 'run_in_processes', 'run_here',
-           'connect', 'check_workers', 'run_on_cluster', 'family', 'seconds_left', 'until', 'run_pending',
-           'run_missing', 'run_trials']
+           'connect', 'check_workers', 'run_on_cluster', 'family', 'seconds_left', 'until', 'progress_bar',
+           'run_pending', 'run_missing', 'run_trials']
 
 # %% ../../nbs/study/trials.ipynb #22bfcb6c
 import concurrent.futures
@@ -18,6 +18,7 @@ import os
 import queue
 import shutil
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -348,6 +349,13 @@ def until(seconds):
     return f"about {timedelta(seconds=round(seconds))} left, until {end:%H:%M}"
 
 
+def progress_bar(total, progress):
+    "Bar over trials, on stderr or the terminal that $SCALABLE_ARCH_TERMINAL names; `progress` None shows it on a terminal only."
+    name = os.environ.get("SCALABLE_ARCH_TERMINAL")
+    return tqdm(desc="trials", total=total, file=open(name, "w") if name else sys.stderr, disable=None if progress is None else not progress,
+                bar_format="{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed}{postfix}")
+
+
 def run_pending(configs, *, workers, scheduler, given, progress):
     "Pairs (config, record or error) of all `configs` as they come, from the engine that was asked for."
     if scheduler:
@@ -362,9 +370,7 @@ def run_missing(configs, folder, known, *, workers, scheduler, given, progress):
     found, errors, left = {}, [], {trial_name(config): config for config in configs}
     Path(folder).mkdir(parents=True, exist_ok=True)  # a folder that cannot be written stops us before the work, not after
     engine = run_pending(configs, workers=workers, scheduler=scheduler, given=given, progress=progress)
-    bar = tqdm(total=len(configs), desc="trials", disable=None if progress is None else not progress,
-               bar_format="{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed}{postfix}")
-    with closing(engine), bar:  # closed at once, also by an error: nothing goes on behind our back
+    with closing(engine), progress_bar(len(configs), progress) as bar:  # closed at once, also by an error: nothing goes on behind our back
         bar.set_postfix_str(until(seconds_left(left.values(), known, workers)))
         for config, record in engine:
             if isinstance(record, Exception):
