@@ -191,6 +191,19 @@ def test_trials_and_sources_are_recorded(report):
     assert found["profile"] == "smoke" and found["facts"]["commit"] == "abc1234" and found["data"]["DukeMTMC"] == {"used": "campus", "stand_in": True}
 
 
+def test_cells_from_trials(report):
+    record = lambda seed, hits, people=(7, 7, 8): {"trial": f"t{seed}", "config": {"seed": seed}, "sources": {"scalable_arch.errors": "0" * 12},
+                                                   "queries": {"plaza": {"joint": {"R1": hits, "mAP": [0.5, 0.5, 0.5]}}}, "people": {"plaza": {"joint": list(people)}}}
+    study = Study("wei_li_thesis_t3_04", report, data=BOTH)
+    study.searched([record(3, [1, 1, 0]), record(5, [1, 0, 0])], search="plaza", row="SSA", dataset="Market-1501")
+    study.table()
+    found = record_of(report, study.name)
+    ours = next(cell["ours"] for cell in found["cells"] if cell["ours"])
+    assert ours["mean"] == 50 and ours["seeds"] == [3, 5] and ours["people"] == 2 and found["trials"] == ["t3", "t5"] and found["sources"]
+    with pytest.raises(ValueError, match="the trials t3, t5 searched for different people on plaza"):
+        study.searched([record(3, [1, 1, 0]), record(5, [1, 0, 0], (7, 8, 8))], search="plaza", row="SSA", dataset="Market-1501")
+
+
 def test_nothing_is_lost_when_the_disk_is_full(report, monkeypatch):
     filled(report).table()
     before = (report.folder / "wei_li_thesis_t3_04.json").read_bytes()

@@ -6,8 +6,8 @@
 __all__ = ['STYLE', 'TONES', 'LETTERS', 'number', 'printed_number', 'spread', 'html_page', 'verdict_html', 'html_table', 'starts',
            'runs', 'sparse', 'markdown', 'base_name', 'UsedData', 'printed_lines', 'check_key', 'structural_verdict',
            'measured_verdict', 'Cells', 'describe_cell', 'long_frame', 'cell_columns', 'ranked_columns', 'row_remark',
-           'wide_frame', 'outcome', 'claims_frame', 'paper_tally', 'study_title', 'styled', 'tested_claims', 'Study',
-           'json_lines', 'claims_note', 'write_pages']
+           'wide_frame', 'outcome', 'claims_frame', 'paper_tally', 'study_title', 'styled', 'tested_claims',
+           'study_record', 'Study', 'json_lines', 'claims_note', 'write_pages']
 
 # %% ../../nbs/study/tables.ipynb #319555b0
 import html
@@ -389,6 +389,14 @@ def tested_claims(cells):
                       "in_paper": paper["verdict"], "relations": ours["relations"], "printed": paper["relations"]})
     return found
 
+
+def study_record(study, results):
+    "What NAME.json holds: from this alone the ledger is computed."
+    facts = study.report.facts
+    return {"study": study.name, "chapter": facts["chapter"], "profile": facts["profile"], "facts": facts,
+            "data": {name: {"used": used, "stand_in": study.data.stand_in(name)} for name, used in study.data.items()},
+            "cells": study.all(), "claims": results, "trials": study.trials, "sources": dict(sorted(study.sources.items()))}
+
 # %% ../../nbs/study/tables.ipynb #1595cf7b
 class Study(Cells):
     """One printed table or figure beside a chapter's own values, its claims, and the files of both.
@@ -409,11 +417,18 @@ class Study(Cells):
             self.trials = sorted({*self.trials, record["trial"]})
             self.sources.update({name: mark for name, mark in record.get("sources", {}).items() if name not in self.sources or mark != fingerprint(name)})
 
-    def record(self, results):
-        "What NAME.json holds: from this alone the ledger is computed."
-        return {"study": self.name, "chapter": self.report.facts["chapter"], "profile": self.report.facts["profile"], "facts": self.report.facts,
-                "data": {name: {"used": used, "stand_in": self.data.stand_in(name)} for name, used in self.data.items()},
-                "cells": self.all(), "claims": results, "trials": self.trials, "sources": dict(sorted(self.sources.items()))}
+    def searched(self, records, *, search, row, dataset, part="joint", group="", metrics=("R1", "mAP"), printed=True):
+        """Put in the cells of a row from re-identification trials, one record for each seed (see `study.reid`).
+
+        `search`, `part`: which search and which part of the feature. ValueError where the records searched for different people.
+        """
+        people = [record["people"][search][part] for record in records]
+        if any(other != people[0] for other in people):
+            raise ValueError(f"{self.name}, {row}: the trials {', '.join(record['trial'] for record in records)} searched for different people on {search}")
+        for metric in metrics:
+            self.measured([record["queries"][search][part][metric] for record in records], row=row, metric=metric, dataset=dataset, group=group, people=people[0],
+                          seeds=[record["config"]["seed"] for record in records], printed=printed)
+        self.add_trials(records)
 
     def headline(self):
         "Title, what stands in for what, how many seeds."
@@ -440,7 +455,7 @@ class Study(Cells):
 
     def write_record(self, results):
         "Write NAME.json."
-        replace(self.report.folder / f"{self.name}.json", json_lines(self.record(results)))
+        replace(self.report.folder / f"{self.name}.json", json_lines(study_record(self, results)))
 
 # %% ../../nbs/study/tables.ipynb #0347479a
 def json_lines(record):
