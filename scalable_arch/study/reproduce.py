@@ -45,7 +45,8 @@ def chapter_parameters(chapter, *, asked, offered):
 
     ValueError where the chapter does not take one that was asked for.
     """
-    takes = list(load_papermill().inspect_notebook(chapter_notebook(chapter)))
+    path = chapter_notebook(chapter)
+    takes = list(load_papermill().inspect_notebook(path))
     for name in asked:
         one_of(f"parameter of {chapter},", name, takes)
     return {name: value for name, value in offered.items() if name in takes} | asked
@@ -106,7 +107,9 @@ def reproduce(chapters, *, profile="quick", seeds=None, workers=None, scheduler=
     ValueError at the end says which did. Errors before anything runs: ValueError for unknown chapters and parameters,
     ImportError without papermill, OSError where no scheduler answers.
     """
-    workers, out = workers or os.cpu_count(), Path(out).resolve()
+    workers, out = os.cpu_count() if workers is None else workers, Path(out).resolve()
+    if not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"workers must be a whole number of at least 1, not {workers!r}")
     asked = {"profile": profile} | ({"seeds": " ".join(map(str, seeds))} if seeds else {}) | ({"scheduler": scheduler} if scheduler else {})
     parameters = {chapter: chapter_parameters(chapter, asked=asked, offered={"workers": workers}) for chapter in chapters}
     paths, stopped = [], []
