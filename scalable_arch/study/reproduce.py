@@ -28,7 +28,8 @@ def list_chapters():
 
 def chapter_notebook(chapter):
     "Path of a chapter's notebook. ValueError for a name that is none."
-    return checkout_root() / "nbs" / f"{one_of('chapter', chapter, list_chapters())}.ipynb"
+    one_of("chapter", chapter, list_chapters())
+    return checkout_root() / "nbs" / f"{chapter}.ipynb"
 
 
 def load_papermill():
