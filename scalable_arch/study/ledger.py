@@ -168,7 +168,7 @@ def circumstances(entry):
     "Profile, data, seeds, date and commit of a line's run; where there is none, what data it needs."
     if not entry["covered"]:
         return f"needs {entry['needs']}" if entry["needs"] not in ("", "none") else "needs no data"
-    seeds = f"{entry['seeds']} seed{'s' * (entry['seeds'] > 1)}" if entry["seeds"] else ""
+    seeds = {0: "", 1: "1 seed (intervals over persons only)"}.get(entry["seeds"], f"{entry['seeds']} seeds")
     parts = [f"{entry['chapter_run']} {entry['profile']}", entry["data"], seeds, entry["date"], f"commit {entry['commit']}" if entry["commit"] else ""]
     return ", ".join(filter(None, parts))
 

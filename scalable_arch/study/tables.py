@@ -417,7 +417,7 @@ class Study(Cells):
             self.trials = sorted({*self.trials, record["trial"]})
             self.sources.update({name: mark for name, mark in record.get("sources", {}).items() if name not in self.sources or mark != fingerprint(name)})
 
-    def searched(self, records, *, search, row, dataset, part="joint", group="", metrics=("R1", "mAP"), printed=True):
+    def searched(self, records, *, row, dataset, search="test", part="joint", group="", metrics=("R1", "mAP"), printed=True):
         """Put in the cells of a row from re-identification trials, one record for each seed (see `study.reid`).
 
         `search`, `part`: which search and which part of the feature. ValueError where the records searched for different people.
