@@ -34,24 +34,26 @@ class Bottleneck(nn.Module):
 
 # %% ../../nbs/nn/resnet.ipynb #e57063db
 class ResNet(nn.Module):
-    """ResNet of bottlenecks: images (B, 3, H, W) -> logits (B, num_classes), or features (B, 2048) when `num_classes` is None.
+    """ResNet of bottlenecks: images (B, 3, H, W) -> logits (B, num_classes), or features (B, 2048 * width) when `num_classes` is None.
 
-    `depths`: bottlenecks in the four stages. Source: He et al., CVPR 2016; stride in the 3x3 convolution as in torchvision.
+    `depths`: bottlenecks in the four stages. `width` scales all channels. Source: He et al., CVPR 2016; stride in the 3x3 convolution as in torchvision.
     """
 
-    def __init__(self, num_classes=1000, *, depths=(3, 4, 6, 3)):
+    def __init__(self, num_classes=1000, *, depths=(3, 4, 6, 3), width=1.0):
         super().__init__()
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        channels = 64
+        base = max(int(64 * width + 0.5), 1)
+        self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        channels = base
         for stage, depth in enumerate(depths):
-            width, units = 64 * 2**stage, []
+            inner, units = base * 2**stage, []
             for unit in range(depth):
-                units.append(Bottleneck(channels, width, stride=2 if unit == 0 and stage > 0 else 1))
-                channels = 4 * width
+                units.append(Bottleneck(channels, inner, stride=2 if unit == 0 and stage > 0 else 1))
+                channels = 4 * inner
             setattr(self, f"layer{stage + 1}", nn.Sequential(*units))
+        self.num_features = channels
         self.fc = nn.Identity() if num_classes is None else nn.Linear(channels, num_classes)
 
     def forward(self, images):
@@ -61,6 +63,6 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 # %% ../../nbs/nn/resnet.ipynb #b007938f
-def resnet50(num_classes=1000):
-    "ResNet-50; `num_classes=None` gives (B, 2048) features. He et al., CVPR 2016."
-    return ResNet(num_classes)
+def resnet50(num_classes=1000, **options):
+    "ResNet-50; `num_classes=None` gives (B, 2048) features. `options` as of `ResNet`. He et al., CVPR 2016."
+    return ResNet(num_classes, **options)
