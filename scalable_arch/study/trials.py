@@ -281,7 +281,8 @@ def connect(scheduler, workers):
     except ImportError:
         raise ImportError("a cluster needs Dask: pip install 'scalable_arch[scale]'") from None
     if scheduler == "local":
-        return Client(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=None))
+        quiet = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # an interrupt from the keyboard is ours to answer
+        return Client(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=None, preload=quiet))
     try:
         client = Client(scheduler, timeout="5s")
     except (OSError, ValueError) as error:
