@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -310,6 +311,20 @@ def test_a_worker_with_another_version_of_the_library(folder, cluster, monkeypat
     monkeypatch.setattr(trials, "sources_of", lambda modules: ours(modules) | next(marks))  # first ours, then the worker's
     with pytest.raises(OSError, match=r"the Dask worker at tcp://\S+ has another version of the library than we .other code of scalable_arch.data.fetch.: install"):
         run_trials([COUNT], folder, scheduler=cluster.scheduler_address)
+
+
+def test_a_scheduler_that_goes_away_keeps_what_is_done(folder, cluster, tmp_path):
+    def close_later():
+        wait_for(lambda: list(folder.glob("*.json")))
+        cluster.close()
+
+    thread = threading.Thread(target=close_later)
+    thread.start()
+    configs = [TRAIN | {"seed": seed} for seed in range(3)]
+    with pytest.raises(ConnectionError, match="what is done is written, start again for the rest"):
+        run_trials(configs, folder, scheduler=cluster.scheduler_address, given={"pause": 0.1})
+    thread.join()
+    assert timeless(run_trials(configs, folder)) == timeless([execute(config) for config in configs])
 
 
 def test_a_cluster_that_is_not_there(folder, monkeypatch):
