@@ -19,7 +19,7 @@ from scipy.stats import norm, t as student_t
 
 from ..data.manifests import manifest_dir
 from ..errors import one_of
-from .printed import list_printed, printed_table
+from .printed import list_printed, printed_figures, printed_table
 
 # %% ../../nbs/study/claims.ipynb #95f1297b
 @dataclass(frozen=True)
@@ -212,9 +212,7 @@ def load_claims(study=None, *, folder=None):
 
 def known_studies():
     "Ids that a claim may be about: of the printed tables and of the figures with results."
-    from scalable_arch.study import printed
-    figures = printed.printed_figures() if hasattr(printed, "printed_figures") else None
-    return [*list_printed(), *(figures["figure"] if figures is not None else ["wei_li_thesis_f3_06", "wei_li_thesis_f3_07"])]
+    return [*list_printed(), *printed_figures().figure]
 
 # %% ../../nbs/study/claims.ipynb #3679bb7e
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ __all__ = ['STYLE', 'TONES', 'LETTERS', 'number', 'printed_number', 'spread', 'h
            'runs', 'sparse', 'markdown', 'base_name', 'UsedData', 'printed_lines', 'check_key', 'structural_verdict',
            'measured_verdict', 'Cells', 'describe_cell', 'long_frame', 'cell_columns', 'ranked_columns', 'row_remark',
            'wide_frame', 'outcome', 'claims_frame', 'paper_tally', 'study_title', 'styled', 'tested_claims',
-           'study_record', 'Study', 'json_lines', 'claims_note', 'write_pages']
+           'study_record', 'Study', 'json_lines', 'claims_note', 'flag_lines', 'write_pages']
 
 # %% ../../nbs/study/tables.ipynb #319555b0
 import html
@@ -256,7 +256,7 @@ def describe_cell(cells, key, own):
     stand_in = measured and cells.data.stand_in(key[2])
     unit = ours["unit"] if ours else line["unit"]
     found = dict(zip(("row", "group", "dataset", "metric"), key), unit=unit, paper=line and line["value"], bound=line["bound"] if line else "",
-                 convention=line.get("convention", "") if line else "", ours=ours, data=cells.data.label(key[2]) if measured else "", stand_in=stand_in)
+                 convention=line["convention"] if line else "", flag=line["flag"] if line else "", ours=ours, data=cells.data.label(key[2]) if measured else "", stand_in=stand_in)
     verdict, gap = "not run" if key[:2] in own else "printed only", None
     if ours and not line:
         verdict = "not printed"
@@ -276,7 +276,7 @@ def long_frame(cells):
     lines = [
         {**{field: cell[field] for field in ("row", "group", "dataset", "metric", "unit", "bound")}, "paper": cell["paper"], "convention": cell["convention"],
          "data": cell["data"], "stand_in": cell["stand_in"], "ours": short(own(cell, "mean")), "sd": short(own(cell, "sd")), "n": own(cell, "n"),
-         "queries": own(cell, "queries"), "gap": short(cell["gap"]), "verdict": cell["verdict"]}
+         "queries": own(cell, "queries"), "gap": short(cell["gap"]), "verdict": cell["verdict"], "flag": cell["flag"]}
         for cell in cells]
     return pd.DataFrame(lines).astype({"n": "Int64", "queries": "Int64"} if lines else {})
 
@@ -472,13 +472,23 @@ def claims_note(ours):
     return f"Difference of the left side and the right [95 % interval by paired bootstrap over {drawn}] and verdict; a structural difference has no interval."
 
 
+def flag_lines(cells):
+    "One line for each reason to doubt a printed value, with the values that it is about."
+    found = {}
+    for cell in cells:
+        if cell["flag"]:
+            found.setdefault(cell["flag"], []).append(" ".join(filter(None, (cell["row"], cell["group"], cell["dataset"], cell["metric"]))))
+    return [f"Printed so, but to be doubted: {', '.join(about)}: {flag}" for flag, about in found.items()]
+
+
 def write_pages(report, name, headline, cells, claims):
     "Write a study's NAME.csv, .md and .html. `claims`: DataFrame of texts, or None."
     title, caption, wide = study_title(name), report.caption(headline), wide_frame(cells)
     replace(report.folder / f"{name}.csv", long_frame(cells).to_csv(index=False))
-    note = claims_note([cell["ours"] for cell in cells if cell["ours"]])
-    replace(report.folder / f"{name}.md", "\n\n".join([caption, markdown(wide), *([note, markdown(claims)] if claims is not None else [])]) + "\n")
+    note, flags = claims_note([cell["ours"] for cell in cells if cell["ours"]]), flag_lines(cells)
+    replace(report.folder / f"{name}.md", "\n\n".join([caption, markdown(wide), *flags, *([note, markdown(claims)] if claims is not None else [])]) + "\n")
     body = f'<h1>{html.escape(title)}</h1>\n<p class="dim">{html.escape(caption)}</p>\n{html_table(wide)}'
+    body += "".join(f'\n<p class="dim">{html.escape(line)}</p>' for line in flags)
     if claims is not None:
         body += f'\n<h2>Claims</h2>\n<p class="dim">{note}</p>\n{html_table(claims)}'
     replace(report.folder / f"{name}.html", html_page(title, body))

@@ -1,0 +1,284 @@
+"The ledger: all that is printed is in it, the best run counts, stale and damaged records are named, and the page stands on its own."
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scalable_arch.cli import main
+from scalable_arch.study import ledger as ledger_module
+from scalable_arch.study import printed
+from scalable_arch.study.ledger import best_records, catalogue, ledger, standing, structural_keys, total_lines, write_ledger
+from scalable_arch.study.printed import list_printed, printed_table, structural
+from scalable_arch.study.reports import Report
+from scalable_arch.study.tables import Study
+
+ITEMS = catalogue()
+TABLE = "wei_li_thesis_t3_07"
+
+
+@pytest.fixture
+def reports(monkeypatch, tmp_path):
+    "An empty folder of reports."
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(folder))
+    monkeypatch.setattr("scalable_arch.study.reports.commit", lambda: "abc1234")
+    return folder
+
+
+def run(profile="desk", *, seeds=3, flops=708.6e6, depends=("scalable_arch.errors",), name=TABLE):
+    "A study of W Table 3.7: its costs, and two of its rows on a stand-in."
+    study = Study(name, Report("ch0_toy", profile), data={"Market-1501": "plaza"}, depends=depends)
+    for row, value in {"Depthwise": flops, "Inception": 1088e6}.items():
+        study.structural(value, row=row, metric="FLOPs", tolerance=0.015)
+    rng = np.random.default_rng(0)
+    for row, rate in {"Depthwise": 0.7, "Inception": 0.5, "Residual": 0.4}.items():
+        for metric in ("R1", "mAP"):
+            study.measured([rate + rng.normal(0, 0.05, 50) for _ in range(seeds)], row=row, dataset="Market-1501", metric=metric)
+    study.table()
+    return study
+
+
+def entry_of(found, name=TABLE):
+    return next(entry for entry in found["entries"] if entry["id"] == name)
+
+
+class Page(HTMLParser):
+    "Checks nesting; gathers ids, texts and addresses."
+
+    def __init__(self, text):
+        super().__init__()
+        self.open_tags, self.ids, self.addresses, self.words = [], [], [], ""
+        self.feed(text)
+        assert not self.open_tags, f"left open: {self.open_tags}"
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        self.addresses += [found[name] for name in ("href", "src", "srcset", "action", "data") if name in found]
+        if tag not in ("meta", "br", "hr", "img", "link", "input"):
+            self.open_tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open_tags and self.open_tags[-1] == tag, f"</{tag}> closes {self.open_tags}"
+        self.open_tags.pop()
+
+    def handle_data(self, data):
+        self.words += data
+
+
+# what is in it
+
+def test_the_catalogue_has_all_that_is_printed():
+    tables = [item for item in ITEMS if item["kind"] == "table"]
+    assert len(tables) == 83 and len({item["id"] for item in ITEMS}) == len(ITEMS)
+    assert {item["id"] for item in ITEMS if item["kind"] == "figure"} >= {f"wei_li_thesis_f3_0{number}" for number in (5, 6, 7)}
+    assert [section for section in dict.fromkeys(item["section"] for item in tables)] == [
+        *(("W", f"chapter {number}") for number in (3, 4, 5, 6)), ("J", ""), ("C", ""), *(("N", f"chapter {number}") for number in range(2, 9)), ("M", "")]
+    assert all(item["title"] and item["caption"] for item in ITEMS)
+    assert sum(len(item["structural"]) for item in tables) == sum(structural(printed_table(name)).sum() for name in list_printed()) > 800
+
+
+def test_an_empty_folder_covers_nothing(reports):
+    found = write_ledger(reports)
+    assert found["problems"] == {} and found["totals"]["tables"] == 83 and found["totals"]["tables_covered"] == 0 == found["totals"]["exact"]
+    assert {path.name for path in reports.iterdir()} == {"ledger.csv", "ledger.html", "ledger.md"}
+    assert all(standing(entry) == [("not run", "")] for entry in found["entries"])
+    lines = pd.read_csv(reports / "ledger.csv", keep_default_na=False)
+    assert lines.id.tolist() == [item["id"] for item in ITEMS] and not lines.covered.any()
+
+
+def test_totals_are_sums_over_what_is_printed(reports):
+    run()
+    found = ledger(reports)
+    entry, same, sums = entry_of(found), entry_of(found, "han_ijcv_t12"), found["totals"]
+    assert (entry["structural"], entry["exact"], entry["inexact"], entry["measured"], entry["seeds"], entry["profile"]) == (3, 2, 0, 6, 3, "desk")
+    assert (entry["data"], entry["commit"], len(entry["date"])) == ("plaza for Market-1501", "abc1234", 10)
+    assert (same["exact"], same["claims"], same["measured"], same["own"]) == (2, [], 0, False) and ("as W Table 3.7", "") in standing(same)
+    assert sums["exact"] == 4 == sums["structural_covered"] and sums["structural"] == sum(len(item["structural"]) for item in ITEMS)
+    assert sums["tables_covered"] == 2 and sums["figures_covered"] == 0
+    assert sums["claims"] == {"holds": 2} or sums["claims"] == {"holds": 1, "not run": 1}  # the cost of Residual was not given
+    words = {words: number for number, words, _ in total_lines(sums)}
+    assert words["tables covered"] == "2 of 83" and words["of the 4 covered ones exact"] == "100.0 %"
+
+
+def test_a_structural_value_that_fails_counts_as_covered(reports):
+    run(flops=800e6)
+    entry = entry_of(ledger(reports))
+    assert (entry["exact"], entry["inexact"]) == (1, 1) and ("1 not exact", "bad") in standing(entry)
+    assert ledger(reports)["totals"]["structural_covered"] == 4
+
+
+def test_the_best_run_counts(reports):
+    for profile in ("smoke", "quick", "desk"):
+        run(profile, seeds={"smoke": 1, "quick": 2, "desk": 3}[profile])
+    assert entry_of(ledger(reports))["profile"] == "desk"
+    for path in (reports / "ch0_toy" / "desk").iterdir():
+        path.unlink()
+    assert entry_of(ledger(reports))["profile"] == "quick"
+    for path in (reports / "ch0_toy" / "quick").iterdir():
+        path.unlink()
+    assert not entry_of(ledger(reports))["covered"]  # smoke is no result
+
+
+def test_of_two_runs_of_one_profile_the_one_with_more_seeds_counts_then_the_later():
+    cell = lambda n: [{"ours": {"n": n}}, {"ours": None}]
+    record = lambda n, date, where: {"study": "x", "profile": "desk", "cells": cell(n), "facts": {"date": date}, "where": where}
+    assert best_records([record(5, "2026-01-01", "gpu"), record(3, "2026-02-01", "cpu")])["x"]["where"] == "gpu"
+    assert best_records([record(3, "2026-02-01", "late"), record(3, "2026-01-01", "early")])["x"]["where"] == "late"
+
+
+def test_claims_stand_with_their_intervals(reports):
+    run()
+    write_ledger(reports)
+    text, page = (reports / "ledger.md").read_text(encoding="utf-8"), Page((reports / "ledger.html").read_text(encoding="utf-8"))
+    line = next(line for line in text.splitlines() if "[Depthwise] > [Inception]" in line)
+    assert re.search(r"plaza R1 \+\d\d\.\d \[\+\d\d\.\d, \+\d\d\.\d\] holds; plaza mAP \+", line)
+    assert "of the three units the depthwise one gives the best accuracy" in page.words and re.search(r"\[\+\d\d\.\d, \+\d\d\.\d\] holds", page.words)
+    assert "(in the paper: holds)" in text
+
+
+# stale
+
+def test_changed_code_is_marked_and_named(reports):
+    run()
+    assert entry_of(ledger(reports))["stale"] == []
+    path = reports / "ch0_toy" / "desk" / f"{TABLE}.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["sources"]["scalable_arch.errors"] = "0" * 12
+    path.write_text(json.dumps(record), encoding="utf-8")
+    found = write_ledger(reports)
+    assert entry_of(found)["stale"] == ["scalable_arch.errors"] and found["totals"]["stale"] == 1 and ("stale", "open") in standing(entry_of(found))
+    for kind in ("html", "md"):
+        assert "changed since: scalable_arch.errors" in (reports / f"ledger.{kind}").read_text(encoding="utf-8")
+
+
+# what cannot be used
+
+DAMAGES = {
+    "cut off": (lambda text: text[: len(text) // 2], "is damaged"),
+    "empty": (lambda text: "", "is damaged"),
+    "another table": (lambda text: text.replace(f'"study": "{TABLE}"', '"study": "wei_li_thesis_t3_77"'), "is about wei_li_thesis_t3_77, which no source prints"),
+    "no cells": (lambda text: text.replace('"cells"', '"cell"'), "lacks cells"),
+    "no study": (lambda text: text.replace('"study"', '"studie"'), "holds no study"),
+    "cells that are none": (lambda text: re.sub(r'"cells": \[.*?\n \]', '"cells": [3]', text, flags=re.DOTALL), "holds cells or claims that are none"),
+    "a list": (lambda text: "[1, 2]", "holds no study"),
+    "no text": (lambda text: "\udcff", "is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_record_is_named_and_the_rest_written(reports, capsys, kind):
+    damage, sentence = DAMAGES[kind]
+    run("quick")
+    run("desk")
+    path = reports / "ch0_toy" / "desk" / f"{TABLE}.json"
+    path.write_bytes(damage(path.read_text(encoding="utf-8")).encode(errors="surrogateescape"))
+    assert main(["ledger", "--reports", str(reports)]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("scalable-arch: ") and err.count("\n") == 1 and f"ch0_toy/desk/{TABLE}.json ({sentence})" in err
+    assert "2 of 83 tables covered" in out and entry_of(ledger(reports))["profile"] == "quick"
+    page = (reports / "ledger.html").read_text(encoding="utf-8")
+    assert f"ch0_toy/desk/{TABLE}.json {sentence}" in page and f"{TABLE}.json {sentence}" in (reports / "ledger.md").read_text(encoding="utf-8")
+
+
+def test_other_json_files_are_passed_over(reports):
+    run()
+    (reports / "ch0_toy" / "trials").mkdir()
+    (reports / "ch0_toy" / "trials" / "0123456789ab.json").write_text('{"trial"')  # the runner sets such files aside
+    (reports / "ch0_toy" / "desk" / "other.json").write_text('{"a": 1}')
+    found = ledger(reports)
+    assert found["problems"] == {} and found["totals"]["tables_covered"] == 2
+
+
+def test_folders_that_are_not_there(reports, capsys):
+    for arguments in (["--reports", str(reports / "no")], ["--reports", str(reports), "--out", str(reports / "no")]):
+        assert main(["ledger", *arguments]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and str(reports / "no") in err
+
+
+def test_command_writes_where_it_is_told(reports, capsys, tmp_path):
+    run()
+    (tmp_path / "out").mkdir()
+    assert main(["ledger", "--reports", str(reports), "--out", str(tmp_path / "out")]) == 0
+    assert "2 of 83 tables covered" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ledger.csv", "ledger.html", "ledger.md"} and not list(reports.glob("ledger.*"))
+    page = Page((tmp_path / "out" / "ledger.html").read_text(encoding="utf-8"))
+    assert set(page.addresses) == {f"../reports/ch0_toy/desk/{TABLE}.html"}
+    assert main(["ledger"]) == 0 and (reports / "ledger.html").is_file()  # without options: the folder of reports in use
+
+
+def test_an_interrupted_writing_loses_nothing(reports, monkeypatch):
+    write_ledger(reports)
+    before = (reports / "ledger.html").read_bytes()
+    run()
+    monkeypatch.setattr("scalable_arch.study.reports.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError):
+        write_ledger(reports)
+    assert (reports / "ledger.html").read_bytes() == before
+
+
+def test_same_reports_same_bytes(reports):
+    run()
+    write_ledger(reports)
+    read = lambda: {path.name: path.read_bytes() for path in reports.glob("ledger.*")}
+    first = read()
+    write_ledger(reports)
+    assert read() == first and len(first) == 3
+
+
+# the page
+
+def test_the_page_stands_on_its_own(reports):
+    run()
+    write_ledger(reports)
+    text = (reports / "ledger.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"https?:|//|@import|url\(|<script|<link|<img", text.replace("<!DOCTYPE html>", ""))
+    assert set(page.ids) >= {item["id"] for item in ITEMS} and len(page.ids) == len(set(page.ids))
+    assert page.addresses == [f"ch0_toy/desk/{TABLE}.html"] * 2  # J Table 12 leads there too
+    assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text and "position: sticky" in text
+    assert page.words.count("W Table 3.7") == 2 and "2 of 3 exact" in page.words  # verdicts are words, not colours alone
+
+
+def test_names_in_records_cannot_break_the_page(reports):
+    run()
+    path = reports / "ch0_toy" / "desk" / f"{TABLE}.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["claims"][0]["text"] = "<script>alert(1)</script> & more"
+    record["profile"] = "<b>"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    write_ledger(reports)
+    text = (reports / "ledger.html").read_text(encoding="utf-8")
+    assert "<script" not in text and "&lt;script&gt;" in text and Page(text)
+
+
+def test_csv_and_markdown_agree_with_the_ledger(reports):
+    run()
+    found = write_ledger(reports)
+    lines = pd.read_csv(io.StringIO((reports / "ledger.csv").read_text(encoding="utf-8")), keep_default_na=False)
+    assert lines.exact.sum() == found["totals"]["exact"] and lines.structural.sum() == found["totals"]["structural"] and lines[lines.covered].id.tolist() == [TABLE, "han_ijcv_t12"]
+    text = (reports / "ledger.md").read_text(encoding="utf-8")
+    assert text.count("\n| W Table") == 26 == sum(item["section"][0] == "W" and item["kind"] == "table" for item in ITEMS)
+
+
+# what is printed has to be right first
+
+def test_a_printed_table_with_a_wrong_header_stops_the_ledger_in_one_sentence(reports, capsys, monkeypatch):
+    read = printed.read_sheet
+    monkeypatch.setattr(printed, "read_sheet", lambda name: read(name).rename(columns={"value": "val"} if name == "cdnet_supp_t1" else {}))
+    assert main(["ledger", "--reports", str(reports)]) == 2
+    err = capsys.readouterr().err
+    assert "cdnet_supp_t1.csv must have the columns" in err and err.count("\n") == 1 and not list(reports.iterdir())
+
+
+def test_where_the_journal_prints_another_value_nothing_is_carried_over(reports, monkeypatch):
+    run()
+    other = lambda name: structural_keys(name) if name != "han_ijcv_t12" else {key: (own, value + 1) for key, (own, value) in structural_keys(name).items()}
+    monkeypatch.setattr(ledger_module, "structural_keys", other)
+    assert entry_of(ledger(reports), "han_ijcv_t12")["exact"] == 0
