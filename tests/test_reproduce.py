@@ -16,11 +16,11 @@ distributed = pytest.importorskip("distributed")
 
 PARAMETERS = 'profile = "quick"\nseeds = ""\nworkers = 0\nscheduler = ""\n'
 BODY = """
+if profile == "broken":
+    raise OSError("the roof is\\nleaking")
 import json
 from scalable_arch.study.reports import report_dir
 from scalable_arch.study.trials import run_trials
-if profile == "broken":
-    raise OSError("the roof is\\nleaking")
 configs = [{"run": "toy_trials:train", "width": 6, "epochs": 2, "seed": int(seed)} for seed in (seeds or "7").split()]
 records = run_trials(configs, report_dir("ch0_toy", "trials"), workers=workers, scheduler=scheduler or None)
 (report_dir("ch0_toy", profile) / "asked.json").write_text(json.dumps([seeds, workers, scheduler, len(records)]))
