@@ -51,7 +51,7 @@ class Nesting(HTMLParser):
     open_tags = ()
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "img"):
             self.open_tags = (*self.open_tags, tag)
 
     def handle_endtag(self, tag):
@@ -150,6 +150,7 @@ def test_figures_have_cells_claims_and_pictures(report):
     claims = {claim["name"]: claim["verdict"] for claim in record_of(report, study.name)["claims"]}
     assert claims == {"soft maps narrow": "holds", "regions in order": "not run"}
     assert (report.folder / "wei_li_thesis_f3_07.png").is_file()
+    assert '<img src="wei_li_thesis_f3_07.png"' in (report.folder / "wei_li_thesis_f3_07.html").read_text(encoding="utf-8")
 
 
 def test_a_figure_of_pictures_alone_has_a_record(report):
@@ -158,7 +159,7 @@ def test_a_figure_of_pictures_alone_has_a_record(report):
     study.figure(picture)
     plt.close(picture)
     assert record_of(report, study.name)["cells"] == []
-    assert study.table().data.empty
+    assert study.table().data.empty and not list(report.folder.glob("*.csv")) and "<img" not in (report.folder / f"{study.name}.html").read_text(encoding="utf-8")
 
 
 def test_cells_that_the_paper_does_not_have(report):

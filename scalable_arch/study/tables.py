@@ -278,7 +278,7 @@ def long_frame(cells):
          "data": cell["data"], "stand_in": cell["stand_in"], "ours": short(own(cell, "mean")), "sd": short(own(cell, "sd")), "n": own(cell, "n"),
          "queries": own(cell, "queries"), "gap": short(cell["gap"]), "verdict": cell["verdict"], "flag": cell["flag"]}
         for cell in cells]
-    return pd.DataFrame(lines).astype({"n": "Int64", "queries": "Int64"} if lines else {})
+    return pd.DataFrame(lines).astype({"n": "Int64", "queries": "Int64"})
 
 
 def cell_columns(cell):
@@ -436,11 +436,11 @@ class Study(Cells):
         stand_ins = [f"{used} stands in for {name}" for name, used in self.data.items() if self.data.stand_in(name)]
         return "; ".join([study_title(self.name), *stand_ins, *([f"seeds: {' or '.join(map(str, numbers))}"] if numbers else [])])
 
-    def table(self):
-        "Write NAME.csv, .md, .html and .json into the report's folder; returns the table styled for display."
+    def table(self, *, picture=None):
+        "Write NAME.csv, .md, .html and .json into the report's folder; returns the table styled for display. `picture`: a file beside, to show on the page."
         results, cells = tested_claims(self), self.all()
-        write_pages(self.report, self.name, self.headline(), cells, claims_frame(results, self.unit) if results else None)
-        self.write_record(results)
+        write_pages(self.report, self.name, self.headline(), cells, claims_frame(results, self.unit) if results else None, picture=picture)
+        replace(self.report.folder / f"{self.name}.json", json_lines(study_record(self, results)))
         return styled(wide_frame(cells), self.name, self.report.caption(self.headline()))
 
     def claims(self):
@@ -449,13 +449,10 @@ class Study(Cells):
         return styled(claims_frame(tested_claims(self), self.unit), f"{self.name}_claims", caption)
 
     def figure(self, figure, text=""):
-        "Write a matplotlib figure as NAME.png and NAME.svg under the study's headline and `text`, and NAME.json beside; returns the caption."
-        self.write_record(tested_claims(self))
-        return self.report.figure(self.name, figure, "; ".join(filter(None, [self.headline(), text])))
-
-    def write_record(self, results):
-        "Write NAME.json."
-        replace(self.report.folder / f"{self.name}.json", json_lines(study_record(self, results)))
+        "Write a matplotlib figure as NAME.png and NAME.svg under the study's headline and `text`, and all that `table` writes; returns the caption."
+        caption = self.report.figure(self.name, figure, "; ".join(filter(None, [self.headline(), text])))
+        self.table(picture=f"{self.name}.png")
+        return caption
 
 # %% ../../nbs/study/tables.ipynb #0347479a
 def json_lines(record):
@@ -481,13 +478,15 @@ def flag_lines(cells):
     return [f"Printed so, but to be doubted: {', '.join(about)}: {flag}" for flag, about in found.items()]
 
 
-def write_pages(report, name, headline, cells, claims):
-    "Write a study's NAME.csv, .md and .html. `claims`: DataFrame of texts, or None."
+def write_pages(report, name, headline, cells, claims, picture=None):
+    "Write a study's NAME.html and, where it has cells, .csv and .md. `claims`: DataFrame of texts, or None. `picture`: name of a file beside, or None."
     title, caption, wide = study_title(name), report.caption(headline), wide_frame(cells)
-    replace(report.folder / f"{name}.csv", long_frame(cells).to_csv(index=False))
+    image = f'<p><img src="{html.escape(picture)}" alt="{html.escape(title)}" style="max-width: 100%"></p>\n' if picture else ""
     note, flags = claims_note([cell["ours"] for cell in cells if cell["ours"]]), flag_lines(cells)
-    replace(report.folder / f"{name}.md", "\n\n".join([caption, markdown(wide), *flags, *([note, markdown(claims)] if claims is not None else [])]) + "\n")
-    body = f'<h1>{html.escape(title)}</h1>\n<p class="dim">{html.escape(caption)}</p>\n{html_table(wide)}'
+    if cells:
+        replace(report.folder / f"{name}.csv", long_frame(cells).to_csv(index=False))
+        replace(report.folder / f"{name}.md", "\n\n".join([caption, markdown(wide), *flags, *([note, markdown(claims)] if claims is not None else [])]) + "\n")
+    body = f'<h1>{html.escape(title)}</h1>\n<p class="dim">{html.escape(caption)}</p>\n{image}{html_table(wide) if cells else ""}'
     body += "".join(f'\n<p class="dim">{html.escape(line)}</p>' for line in flags)
     if claims is not None:
         body += f'\n<h2>Claims</h2>\n<p class="dim">{note}</p>\n{html_table(claims)}'
