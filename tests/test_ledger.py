@@ -165,7 +165,9 @@ DAMAGES = {
     "another table": (lambda text: text.replace(f'"study": "{TABLE}"', '"study": "wei_li_thesis_t3_77"'), "is about wei_li_thesis_t3_77, which no source prints"),
     "no cells": (lambda text: text.replace('"cells"', '"cell"'), "lacks cells"),
     "no study": (lambda text: text.replace('"study"', '"studie"'), "holds no study"),
-    "cells that are none": (lambda text: re.sub(r'"cells": \[.*?\n \]', '"cells": [3]', text, flags=re.DOTALL), "holds cells or claims that are none"),
+    "cells that are none": (lambda text: re.sub(r'"cells": \[.*?\n \]', '"cells": [3]', text, flags=re.DOTALL), "holds cells that are damaged"),
+    "values that are none": (lambda text: text.replace('"ours": {"kind"', '"ours": {"kid"'), "holds ours that are damaged"),
+    "relations that are none": (lambda text: text.replace('"relation":', '"relations":'), "holds relations that are damaged"),
     "a list": (lambda text: "[1, 2]", "holds no study"),
     "no text": (lambda text: "\udcff", "is damaged"),
 }
