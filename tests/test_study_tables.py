@@ -159,7 +159,7 @@ def test_a_figure_of_pictures_alone_has_a_record(report):
     study.figure(picture)
     plt.close(picture)
     assert record_of(report, study.name)["cells"] == []
-    assert study.table().data.empty and not list(report.folder.glob("*.csv")) and "<img" not in (report.folder / f"{study.name}.html").read_text(encoding="utf-8")
+    assert study.table().data.empty and not list(report.folder.glob("*.csv")) and "<img" in (report.folder / f"{study.name}.html").read_text(encoding="utf-8")
 
 
 def test_cells_that_the_paper_does_not_have(report):

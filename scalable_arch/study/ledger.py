@@ -88,7 +88,7 @@ def check_parts(name, parts):
     if not all(isinstance(part, dict) and PARTS[name] <= set(part) for part in parts):
         raise ValueError(f"holds {name} that are damaged")
 
-
+# %% ../../nbs/study/ledger.ipynb #949bc212
 def read_records(folder, known):
     "All studies' records below a folder, trials left out, and {file: what is wrong} of those that cannot be used."
     records, problems = [], {}

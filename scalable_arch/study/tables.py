@@ -407,7 +407,7 @@ class Study(Cells):
 
     def __init__(self, name, report, *, data=None, trials=(), depends=(), margin=1.0):
         super().__init__(name, data=data, margin=margin)
-        self.report, self.sources, self.trials = report, fingerprints(list(depends)), []
+        self.report, self.sources, self.trials, self.picture = report, fingerprints(list(depends)), [], None
         self.add_trials(trials)
 
     def add_trials(self, trials):
@@ -436,10 +436,10 @@ class Study(Cells):
         stand_ins = [f"{used} stands in for {name}" for name, used in self.data.items() if self.data.stand_in(name)]
         return "; ".join([study_title(self.name), *stand_ins, *([f"seeds: {' or '.join(map(str, numbers))}"] if numbers else [])])
 
-    def table(self, *, picture=None):
-        "Write NAME.csv, .md, .html and .json into the report's folder; returns the table styled for display. `picture`: a file beside, to show on the page."
+    def table(self):
+        "Write NAME.csv, .md, .html and .json into the report's folder; returns the table styled for display."
         results, cells = tested_claims(self), self.all()
-        write_pages(self.report, self.name, self.headline(), cells, claims_frame(results, self.unit) if results else None, picture=picture)
+        write_pages(self.report, self.name, self.headline(), cells, claims_frame(results, self.unit) if results else None, self.picture)
         replace(self.report.folder / f"{self.name}.json", json_lines(study_record(self, results)))
         return styled(wide_frame(cells), self.name, self.report.caption(self.headline()))
 
@@ -449,9 +449,10 @@ class Study(Cells):
         return styled(claims_frame(tested_claims(self), self.unit), f"{self.name}_claims", caption)
 
     def figure(self, figure, text=""):
-        "Write a matplotlib figure as NAME.png and NAME.svg under the study's headline and `text`, and all that `table` writes; returns the caption."
+        "Write a matplotlib figure as NAME.png and .svg under the study's headline and `text`, and all that `table` writes; returns the caption."
         caption = self.report.figure(self.name, figure, "; ".join(filter(None, [self.headline(), text])))
-        self.table(picture=f"{self.name}.png")
+        self.picture = f"{self.name}.png"
+        self.table()
         return caption
 
 # %% ../../nbs/study/tables.ipynb #0347479a
