@@ -5,7 +5,7 @@ CHAPTER ?= ch3_han
 PROFILE ?= quick
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-OUT     := reports/$(CHAPTER)/$(PROFILE)
+OUT     := reproduced/$(CHAPTER)/$(PROFILE)
 # One OpenMP pool per process: t-SNE runs several times slower when two pools share two cores. torch sets its own.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -15,11 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:       ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
-reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) and say where its results lie
-	@mkdir -p $(OUT)
+reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into reproduced/ and say where its results lie
 	-@$(BIN)/scalable-arch data get vtest
-	$(BIN)/papermill nbs/$(CHAPTER).ipynb $(OUT)/$(CHAPTER).ipynb -p profile $(PROFILE) -k python3 --no-progress-bar --log-output
-	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.csv, *.md; figures: $(OUT)/*.png, *.svg"
+	$(BIN)/scalable-arch reproduce --chapters $(CHAPTER) --profile $(PROFILE)
+	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.html, *.csv, *.md; figures: $(OUT)/*.png, *.svg"
+	@echo "The same, as committed: reports/$(CHAPTER)/$(PROFILE)"
 
 # Threads that wait asleep: the tests start processes side by side, and threads that spin would slow each other tenfold.
 test: export OMP_WAIT_POLICY = PASSIVE
