@@ -83,7 +83,7 @@ def cluster_address(scheduler, workers):
         if cluster:
             cluster.close()
 
-
+# %% ../../nbs/study/reproduce.ipynb #774ba174
 def terminal_name():
     "Name of the terminal that stderr is, or an empty text."
     return os.ttyname(sys.stderr.fileno()) if hasattr(os, "ttyname") and sys.stderr.isatty() else ""

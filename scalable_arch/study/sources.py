@@ -29,7 +29,7 @@ def syntax_tree(text):
     with one_parser:
         return ast.parse(text)
 
-
+# %% ../../nbs/study/sources.ipynb #a7a20565
 def docstrings(text):
     "Syntax nodes of the docstrings of a module, its classes and functions."
     for node in ast.walk(syntax_tree(text)):
@@ -86,7 +86,7 @@ def module_text(name):
     path = module_path(name)
     return TEXTS[path] if path in TEXTS else path.read_text(encoding="utf-8")
 
-
+# %% ../../nbs/study/sources.ipynb #cdb68bbd
 def imported_modules(name):
     "Library modules that a module's import statements name."
     package = name if module_path(name).name == "__init__.py" else name.rpartition(".")[0]
@@ -137,7 +137,7 @@ def fingerprint(name):
         return path and text_fingerprint(notebook_code(path))
     return module_path(name) and text_fingerprint(module_text(name))
 
-
+# %% ../../nbs/study/sources.ipynb #8934fc36
 def fingerprints(names):
     """{name: fingerprint} of modules and notebooks and of all library modules that the modules import.
 

@@ -75,7 +75,7 @@ def single_threaded():
         finally:
             torch.set_num_threads(threads)
 
-
+# %% ../../nbs/study/trials.ipynb #acd7d451
 def peak_memory(reset=False):
     "Largest memory of this process so far in MB, counted anew after `reset` where Linux lets us; None where it cannot be told."
     try:
@@ -91,7 +91,7 @@ def spent(since):
     "Seconds of the wall's clock and of this process's CPUs since a pair of readings."
     return {"wall_seconds": round(time.perf_counter() - since[0], 2), "cpu_seconds": round(time.process_time() - since[1], 2)}
 
-
+# %% ../../nbs/study/trials.ipynb #23a3dded
 def sources_of(modules):
     "Fingerprints of `modules` and what they import; of the room `study`, which measures and shows, only modules named."
     return {name: mark for name, mark in fingerprints(modules).items() if name in modules or not name.startswith("scalable_arch.study.")}
@@ -102,7 +102,7 @@ def checksum(record):
     rest = {key: value for key, value in record.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
-
+# %% ../../nbs/study/trials.ipynb #1cbfbafc
 def execute(config, *, given=None, progress=False):
     """Run a trial here and now; returns its record, a dict that JSON can hold, without writing it.
 
@@ -142,7 +142,7 @@ def write_trial(folder, record):
     drop_checkpoint(record["trial"])
     return path
 
-
+# %% ../../nbs/study/trials.ipynb #64b9a926
 def read_trial(path):
     "The record in a trial's file. ValueError where it is damaged or holds another configuration than its name says."
     try:
@@ -188,7 +188,7 @@ def follow_parent():
 
     threading.Thread(target=watch, daemon=True).start()
 
-
+# %% ../../nbs/study/trials.ipynb #a5b4b7d7
 class ProcessPool(concurrent.futures.ThreadPoolExecutor):
     "Executor over `workers` new processes; a task whose process dies is given to a new one, once. ChildProcessError when that dies too."
 
@@ -234,7 +234,7 @@ class ProcessPool(concurrent.futures.ThreadPoolExecutor):
             process.shutdown()
         self.shutdown(cancel_futures=True)
 
-
+# %% ../../nbs/study/trials.ipynb #f673eb63
 def outcome(future):
     "The result of a finished future, or its error."
     try:
@@ -296,7 +296,7 @@ def check_workers(client, modules, patience=30):
             what = there if isinstance(there, Exception) else f"other code of {min(key for key in here if there.get(key) != here[key])}"
             raise OSError(f"the Dask worker at {worker} has another version of the library than we ({what}): install ours there and restart it")
 
-
+# %% ../../nbs/study/trials.ipynb #ab1c37ea
 LOST = {  # what Dask calls it, and what to do
     "KilledWorker": "every worker that it was given to died: is there too little memory?",
     "FutureCancelledError": "the cluster's scheduler is gone: what is done is written, start again for the rest",
@@ -344,7 +344,7 @@ def seconds_left(pending, records, workers):
     expected = [fmean(seconds.get(family(config), every)) for config in pending]
     return max(sum(expected) / min(workers, len(expected)), *expected) if expected else 0.0
 
-
+# %% ../../nbs/study/trials.ipynb #e1814998
 def until(seconds):
     "A time left in words, with the hour at which it ends."
     if seconds is None:
@@ -368,7 +368,7 @@ def run_pending(configs, *, workers, scheduler, given, progress):
         return run_here(configs, given=given, progress=progress)
     return run_in_processes(configs, workers, given=given)
 
-# %% ../../nbs/study/trials.ipynb #e1814998
+# %% ../../nbs/study/trials.ipynb #de360cb6
 def run_missing(configs, folder, known, *, workers, scheduler, given, progress):
     "{name: record} of trials that have to be run, each written to `folder` as soon as it is there. `known`: records that tell how long trials take."
     found, errors, left = {}, [], {trial_name(config): config for config in configs}
@@ -390,7 +390,7 @@ def run_missing(configs, folder, known, *, workers, scheduler, given, progress):
         raise errors[0]
     return found
 
-
+# %% ../../nbs/study/trials.ipynb #c76c4d4d
 def run_trials(configs, folder, *, workers=1, scheduler=None, given=None, rerun_stale=False, progress=None):
     """Records of all configurations, in their order; those not yet in `folder` are run and written there.
 
