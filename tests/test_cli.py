@@ -66,7 +66,7 @@ def test_mistakes_are_one_sentence(capsys, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["data"], ["data", "check", "market1501"], ["data", "gett", "vtest"], ["data", "render", "x", "--ids", "many"]])
+@pytest.mark.parametrize("arguments", [[], ["data"], ["data", "check", "market1501"], ["data", "gett", "vtest"], ["data", "render", "x", "--ids", "many"], ["reproduce"]])
 def test_incomplete_commands_end_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)

@@ -249,12 +249,12 @@ def test_several_processes_give_what_one_gives_and_survive_each_other(folder, tm
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_in_the_middle_of_a_training_and_started_again(workers, folder, tmp_path):
     configs, signs = [TRAIN, TRAIN | {"width": 7}], tmp_path / "signs"
-    runner = start_runner(configs=configs, folder=folder, workers=workers, given={"signs": signs, "pause": 1})
+    runner = start_runner(configs=configs, folder=folder, workers=workers, given={"signs": signs, "hold": 2})
     wait_for(lambda: all(list(signs.glob(f"{width}-2-*")) for width in (6, 7)[:workers]))
     runner.kill()
     runner.communicate()
     workers = {int(path.name.split("-")[2]) for path in signs.iterdir()}
-    wait_for(lambda: not any(map(alive, workers)), seconds=10)  # nobody keeps the trial from the next runner
+    wait_for(lambda: not any(map(alive, workers)), seconds=30)  # nobody keeps the trial from the next runner
     assert not list(folder.glob("*.json"))
     after = run_trials(configs, folder)
     assert after[0]["continued"] and after[0]["trial"] == trial_name(TRAIN)
@@ -263,10 +263,10 @@ def test_killed_in_the_middle_of_a_training_and_started_again(workers, folder, t
 
 def test_ctrl_c_ends_the_runner_and_its_processes_and_keeps_the_checkpoints(folder, tmp_path):
     configs, signs = [TRAIN, TRAIN | {"width": 7}], tmp_path / "signs"
-    runner = start_runner(configs=configs, folder=folder, workers=2, given={"signs": signs, "pause": 0.5})
+    runner = start_runner(configs=configs, folder=folder, workers=2, given={"signs": signs, "hold": 1})
     wait_for(lambda: all(list(signs.glob(f"{width}-1-*")) for width in (6, 7)))
     os.killpg(runner.pid, signal.SIGINT)  # as a terminal does
-    _, said = runner.communicate(timeout=20)
+    _, said = runner.communicate(timeout=60)
     assert runner.returncode == -signal.SIGINT and said.count("Traceback") == 1 and said.strip().endswith("KeyboardInterrupt")
     assert not any(alive(int(path.name.split("-")[2])) for path in signs.iterdir())
     assert all((cache_dir() / "runs" / trial_name(config) / "training" / "checkpoint.safetensors").is_file() for config in configs)
@@ -322,7 +322,7 @@ def test_a_scheduler_that_goes_away_keeps_what_is_done(folder, cluster, tmp_path
     thread.start()
     configs = [TRAIN | {"seed": seed} for seed in range(3)]
     with pytest.raises(ConnectionError, match="what is done is written, start again for the rest"):
-        run_trials(configs, folder, scheduler=cluster.scheduler_address, given={"pause": 0.1})
+        run_trials(configs, folder, scheduler=cluster.scheduler_address, given={"pause": 0.2})
     thread.join()
     assert timeless(run_trials(configs, folder)) == timeless([execute(config) for config in configs])
 

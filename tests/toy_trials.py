@@ -32,7 +32,8 @@ class Net(nn.Module):
 def train(config, *, checkpoint, given, progress):
     """A real training of a tiny network, all of whose bits go into the metrics.
 
-    `given`: signs, a folder in which each epoch leaves an empty file; pause, seconds after each epoch. With `kill` in the
+    `given`: signs, a folder in which each epoch leaves an empty file; pause, seconds after each epoch; hold, an
+    epoch after which it waits to be killed. With `kill` in the
     configuration its process is killed after the second epoch, the first time.
     """
     def after_epoch(epoch):
@@ -42,7 +43,7 @@ def train(config, *, checkpoint, given, progress):
             if config.get("kill") and epoch["epoch"] == 2 and not (signs / "killed").exists():
                 (signs / "killed").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(given.get("pause", 0))
+        time.sleep(given.get("pause", 0) if epoch["epoch"] != given.get("hold") else 60)
 
     torch.manual_seed(config["seed"])
     net = Net(config["width"])
