@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
+import matplotlib
 import torch
 
 import scalable_arch
@@ -122,7 +123,8 @@ class Report:
         "Write a matplotlib figure as NAME.png and, unless it is full of photographs, NAME.svg; the caption is in both, and returned."
         caption = self.caption(text)
         for kind, note in {"png": {"Description": caption}, "svg": {"Description": caption, "Date": None}}.items():
-            figure.savefig(self.folder / f"{name}.{kind}", dpi=150, bbox_inches="tight", metadata=note)
+            with matplotlib.rc_context({"svg.hashsalt": name}):  # the same ids for the same figure
+                figure.savefig(self.folder / f"{name}.{kind}", dpi=150, bbox_inches="tight", metadata=note)
         if (self.folder / f"{name}.svg").stat().st_size > LARGEST_SVG:
             (self.folder / f"{name}.svg").unlink()
         return caption
