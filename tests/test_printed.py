@@ -4,6 +4,8 @@ import shutil
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scalable_arch.data.manifests import manifest_dir
 from scalable_arch.study import printed
@@ -60,6 +62,14 @@ def test_misprints_keep_their_value_and_say_why():
     assert copied.value.tolist() == [82.5] and "H21" in copied.flag.iloc[0]
 
 
+@pytest.mark.parametrize("name, value, read", [
+    ("liu_thesis_t2_08", 2.4520e10, "24.320"), ("liu_thesis_t6_01", 66.28, "6.28"), ("liu_thesis_t7_01", 77.77, "TT.TT"), ("liu_thesis_t8_03", 35.1, "55.1"),
+])
+def test_what_damaged_text_reads_is_told(name, value, read):
+    table = printed.printed_table(name)
+    assert read in table[table.value == value].flag.iloc[0]
+
+
 def test_spot_check_is_of_values_that_stand_there():
     spot = printed.read_sheet("spot_check")
     assert len(spot) == 200 and set(spot.table) == set(printed.list_printed())
@@ -67,12 +77,13 @@ def test_spot_check_is_of_values_that_stand_there():
         table = printed.read_sheet(name)
         merged = lines.merge(table, on=["row", "group", "dataset", "metric"], suffixes=("", "_there"))
         assert len(merged) == len(lines) and (merged.value == merged.value_there).all() and (merged.found == merged.value).all()
+    assert spot.line.astype(int).gt(0).all()
 
 
 @pytest.mark.parametrize("old, new, words", [
     ("row,group", "row,gruop", "must have the columns row, group"),
     ("percent", "per cent", "unknown unit in wei_li_thesis_t3_03.csv, line 2"),
-    ("88.9", "888.9", "line 2: 888.9 percent"),
+    ("88.9", "888.9", "line 2: 888.9 percent is not between 0 and 100"),
     ("88.9", "eighty", "line 2: the value is no number"),
     (",true,", ",yes,", "unknown mark of the source's own results"),
     ("Local,", "Global,", "two values for Global"),
@@ -85,11 +96,42 @@ def test_a_spoiled_table_is_named_in_one_sentence(copy_of_sheets, old, new, word
     assert "\n" not in str(stop.value)
 
 
+def test_an_index_with_a_wrong_header_is_named(copy_of_sheets):
+    path = copy_of_sheets / "INDEX.csv"
+    path.write_text(path.read_text().replace("n_values", "number_of_values", 1))
+    with pytest.raises(ValueError, match=r"INDEX.csv must have the columns table, source, .* not table"):
+        printed.list_printed()
+
+
 def test_a_lost_line_is_noticed(copy_of_sheets):
     path = copy_of_sheets / "wei_li_thesis_t3_03.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ValueError, match="has 11 values, and INDEX.csv says 12"):
         printed.check_printed("wei_li_thesis_t3_03")
+
+
+@given(name=st.sampled_from(printed.list_printed()), place=st.integers(0, 10**6), spoil=st.sampled_from(["lost", "doubled", "eight", "inf", "-1"]))
+def test_any_spoiled_line_of_any_table_is_noticed(name, place, spoil):
+    printed.index_sheet()  # read before the reading is spoiled
+    spoiled = printed.read_sheet(name)
+    line, other = place % len(spoiled), (place + 1) % len(spoiled)
+    if spoil == "lost":
+        spoiled = spoiled.drop(index=line).reset_index(drop=True)
+    elif spoil == "doubled":
+        spoiled.loc[other] = spoiled.loc[line]
+    else:
+        spoiled.loc[line, "value"] = spoil
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(printed, "read_sheet", lambda wanted: spoiled)
+        with pytest.raises(ValueError, match=name):
+            printed.check_printed(name)
+
+
+def test_a_changed_value_is_the_one_difference(copy_of_sheets):
+    path = copy_of_sheets / "han_ijcv_t09.csv"
+    path.write_text(path.read_text().replace("86.3", "86.4", 1))
+    different = printed.same_values("wei_li_thesis_t3_04", "han_ijcv_t09")
+    assert different[["first", "second"]].values.tolist() == [[86.3, 86.4]]
 
 
 def test_unknown_table_and_ambiguous_value():
