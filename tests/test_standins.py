@@ -242,7 +242,7 @@ def test_crowds_dress_for_their_weather():
 
 
 def test_a_fifth_of_the_citys_cameras_hang_indoors():
-    indoors = [camera.light.shadow == 0 and camera.place is standins.HALL for camera in cameras("city", "test")]
+    indoors = [camera.light.shadow == 0 and camera.place == standins.HALL for camera in cameras("city", "test")]
     assert sum(indoors) == 3
 
 
