@@ -86,7 +86,7 @@ def test_resnet_is_the_standard_one():
 
 def test_models_by_name():
     assert "han_large" in list_models()
-    with pytest.raises(ValueError, match="unknown model .han_big.*choose one of: .*han_inception"):
+    with pytest.raises(ValueError, match="unknown model 'han_big'.*choose one of: .*han_inception"):
         create_model("han_big")
     for name in ("han_small", "resnet50"):
         with pytest.raises(ValueError, match="num_classes must be at least 1"):
