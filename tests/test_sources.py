@@ -103,6 +103,16 @@ def test_what_makes_a_result_old(library):
     assert stale(recorded) == ["scalable_arch.b"]  # gone
 
 
+def test_one_model_more_makes_no_result_old(library):
+    library("a.py", "from .models import create_model")
+    library("models.py", "MODELS = {}")
+    recorded = fingerprints(["scalable_arch.a"])
+    assert list(recorded) == ["scalable_arch.a"]
+    recorded["scalable_arch.models"] = fingerprint("scalable_arch.models")  # as results of before have it
+    library("models.py", "MODELS = {'one': 1}")
+    assert stale(recorded) == []
+
+
 def notebook(*cells):
     kinds = {"markdown": {}, "code": {"outputs": [], "execution_count": None}}
     return json.dumps({"cells": [{"cell_type": kind, "source": text.splitlines(True), "metadata": {"tags": tags}, **kinds[kind]}

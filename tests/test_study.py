@@ -2,8 +2,10 @@
 import json
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -45,7 +47,29 @@ def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
     text = (folder / "scores.md").read_text()
     assert text.startswith("Scores (ch0; profile smoke; data toy; seeds [1, 2]; commit ") and "| a | 12.35 |" in text
     assert pd.read_csv(folder / "scores.csv").mAP.tolist() == [12.345]
-    assert caption in (folder / "empty.svg").read_text()
+    assert caption in (folder / "empty.svg").read_text() and caption.path == folder / "empty.svg"
+    assert not plt.get_fignums()  # or a notebook would show it twice
+
+
+def test_photographs_are_kept_as_jpeg(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
+    figure, axis = plt.subplots()
+    axis.imshow(np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8))
+    (tmp_path / "ch0" / "smoke").mkdir(parents=True)
+    (tmp_path / "ch0" / "smoke" / "noise.svg").write_text("of an earlier run")
+    picture = Report("ch0", "smoke").figure("noise", figure, "Noise")
+    assert {path.name for path in (tmp_path / "ch0" / "smoke").iterdir()} == {"provenance.json", "noise.jpg"}
+    with Image.open(picture.path) as image:
+        assert image.info["comment"].decode() == picture
+
+
+def test_a_picture_shows_itself_with_its_caption(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    picture = Report("ch0", "smoke").figure("empty", plt.figure(), "Nothing")
+    picture._ipython_display_()
+    assert "<svg" in shown[0]["image/svg+xml"] and capsys.readouterr().out.startswith("Nothing (ch0; profile smoke")
 
 
 def test_a_text_is_replaced_whole(tmp_path, monkeypatch):

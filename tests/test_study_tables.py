@@ -145,19 +145,17 @@ def test_figures_have_cells_claims_and_pictures(report):
         study.measured([np.full(10, value)] * 2, row=f"soft level {level}", dataset="Market-1501", metric="spread")
     picture, _ = plt.subplots()
     caption = study.figure(picture, "attention of two persons")
-    plt.close(picture)
     assert caption.startswith("W Fig. 3.7; plaza stands in for Market-1501; seeds: 2; attention of two persons (ch0_toy; profile smoke")
     claims = {claim["name"]: claim["verdict"] for claim in record_of(report, study.name)["claims"]}
     assert claims == {"soft maps narrow": "holds", "regions in order": "not run"}
     assert (report.folder / "wei_li_thesis_f3_07.png").is_file()
-    assert '<img src="wei_li_thesis_f3_07.png"' in (report.folder / "wei_li_thesis_f3_07.html").read_text(encoding="utf-8")
+    assert '<img src="wei_li_thesis_f3_07.svg"' in (report.folder / "wei_li_thesis_f3_07.html").read_text(encoding="utf-8")
 
 
 def test_a_figure_of_pictures_alone_has_a_record(report):
     picture, _ = plt.subplots()
     study = Study("wei_li_thesis_f3_07", report)
     study.figure(picture)
-    plt.close(picture)
     assert record_of(report, study.name)["cells"] == []
     assert study.table().data.empty and not list(report.folder.glob("*.csv")) and "<img" in (report.folder / f"{study.name}.html").read_text(encoding="utf-8")
 

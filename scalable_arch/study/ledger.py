@@ -100,7 +100,7 @@ def read_records(folder, known):
         except (ValueError, OSError) as error:
             problems[str(path.relative_to(folder))] = str(error)
         else:
-            shown = [path.with_suffix(kind) for kind in (".html", ".png") if path.with_suffix(kind).is_file()]
+            shown = [path.with_suffix(kind) for kind in (".html", ".png", ".jpg") if path.with_suffix(kind).is_file()]
             records += [{**record, "page": shown[0] if shown else None}] if record else []
     return records, problems
 

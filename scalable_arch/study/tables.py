@@ -420,8 +420,11 @@ class Study(Cells):
     def searched(self, records, *, row, dataset, search="test", part="joint", group="", metrics=("R1", "mAP"), printed=True):
         """Put in the cells of a row from re-identification trials, one record for each seed (see `study.reid`).
 
-        `search`, `part`: which search and which part of the feature. ValueError where the records searched for different people.
+        `search`, `part`: which search and which part of the feature. Without records the cells stay empty. ValueError where the records
+        searched for different people.
         """
+        if not records:
+            return
         people = [record["people"][search][part] for record in records]
         if any(other != people[0] for other in people):
             raise ValueError(f"{self.name}, {row}: the trials {', '.join(record['trial'] for record in records)} searched for different people on {search}")
@@ -449,11 +452,11 @@ class Study(Cells):
         return styled(claims_frame(tested_claims(self), self.unit), f"{self.name}_claims", caption)
 
     def figure(self, figure, text=""):
-        "Write a matplotlib figure as NAME.png and .svg under the study's headline and `text`, and all that `table` writes; returns the caption."
-        caption = self.report.figure(self.name, figure, "; ".join(filter(None, [self.headline(), text])))
-        self.picture = f"{self.name}.png"
+        "Write a matplotlib figure under the study's headline and `text`, and all that `table` writes; returns its `Picture`, see `Report.figure`."
+        picture = self.report.figure(self.name, figure, "; ".join(filter(None, [self.headline(), text])))
+        self.picture = picture.path.name
         self.table()
-        return caption
+        return picture
 
 # %% ../../nbs/study/tables.ipynb #0347479a
 def json_lines(record):
