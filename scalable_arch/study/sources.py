@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['one_parser', 'LIBRARY', 'TEXTS', 'UNCOUNTED', 'syntax_tree', 'docstrings', 'without_docstrings', 'bare_code',
-           'in_library', 'module_path', 'module_text', 'imported_modules', 'required_modules', 'text_fingerprint',
-           'notebook_path', 'notebook_code', 'fingerprint', 'fingerprints', 'stale']
+           'in_library', 'module_path', 'module_text', 'import_statements', 'imported_modules', 'required_modules',
+           'text_fingerprint', 'notebook_path', 'notebook_code', 'fingerprint', 'fingerprints', 'stale']
 
 # %% ../../nbs/study/sources.ipynb #d0761c0a
 import ast
@@ -90,18 +90,25 @@ def module_text(name):
 UNCOUNTED = {"scalable_arch.models"}  # finds by name, decides nothing
 
 
+@lru_cache(maxsize=None)
+def import_statements(text):
+    "The import statements of a source text as (level, module, names); level None: plain `import` of the names."
+    found = [node for node in ast.walk(syntax_tree(text)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return [(getattr(node, "level", None), getattr(node, "module", None), [alias.name for alias in node.names]) for node in found]
+
+
 def imported_modules(name):
     "Library modules that a module's import statements name."
     package = name if module_path(name).name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(syntax_tree(module_text(name))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            below = [f"{base}.{alias.name}" for alias in node.names]
-            modules = [name for name in below if in_library(name) and module_path(name)]
-            yield from modules if len(modules) == len(below) else [base, *modules]  # a package whose modules alone are named does not count
+    for level, module, names in import_statements(module_text(name)):
+        if level is None:
+            yield from names
+            continue
+        above = package.split(".")[: len(package.split(".")) + 1 - level] if level else []
+        base = ".".join([*above, *([module] if module else [])])
+        below = [f"{base}.{name}" for name in names]
+        modules = [name for name in below if in_library(name) and module_path(name)]
+        yield from modules if len(modules) == len(below) else [base, *modules]  # a package whose modules alone are named does not count
 
 
 def required_modules(names):
