@@ -18,7 +18,7 @@ help:       ## this list
 reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into reproduced/ and say where its results lie
 	-@$(BIN)/scalable-arch data get vtest
 	$(BIN)/scalable-arch reproduce --chapters $(CHAPTER) --profile $(PROFILE)
-	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.html, *.csv, *.md; figures: $(OUT)/*.png, *.svg"
+	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.html, *.csv, *.md; figures: $(OUT)/*.svg, *.jpg"
 	@echo "The same, as committed: reports/$(CHAPTER)/$(PROFILE)"
 
 # Threads that wait asleep: the tests start processes side by side, and threads that spin would slow each other tenfold.

@@ -341,3 +341,17 @@ def test_equal_printed_values_are_equal_in_binary_too():
 
 def test_scores_are_what_check_relation_takes_for_measured():
     assert isinstance(scores_by_person([[1.0]]), Scores)
+
+
+@pytest.mark.parametrize("verdicts, expected", [
+    ("hhhhhf", "holds"), ("hhff", "undecided"), ("hff", "fails"), ("huu", "undecided"), ("hhnnn", "holds"), ("nn", "not run"), ("hhu", "holds"),
+])
+def test_most_cases_decide_where_the_text_says_most(verdicts, expected):
+    words = {"h": "holds", "f": "fails", "u": "undecided", "n": "not run"}
+    assert joint_verdict([words[letter] for letter in verdicts], most=True) == expected
+
+
+def test_the_student_gains_more_in_most_printed_cases():
+    claim = next(claim for claim in load_claims("wei_li_thesis_t4_02") if claim.most)
+    verdicts = [entry["verdict"] for entry in in_paper(claim)["relations"]]
+    assert verdicts.count("holds") == 5 and verdicts.count("fails") == 1 and in_paper(claim)["verdict"] == "holds"

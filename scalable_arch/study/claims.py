@@ -131,7 +131,10 @@ def parse_relation(text, group=""):
 # %% ../../nbs/study/claims.ipynb #a5c6b69d
 @dataclass(frozen=True)
 class Claim:
-    "One sentence of a paper: `relations` that must all hold on all `metrics` and `datasets` (none named: on all that were measured)."
+    """One sentence of a paper: `relations` that must all hold on all `metrics` and `datasets` (none named: on all that were measured).
+
+    With `most` it is enough that they hold in more than half of these cases, for sentences that say no more.
+    """
     study: str
     name: str
     text: str
@@ -140,6 +143,7 @@ class Claim:
     metrics: tuple = ("R1", "mAP")
     datasets: tuple = ()
     margin: float | None = None
+    most: bool = False
 
     @property
     def cells(self):
@@ -147,7 +151,7 @@ class Claim:
         return list(dict.fromkeys(key for relation in self.relations for _, key in relation.terms))
 
 # %% ../../nbs/study/claims.ipynb #a1d77cf8
-FIELDS = {"study": str, "name": str, "text": str, "source": str, "holds": list, "metrics": list, "datasets": list, "group": str, "margin": float}
+FIELDS = {"study": str, "name": str, "text": str, "source": str, "holds": list, "metrics": list, "datasets": list, "group": str, "margin": float, "most": bool}
 
 
 def claim_from(entry):
@@ -156,7 +160,7 @@ def claim_from(entry):
         kind = FIELDS[one_of("field", field, FIELDS)]
         fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
         if not fits or kind is list and not (value and all(isinstance(item, str) for item in value)):
-            raise ValueError(f"{field} must be {'a list of texts' if kind is list else 'a number' if kind is float else 'a text'}, not {value!r}")
+            raise ValueError(f"{field} must be {'a list of texts' if kind is list else 'a number' if kind is float else 'true or false' if kind is bool else 'a text'}, not {value!r}")
     missing = [field for field in ("study", "name", "text", "source", "holds") if not entry.get(field)]
     if missing:
         raise ValueError(f"it has no {' and no '.join(missing)}")
@@ -164,7 +168,7 @@ def claim_from(entry):
     if any(relation.sign == "~" for relation in relations) and not entry.get("margin", 0) > 0:
         raise ValueError("a relation with ~ needs a margin above 0")
     given = {field: tuple(entry[field]) for field in ("metrics", "datasets") if field in entry}
-    return Claim(entry["study"], entry["name"], entry["text"], entry["source"], relations, margin=entry.get("margin"), **given)
+    return Claim(entry["study"], entry["name"], entry["text"], entry["source"], relations, margin=entry.get("margin"), most=entry.get("most", False), **given)
 
 
 def check_names(claim, studies):
@@ -351,13 +355,16 @@ def check_claim(claim, cells, *, draws=2000, seed=0):
                 found.append({"relation": relation.text, "metric": metric, "dataset": dataset, **entry})
             for dataset in [name for name in wanted if name not in run] or ([""] if not run else []):
                 found.append({"relation": relation.text, "metric": metric, "dataset": dataset, "verdict": "not run"})
-    return {"verdict": joint_verdict([entry["verdict"] for entry in found]), "relations": found}
+    return {"verdict": joint_verdict([entry["verdict"] for entry in found], most=claim.most), "relations": found}
 
 
-def joint_verdict(verdicts):
-    "Of a claim from those of its relations: the worst of fails, undecided, not run, holds."
+def joint_verdict(verdicts, *, most=False):
+    "Of a claim from those of its relations: the worst of fails, undecided, not run, holds; with `most` what more than half of those run say."
     if set(verdicts) <= {"not run"}:
         return "not run"
+    if most:
+        run = [verdict for verdict in verdicts if verdict != "not run"]
+        return next((verdict for verdict in ("holds", "fails") if 2 * run.count(verdict) > len(run)), "undecided")
     return next(verdict for verdict in ("fails", "undecided", "not run", "holds") if verdict in verdicts)
 
 
