@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'SQUARE', 'THINGS', 'BRIGHT', 'APART', 'SEEN', 'STRANGER', 'FIRST_TEST_PID', 'DEFAULTS', 'SceneSet',
            'read_image', 'SceneSearch', 'Window', 'window_of', 'pieces', 'upright', 'draw_leaves', 'thing_parts',
-           'thing_materials', 'stand_thing', 'Layer', 'layer_of', 'inside', 'box_of', 'draw_distance', 'empty_place',
-           'cast_shadow', 'ground_of', 'draw_spot', 'stand_person', 'moment_of', 'Standing', 'back_to_front',
-           'visible_shares', 'arrange', 'Scene', 'compose_scene', 'expose', 'render_scene', 'draw_scene', 'Plan',
-           'plan_scenes', 'painting_version', 'scenes_path', 'read_cached', 'render_plans', 'check_request',
-           'scene_set', 'choose_queries', 'draw_galleries', 'load_scenes']
+           'thing_materials', 'stand_thing', 'Layer', 'layer_of', 'inside', 'box_of', 'draw_distance',
+           'draw_surroundings', 'empty_place', 'cast_shadow', 'ground_of', 'draw_spot', 'stand_person', 'moment_of',
+           'Standing', 'back_to_front', 'visible_shares', 'arrange', 'Scene', 'compose_scene', 'meter', 'expose',
+           'render_scene', 'draw_scene', 'Plan', 'plan_scenes', 'painting_version', 'scenes_path', 'read_cached',
+           'render_plans', 'check_request', 'scene_set', 'choose_queries', 'draw_galleries', 'load_scenes']
 
 # %% ../../nbs/data/scenes.ipynb #3b5f5cb9
 import ast
@@ -32,8 +32,8 @@ from .render import make_visit, through_jpeg
 from .standins import code_version, store_images, world_seed
 from .vtest import find_video, read_frames, read_tracks
 from .world import (CAMERA, COLOURS, FOLDS, FRAME, SHOT, Crowd, Light, Placed, Place, Pose, cone, develop,
-                                      jitter_colour, linear, make_camera, make_person, material, paint_block, paint_parts,
-                                      paint_shadow, place, project_parts, stream)
+                                      jitter_colour, linear, make_camera, make_person, material, paint_block, paint_ground,
+                                      paint_parts, paint_shadow, paint_wall, place, project_parts, stream)
 from ..errors import one_of
 
 # %% ../../nbs/data/scenes.ipynb #774099ed
@@ -145,7 +145,7 @@ def thing_parts(rng, kind):
     if kind == "lamp":
         return pieces(upright(0, 3.9 * tall, 0.07, 0.05), upright(3.8 * tall, 4.1 * tall, 0.2, 0.12, material=2), upright(0, 0.5, 0.12))
     if kind == "column":
-        return pieces(upright(0, 2.2 * tall, 0.5 * wide, material=1), upright(2.2 * tall, 2.45 * tall, 0.58 * wide, 0.3), upright(0, 0.25, 0.54 * wide))
+        return pieces(upright(0, 2.1 * tall, 0.4 * wide, material=1), upright(2.1 * tall, 2.3 * tall, 0.47 * wide, 0.25), upright(0, 0.25, 0.44 * wide))
     if kind == "parasol":
         return pieces(upright(0, 2.3 * tall, 0.03), upright(0, 0.12, 0.3, material=2), upright(0.75, 2.15 * tall, 0.2 * wide, 0.06, material=1))
     if kind == "bench":
@@ -161,7 +161,7 @@ def thing_parts(rng, kind):
     return pieces(upright(0, 3.0 * tall, 0.15, 0.11), *draw_leaves(rng, 60, 0.5 * wide, 2.8 * tall, 4.4 * tall, 0.34))
 
 # %% ../../nbs/data/scenes.ipynb #5552b403
-THINGS = dict(bollard=12, bin=12, sign=12, lamp=6, column=8, parasol=14, bench=8, railing=6, bush=10, planter=8, tree=3)
+THINGS = dict(bollard=12, bin=12, sign=12, lamp=6, column=5, parasol=12, bench=8, railing=6, bush=10, planter=8, tree=3)
 
 def thing_materials(rng, kind):
     """The three materials of a thing (see `thing_parts`), (3, MATERIAL_SIZE)."""
@@ -228,21 +228,30 @@ def box_of(layer, window):
     return np.array([columns[0] + left, rows[0] + top, columns[-1] + 1 + left, rows[-1] + 1 + top], np.float32) / window.samples
 
 # %% ../../nbs/data/scenes.ipynb #22123e79
-def draw_distance(rng, camera, pixels):
-    """Paint blocks (kiosks, parked cars, huts) behind the walking zone of a camera onto `pixels` (480, 720, 3), display values."""
-    far = camera.rows[0]
-    for row in np.sort(rng.uniform(max(far * 0.7, camera.horizon + 40), far * 0.97, int(rng.integers(1, 6)))):
+def draw_distance(rng, camera, pixels, base):
+    """Paint blocks (kiosks, parked cars, huts) between the foot of the wall at row `base` and the walking zone onto `pixels` (480, 720, 3)."""
+    for row in np.sort(rng.uniform(max(base, camera.horizon + 40), camera.rows[0], int(rng.integers(1, 6)))):
         width, height = [(1.6, 0.9), (4.2, 1.4), (1.0, 2.1), (2.4, 2.3), (0.6, 1.6)][int(rng.integers(5))]
         colour = jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.2)
         paint_block(pixels, camera, rng.uniform(-0.05, 1) * FRAME[1], row, width, height, 0.5 * colour + 0.5 * colour.mean(), rng)
 
+def draw_surroundings(rng, camera):
+    """Ground, wall behind the walking zone and what stands between them: display values (480, 720, 3) uint8."""
+    pixels, wall = np.full((*FRAME, 3), 150, np.float32), np.full((*FRAME, 3), np.nan, np.float32)
+    paint_ground(rng, camera, pixels)
+    paint_wall(rng, replace(camera, rows=(camera.rows[0], camera.rows[0])), wall)
+    base = int(np.isfinite(wall[:, 0, 0]).sum())
+    pixels[:base] = wall[:base]
+    draw_distance(rng, camera, pixels, base)
+    grey = pixels.mean(2, keepdims=True)
+    return np.clip(grey + (pixels - grey) * rng.uniform(0.3, 0.9), 4, 250).astype(np.uint8)
+
+# %% ../../nbs/data/scenes.ipynb #c43aede9
 @lru_cache(maxsize=64)
 def empty_place(camid, seed, size, hung=SQUARE):
     """(canvas (h, w, 3) of linear light without people, [(row of the frame, `Layer`)] of the things in the walking zone, far ones first)."""
     camera, window, rng = make_camera(camid, seed, hung), window_of(size), stream(seed, CAMERA, camid, 2)
-    pixels = camera.scene.astype(np.float32)
-    draw_distance(rng, camera, pixels)
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    image = Image.fromarray(draw_surroundings(rng, camera))
     area = (window.left, window.top, FRAME[1] - window.left, FRAME[0])
     canvas = linear(np.asarray(image.resize((window.width, window.height), Image.Resampling.BICUBIC, box=area)))
     layers = []
@@ -364,6 +373,10 @@ def compose_scene(people, things, empty, light):
         canvas[where] = canvas[where] * (1 - one.layer.cover[part][..., None]) + one.layer.light[part]
     return canvas
 
+def meter(canvas):
+    """Exposure that brings a canvas part of the way to a middle grey, between 0.7 and 1.6, as `world.metering_of` does."""
+    return float(np.clip((0.25 / canvas[::4, ::4].mean()) ** 0.5, 0.7, 1.6))
+
 def expose(canvas, camera, window, rng, exposure, tint):
     """The camera's picture (3, H, W) uint8 of a canvas of linear light."""
     n = window.samples
@@ -389,6 +402,7 @@ def render_scene(pids, camid, number=0, *, size=(192, 256), seed=0, crowd=Crowd(
     empty, things = empty_place(camid, seed, tuple(size), hung)
     light, exposure, tint = moment_of(camera, number, seed)
     people, shares = arrange(rng, persons, camera, number, window, things, light, seed)
+    exposure = exposure * meter(empty) / camera.metering      # the camera's automatic exposure answers this picture, not the one of its crops
     image = expose(compose_scene(people, things, empty, light), camera, window, rng, exposure, tint)
     boxes = np.array([box_of(one.layer, window) for one in people], np.float32).reshape(-1, 4)
     return Scene(image, boxes, np.array([pids[one.number] for one in people], np.int64), shares)
@@ -432,8 +446,8 @@ def plan_scenes(split, *, people, scenes, cameras, seed=0):
 @lru_cache(maxsize=1)
 def painting_version():
     """Hash of the code that paints scenes, comments left out."""
-    painters = (window_of, pieces, upright, draw_leaves, thing_parts, thing_materials, stand_thing, layer_of, inside, box_of, draw_distance, empty_place,
-                cast_shadow, ground_of, draw_spot, stand_person, moment_of, back_to_front, visible_shares, arrange, compose_scene, expose, render_scene)
+    painters = (window_of, pieces, upright, draw_leaves, thing_parts, thing_materials, stand_thing, layer_of, inside, box_of, draw_distance, draw_surroundings, empty_place,
+                cast_shadow, ground_of, draw_spot, stand_person, moment_of, back_to_front, visible_shares, arrange, compose_scene, meter, expose, render_scene)
     trees = "".join(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(painter)))) for painter in painters)
     return hashlib.sha256((code_version() + trees + repr((THINGS, APART, SEEN, BRIGHT, STRANGER))).encode()).hexdigest()
 
