@@ -1,5 +1,6 @@
 "Chapters' parameters, reports with their provenance, and printed values."
 import json
+import math
 
 import matplotlib
 import numpy as np
@@ -82,8 +83,8 @@ def test_a_text_is_replaced_whole(tmp_path, monkeypatch):
 
 
 def test_markdown_table_of_mixed_cells():
-    frame = pd.DataFrame({"x": [1.25, 2.0], "n": ["a", "b"]}, index=pd.Index(["r", "s"], name="row"))
-    assert markdown_table(frame).splitlines() == ["| row | x | n |", "| --- | --- | --- |", "| r | 1.2 | a |", "| s | 2.0 | b |"]
+    frame = pd.DataFrame({"x": [1.25, math.nan], "n": ["a", "b"]}, index=pd.Index(["r", "s"], name="row"))
+    assert markdown_table(frame).splitlines() == ["| row | x | n |", "| --- | --- | --- |", "| r | 1.2 | a |", "| s |  | b |"]
 
 
 def test_report_folder_outside_a_checkout(monkeypatch, tmp_path):

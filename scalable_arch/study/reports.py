@@ -8,6 +8,7 @@ __all__ = ['LARGEST_SVG', 'WrongParameter', 'check_parameters', 'checkout_root',
 
 # %% ../../nbs/study/reports.ipynb #371a4050
 import json
+import math
 import os
 import platform
 import subprocess
@@ -163,8 +164,10 @@ def replace(path, text):
 
 
 def shown(value, digits=1):
-    "A cell of a table as printed: floats with `digits` decimals, the rest as it is."
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    "A cell of a table as printed: floats with `digits` decimals, nothing for NaN, the rest as it is."
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.{digits}f}"
+    return str(value)
 
 
 def markdown_table(frame, digits=1):
