@@ -1,8 +1,10 @@
-"Retrieval scores and search: evaluation, re-ranking and nearest neighbours in blocks."
+"Scores of retrieval, detection and person search; re-ranking and nearest neighbours in blocks."
 
+from scalable_arch.metrics.detection import DetectionResult, evaluate_detection
 from scalable_arch.metrics.neighbours import build_index, dimension_study, expand_queries, recall, search
+from scalable_arch.metrics.person_search import PersonSearchResult, evaluate_person_search
 from scalable_arch.metrics.reciprocal import RerankedDistances, rerank
 from scalable_arch.metrics.retrieval import RetrievalResult, evaluate, multi_query, plot_ranked_list
 
-__all__ = ["RerankedDistances", "RetrievalResult", "build_index", "dimension_study", "evaluate", "expand_queries", "multi_query",
-           "plot_ranked_list", "recall", "rerank", "search"]
+__all__ = ["DetectionResult", "PersonSearchResult", "RerankedDistances", "RetrievalResult", "build_index", "dimension_study", "evaluate",
+           "evaluate_detection", "evaluate_person_search", "expand_queries", "multi_query", "plot_ranked_list", "recall", "rerank", "search"]
