@@ -13,6 +13,7 @@ from .errors import one_of
 # %% ../nbs/models.ipynb #0096abed
 MODELS = {  # name: module of scalable_arch that has a function of this name
     "han_small": "han", "han_medium": "han", "han_large": "han", "han_residual": "han", "han_inception": "han",
+    "hdl_teacher": "hdl", "hdl_student": "hdl",
     "resnet50": "nn.resnet", "mobilenet": "nn.efficient", "shufflenet": "nn.efficient", "condensenet": "nn.efficient",
     "resnet50_reid": "nn.embedding", "mobilenet_reid": "nn.embedding", "shufflenet_reid": "nn.embedding", "condensenet_reid": "nn.embedding",
 }
