@@ -172,7 +172,7 @@ def roi_align(features, rois, size, spatial_scale, sampling_ratio=2, aligned=Tru
     pixels = first + y[:, :, None, :, None] * width + x[:, None, :, None, :]
     weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
     bins = (-1, (2 * sampling_ratio) ** 2)
-    table = features.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
+    table = features.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(-1, channels)
     cut = F.embedding_bag(pixels.reshape(bins), table, per_sample_weights=weights.reshape(bins).to(table.dtype), mode="sum")
     return cut.view(len(rois), *size, channels).permute(0, 3, 1, 2)
 
