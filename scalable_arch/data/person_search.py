@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FRAME_NAME', 'WRITERS', 'read_mat', 'as_list', 'field', 'corners_of', 'image_sizes', 'make_set', 'find_home',
            'Annotations', 'overlap', 'person_number', 'assign_training', 'assign_test', 'read_cuhk_sysu',
-           'read_frames_of', 'read_query_info', 'read_prw', 'search_names', 'load_person_search', 'structs', 'cells',
-           'whole_boxes', 'save_images', 'write_whole', 'counts_of', 'appearances', 'image_rows', 'protocol_rows',
-           'write_cuhk_sysu', 'frame_names', 'write_prw', 'render_person_search', 'expected_of', 'found_counts',
-           'decode_problems', 'check_person_search']
+           'read_frames_of', 'read_query_info', 'read_prw', 'search_names', 'manifest_of', 'load_person_search',
+           'structs', 'cells', 'whole_boxes', 'save_images', 'write_whole', 'counts_of', 'appearances', 'image_rows',
+           'protocol_rows', 'write_cuhk_sysu', 'frame_names', 'write_prw', 'render_person_search', 'expected_of',
+           'found_counts', 'decode_problems', 'check_person_search']
 
 # %% ../../nbs/data/person_search.ipynb #bfbc282a
 import json
@@ -275,6 +275,12 @@ def search_names():
     """Names of the person-search sets that can be read."""
     return [name for name in list_datasets() if "scenes" in load_manifest(name)]
 
+def manifest_of(name):
+    """Manifest of a person-search set that can be read; ValueError otherwise."""
+    if name == "dukemtmc_ps":
+        raise ValueError(f"dukemtmc_ps: {load_manifest(name)['obtain']}")
+    return load_manifest(one_of("person-search set", name, search_names()))
+
 def load_person_search(name, root, gallery_size=100, *, check=True, progress=None):
     """(training `SceneSet`, `SceneSearch` of the test) of cuhk_sysu or prw in the folder `root`; images are read when asked for.
 
@@ -282,10 +288,7 @@ def load_person_search(name, root, gallery_size=100, *, check=True, progress=Non
     FileNotFoundError or ValueError names a file, and the entry in it, that is missing, damaged or impossible; `check=False` leaves out boxes without area
     or outside their image. Cameras are 0 in cuhk_sysu, which has none. Protocols: Xiao et al. 2017, Zheng et al. 2017, W sec. 4.3.
     """
-    if name == "dukemtmc_ps":
-        raise ValueError(f"dukemtmc_ps: {load_manifest(name)['obtain']}")
-    manifest = load_manifest(one_of("person-search set", name, search_names()))
-    home = find_home(manifest, root)
+    home = find_home(manifest_of(name), root)
     return read_cuhk_sysu(home, gallery_size, check, progress) if name == "cuhk_sysu" else read_prw(home, check, progress)
 
 # %% ../../nbs/data/person_search.ipynb #19bb8195
@@ -422,14 +425,14 @@ def write_prw(folder, train, search, *, progress=None):
 
 WRITERS = {"cuhk_sysu": write_cuhk_sysu, "prw": write_prw}
 
-def render_person_search(name, out, *, people=60, scenes=300, cameras=12, size=(192, 256), seed=0, progress=None):
-    """Render simulated scenes into the new folder `out` in the layout of cuhk_sysu or prw; the test has two thirds of the people and 40 % of the scenes.
+def render_person_search(name, out, *, people=(60, 40), scenes=(300, 120), cameras=(12, 6), size=(192, 256), seed=0, progress=None):
+    """Render simulated scenes into the new folder `out` in the layout of cuhk_sysu or prw; returns the contents of its world.json.
 
-    Returns the contents of its world.json. The other arguments are those of `load_scenes`.
+    `people`, `scenes`, `cameras`: how many in training and in the test, which share none; `size` and `seed` as for `load_scenes`.
     """
     one_of("person-search set", name, WRITERS)
-    train = load_scenes("train", people=people, scenes=scenes, cameras=cameras, size=size, seed=seed, progress=progress)
-    search = load_scenes("test", people=max(2, people * 2 // 3), scenes=max(2, scenes * 2 // 5), cameras=max(1, cameras // 2), size=size, progress=progress)
+    train, search = (load_scenes(split, people=ids, scenes=number, cameras=views, size=size, seed=seed, progress=progress)
+                     for split, ids, number, views in zip(("train", "test"), people, scenes, cameras))
     WRITERS[name](out, train, search, progress=progress)
     return json.loads((Path(out).expanduser() / "world.json").read_text(encoding="utf-8"))
 
@@ -464,7 +467,7 @@ def check_person_search(name, root, *, decode=False, progress=None):
 
     What is missing, damaged or impossible becomes a sentence in `problems`; only a misspelt name or `root` raises.
     """
-    manifest = load_manifest(one_of("person-search set", name, search_names()))
+    manifest = manifest_of(name)
     if not Path(root).expanduser().is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}")
     problems, rows, source, expected = [], [], "published", manifest["expected"]

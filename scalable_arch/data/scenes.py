@@ -399,7 +399,7 @@ def render_scene(pids, camid, number=0, *, size=(192, 256), seed=0, crowd=Crowd(
     1 - SEEN is moved, or left out. Boxes are exact: the painted pixels of the person as if nobody stood in front, cut at the edge of the scene.
     """
     camera, window, rng = make_camera(camid, seed, hung), window_of(size), stream(seed, SHOT, camid, number, 1)
-    persons = [make_person(pid if pid >= 0 else STRANGER + (camid * 10_000 + number) * 100 + k, seed, crowd) for k, pid in enumerate(pids)]
+    persons = [make_person(pid if pid >= 0 else STRANGER + (camid * 1_000_000 + number) * 100 + k, seed, crowd) for k, pid in enumerate(pids)]
     empty, things = empty_place(camid, seed, tuple(size), hung)
     light, exposure, tint = moment_of(camera, number, seed)
     people, shares = arrange(rng, persons, camera, number, window, things, light, seed)
