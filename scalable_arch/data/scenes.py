@@ -437,7 +437,8 @@ def plan_scenes(split, *, people, scenes, cameras, seed=0):
     for index in range(scenes):
         known = min(people, int(rng.integers(2, 6)))
         if len(deck) < known:
-            deck = [pid for pid in rng.permutation(np.arange(first, first + people)).tolist() if pid not in deck] + deck
+            shuffled = rng.permutation(np.arange(first, first + people)).tolist()
+            deck = sorted(shuffled, key=lambda pid: pid not in deck) + deck        # cards are taken from the end; who waits there already comes last
         pids = [deck.pop() for _ in range(known)]
         plans.append(Plan(index % cameras + 1, index // cameras, tuple(pids + [-1] * int(rng.integers(0, 4)))))
     return plans, seed
@@ -475,7 +476,7 @@ def render_plans(plans, seed, size, progress=None):
     return images, np.array(rows, np.float32).reshape(-1, 7)
 
 # %% ../../nbs/data/scenes.ipynb #f97dc4df
-def check_request(split, people, scenes, cameras, size, protocol):
+def check_request(split, people, scenes, cameras, size, protocol="prw", gallery_size=None):
     """ValueError with one sentence where `load_scenes` cannot do what is asked."""
     one_of("split", split, DEFAULTS)
     one_of("protocol", protocol, PROTOCOLS)
@@ -485,6 +486,8 @@ def check_request(split, people, scenes, cameras, size, protocol):
             raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(whole(length, 64, 2048) for length in size):
         raise ValueError(f"size must be (height, width) in whole pixels from 64 to 2048, such as (192, 256), not {size!r}")
+    if gallery_size is not None and (protocol != "cuhk_sysu" or not whole(gallery_size, 1, 100_000)):
+        raise ValueError(f"gallery_size must be a whole number of at least 1, for protocol='cuhk_sysu' alone, not {gallery_size!r} for {protocol!r}")
 
 def scene_set(plans, images, rows):
     """`SceneSet` of rendered scenes."""
@@ -528,7 +531,7 @@ def load_scenes(split="train", *, people=None, scenes=None, cameras=None, size=(
     defaults = DEFAULTS.get(split, {})
     people, scenes, cameras = (value if value is not None else defaults.get(name)
                                for name, value in (("people", people), ("scenes", scenes), ("cameras", cameras)))
-    check_request(split, people, scenes, cameras, size, protocol)
+    check_request(split, people, scenes, cameras, size, protocol, gallery_size)
     size = tuple(int(length) for length in size)
     plans, render_seed = plan_scenes(split, people=int(people), scenes=int(scenes), cameras=int(cameras), seed=seed)
     path = scenes_path(plans, render_seed, size)
@@ -541,7 +544,7 @@ def load_scenes(split="train", *, people=None, scenes=None, cameras=None, size=(
     if split == "train":
         return result
     queries = choose_queries(result, protocol)
-    galleries = None if gallery_size is None or protocol == "prw" else draw_galleries(result, queries, int(gallery_size))
+    galleries = None if gallery_size is None else draw_galleries(result, queries, int(gallery_size))
     return SceneSearch(result, queries, galleries, protocol)
 
 # %% ../../nbs/data/scenes.ipynb #15243f6e
@@ -580,7 +583,7 @@ def load_vtest_scenes(video=None, *, every=5, size=(576, 768), queries_per_visit
     `every`: frames divisible by it (5 gives 159), `size`: (height, width), to which frames and boxes are scaled. pids: A = 1; -1 where a box shows two people.
     Not everybody has a box, see this page. FileNotFoundError without the video, ValueError for another one, ImportError without OpenCV.
     """
-    check_request("train", 2, 1, 1, size, "prw")
+    check_request("train", 2, 1, 1, size)
     length = load_manifest("vtest")["expected"]["frames"]
     if not 1 <= every <= length or queries_per_visit < 1:
         raise ValueError(f"every must be from 1 to {length} and queries_per_visit at least 1, not {every} and {queries_per_visit}")
