@@ -6,9 +6,9 @@
 __all__ = ['FRAME_NAME', 'WRITERS', 'read_mat', 'as_list', 'field', 'corners_of', 'image_sizes', 'make_set', 'find_home',
            'Annotations', 'overlap', 'person_number', 'assign_training', 'assign_test', 'read_cuhk_sysu',
            'read_frames_of', 'read_query_info', 'read_prw', 'search_names', 'manifest_of', 'load_person_search',
-           'structs', 'cells', 'whole_boxes', 'save_images', 'write_whole', 'counts_of', 'appearances', 'image_rows',
-           'protocol_rows', 'write_cuhk_sysu', 'frame_names', 'write_prw', 'render_person_search', 'expected_of',
-           'found_counts', 'decode_problems', 'check_person_search']
+           'structs', 'cells', 'whole_boxes', 'save_images', 'new_folder', 'write_whole', 'counts_of', 'appearances',
+           'image_rows', 'protocol_rows', 'write_cuhk_sysu', 'frame_names', 'write_prw', 'render_person_search',
+           'expected_of', 'found_counts', 'decode_problems', 'check_person_search']
 
 # %% ../../nbs/data/person_search.ipynb #bfbc282a
 import json
@@ -317,11 +317,16 @@ def save_images(scenes, names, folder, progress):
     for index, name in enumerate(tqdm(names, desc="writing scenes", unit="scene", leave=False, disable=None if progress is None else not progress)):
         Image.fromarray(scenes.image(index).permute(1, 2, 0).numpy()).save(folder / name, quality=95, subsampling=0)
 
-def write_whole(out, name, expected, fill):
-    """Call `fill` on a new folder beside `out` and rename it to `out`; FileExistsError where `out` holds anything."""
+def new_folder(out):
+    """Absolute path of `out`; FileExistsError where it holds anything."""
     out = Path(out).expanduser().absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there already and not empty: give a new folder, nothing of yours is written over")
+    return out
+
+def write_whole(out, name, expected, fill):
+    """Call `fill` on a new folder beside `out`, add world.json and rename it to `out`."""
+    out = new_folder(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -431,6 +436,7 @@ def render_person_search(name, out, *, people=(60, 40), scenes=(300, 120), camer
     `people`, `scenes`, `cameras`: how many in training and in the test, which share none; `size` and `seed` as for `load_scenes`.
     """
     one_of("person-search set", name, WRITERS)
+    new_folder(out)                                              # told before the rendering, not after
     train, search = (load_scenes(split, people=ids, scenes=number, cameras=views, size=size, seed=seed, progress=progress)
                      for split, ids, number, views in zip(("train", "test"), people, scenes, cameras))
     WRITERS[name](out, train, search, progress=progress)
