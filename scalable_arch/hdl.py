@@ -371,14 +371,14 @@ def match_boxes(boxes, truth, *, person, background, best=False):
         kind[((iou == iou.amax(0)) & (iou > 0)).any(1)] = 1
     return nearest, kind
 
-
-def draw_sample(kind, number, share, generator):
-    "Row numbers of at most `number` boxes drawn at random, of which at most a `share` are persons (kind 1) and the rest background (kind 0)."
+# %% ../nbs/ch4_hdl.ipynb #e54024b2
+def draw_sample(kind, number, most, generator):
+    "Row numbers of at most `number` boxes drawn at random, of which at most `most` are persons (kind 1) and the rest background (kind 0)."
     def drawn(value, most):
         rows = (kind == value).nonzero()[:, 0]
         return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
 
-    persons = drawn(1, int(share * number))
+    persons = drawn(1, most)
     return torch.cat([persons, drawn(0, number - len(persons))])
 
 # %% ../nbs/ch4_hdl.ipynb #81b2ee15
@@ -395,7 +395,7 @@ def anchor_losses(model, scenes, truth, *, number=128, person=0.5, background=0.
     anchors, logits, kinds, deltas, targets = model.anchors(scenes.maps[-1]), [], [], [], []
     for scores, moves, boxes in zip(scenes.logits, scenes.deltas, truth):
         nearest, kind = match_boxes(anchors, boxes, person=person, background=background, best=True)
-        rows = draw_sample(kind, number, 0.5, generator)
+        rows = draw_sample(kind, number, number // 2, generator)
         persons = rows[kind[rows] == 1]
         logits.append(scores[rows])
         kinds.append(kind[rows])
@@ -418,11 +418,11 @@ class Sample(NamedTuple):
 
 
 def sample_rois(proposals, truth, labels, *, number=32, person=0.5, background=0.4, generator=None):
-    "`Sample` of all true boxes of each scene and of proposals, up to `number` a scene, at most half of them persons."
+    "`Sample` of all true boxes of each scene and of proposals, up to `number` a scene, of which a third show persons unless more are true boxes."
     chosen, kinds, names, targets = [], [], [], []
     for boxes, real, known in zip(proposals, truth, labels):
         nearest, kind = match_boxes(boxes, real, person=person, background=background)
-        rows = draw_sample(kind, max(number - len(real), 0), 0.5, generator)
+        rows = draw_sample(kind, max(number - len(real), 0), max(number // 3 - len(real), 0), generator)
         boxes, nearest, kind = boxes[rows], nearest[rows], kind[rows]
         boxes = torch.cat([real, boxes])
         nearest, kind = (torch.cat([first, x]) for first, x in [(torch.arange(len(real), device=kind.device), nearest),
@@ -435,7 +435,7 @@ def sample_rois(proposals, truth, labels, *, number=32, person=0.5, background=0
     targets = torch.cat(targets) if targets else chosen[0][:0]
     return Sample(as_rois(chosen), torch.cat(kinds), torch.cat(names), targets)
 
-
+# %% ../nbs/ch4_hdl.ipynb #57ce1f79
 def person_losses(people, sample):
     """Losses of the re-id subnet on a `Sample`: {"person", "person_box"}, and "identity" where the network names people. W Eq. 4.1."""
     persons, known = sample.kind == 1, sample.labels >= 0
@@ -512,7 +512,7 @@ def distillation_losses(student, teacher, persons, *, starts, distill=DISTILLATI
         losses["prediction"] = prediction_loss(student[1].identity[persons], teacher[1].identity[persons], temperature=temperature, kl=kl)
     return losses
 
-
+# %% ../nbs/ch4_hdl.ipynb #72406246
 def map_starts(student, teacher):
     "Cells of the teacher's three scene maps at which the student's first cells look."
     pairs = zip(student.backbone.centres, teacher.backbone.centres, (4, 8, 16))
@@ -541,6 +541,7 @@ def batch_losses(model, batch, sizes, truth, labels, *, teacher=None, distill=()
                  num_rois=32, **how):
     """All losses of a batch by name, unweighted. `truth`, `labels`: boxes (n_i, 4) and classes (n_i,), or -1, of each scene.
 
+    `num_anchors`, `num_rois`: how many of a scene are learnt from, the latter of `num_proposals`. `teacher` is in eval mode.
     `how`: `levels`, `norm`, `temperature`, `kl` as of `distillation_losses`.
     """
     scenes = model(batch)
@@ -729,7 +730,7 @@ def detect(model, images, *, score_threshold=0.5, nms_threshold=0.4, max_detecti
             found.append(Detections(boxes[kept].cpu(), scores[kept].cpu(), features.cpu()))
     return found
 
-
+# %% ../nbs/ch4_hdl.ipynb #0dc15e45
 def look(model, image):
     "`Scenes` of one image, and its size in a list."
     device, dtype = placement(model)
