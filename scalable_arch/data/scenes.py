@@ -129,10 +129,12 @@ def upright(low, high, width, width_end=None, *, material=0, depth=None, flat=3)
     return cone((0, 0, low), (0, 0, high), width, width_end, depth=depth, depth_end=depth, material=material, flat=flat)
 
 def draw_leaves(rng, count, spread, low, high, size):
-    """`count` balls of leaves around the axis, `low` to `high` metres above the ground."""
-    places = np.column_stack([rng.normal(0, spread, (count, 2)), rng.uniform(low, high, count)])
-    return [cone(spot, spot + rng.uniform(0, 0.3, 3) * size, size * rng.uniform(0.6, 1.1), material=int(rng.integers(1, 3)), v=rng.uniform(0, 2, 2),
-                 angle=rng.uniform(-3, 3)) for spot in places]
+    """`count` tufts of leaves around the axis, `low` to `high` metres above the ground."""
+    middle, half = (low + high) / 2, (high - low) / 2
+    spots = np.column_stack([rng.normal(0, spread, (count, 2)), rng.uniform(low, high, count)])
+    spots[:, :2] *= np.sqrt(1.15 - np.clip(np.abs(spots[:, 2:] - middle) / half, 0, 1) ** 2)                  # round above and below
+    return [cone(spot, spot + rng.normal(0, 0.6, 3) * size, size * rng.uniform(0.6, 1.1), 0.6 * size, material=int(rng.integers(1, 3)),
+                 v=rng.uniform(0, 2, 2), angle=rng.uniform(-3, 3)) for spot in spots]
 
 def thing_parts(rng, kind):
     """Cones of a thing of `kind`, standing at the origin; material 0 is its body, 1 cloth, 2 a second colour; 1 and 2 leaves in light and shade."""
@@ -156,10 +158,10 @@ def thing_parts(rng, kind):
         posts = [cone((x, 0, 0), (x, 0, 1.05), 0.035, material=0) for x in (-1.4, -0.5, 0.5, 1.4)]
         return pieces(*posts, *[cone((-1.4, 0, z), (1.4, 0, z), 0.03, material=2) for z in (0.55, 1.05)])
     if kind == "bush":
-        return pieces(*draw_leaves(rng, 30, 0.24 * wide, 0.15, 0.95 * tall, 0.22))
+        return pieces(*draw_leaves(rng, 150, 0.24 * wide, 0.1, 1.0 * tall, 0.1))
     if kind == "planter":
-        return pieces(upright(0, 0.5, 0.38 * wide, 0.45 * wide), *draw_leaves(rng, 18, 0.17, 0.55, 1.0 * tall, 0.17))
-    return pieces(upright(0, 3.0 * tall, 0.15, 0.11), *draw_leaves(rng, 60, 0.5 * wide, 2.8 * tall, 4.4 * tall, 0.34))
+        return pieces(upright(0, 0.5, 0.38 * wide, 0.45 * wide), *draw_leaves(rng, 90, 0.18, 0.5, 1.1 * tall, 0.085))
+    return pieces(upright(0, 3.0 * tall, 0.15, 0.11), *draw_leaves(rng, 260, 0.5 * wide, 2.8 * tall, 4.5 * tall, 0.17))
 
 # %% ../../nbs/data/scenes.ipynb #5552b403
 THINGS = dict(bollard=12, bin=12, sign=12, lamp=6, column=5, parasol=12, bench=8, railing=6, bush=10, planter=8, tree=3)
