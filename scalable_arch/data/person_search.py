@@ -37,7 +37,7 @@ def read_mat(path, *keys):
         raise FileNotFoundError(f"{path} is missing: copy the data set again")
     try:
         content = loadmat(path, simplify_cells=True)
-    except Exception as error:                  # scipy raises whatever the damaged bytes lead to: zlib.error, TypeError, ValueError, MatReadError, ...
+    except Exception as error:                  # scipy raises whatever the damaged bytes lead to: zlib.error, TypeError, MatReadError, ...
         raise ValueError(f"{path} cannot be read, it is damaged or cut short ({type(error).__name__}): copy it again") from error
     for key in keys:
         if key in content:
@@ -70,7 +70,8 @@ def corners_of(box, size, where, check=True):
     elif x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
         fault = f"lies outside its image of {size[1]} x {size[0]} pixels"
     if fault and check:
-        raise ValueError(f"{where} {fault} (x, y, width, height = {x:g}, {y:g}, {width:g}, {height:g}): correct it, or pass check=False to leave such boxes out")
+        raise ValueError(f"{where} {fault} (x, y, width, height = {x:g}, {y:g}, {width:g}, {height:g}): correct it, "
+                         "or pass check=False to leave such boxes out")
     if fault:
         return None
     return np.array([max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])], np.float32)
@@ -95,6 +96,7 @@ def make_set(folder, names, sizes, camids, boxes, pids):
     return SceneSet(list(names), np.asarray(camids, np.int64), [torch.from_numpy(np.array(rows, np.float32).reshape(-1, 4)) for rows in boxes],
                     [torch.tensor(row, dtype=torch.int64) for row in pids], [os.path.join(folder, name) for name in names], sizes)
 
+# %% ../../nbs/data/person_search.ipynb #877e213e
 def find_home(manifest, root):
     """Folder under `root` that holds the parts the manifest names; FileNotFoundError says what is missing."""
     name, layout, root = manifest["name"], manifest["scenes"], Path(root).expanduser()
@@ -104,7 +106,8 @@ def find_home(manifest, root):
     best = max(homes, key=lambda home: sum((home / part).exists() for part in layout["parts"]))
     missing = [part for part in layout["parts"] if not (best / part).exists()]
     if missing:
-        raise FileNotFoundError(f"{name}: {missing[0]} is missing in {best if best.is_dir() else root}; the folder must hold {', '.join(layout['parts'])}")
+        raise FileNotFoundError(f"{name}: {missing[0]} is missing in {best if best.is_dir() else root}; "
+                                f"the folder must hold {', '.join(layout['parts'])}")
     return best
 
 # %% ../../nbs/data/person_search.ipynb #d3d50022
@@ -142,8 +145,9 @@ class Annotations:
         wanted = corners_of(box, self.sizes[name], where, self.check)
         if wanted is None:
             return None
-        exact = [k for k, raw in enumerate(self.raw[name]) if np.array_equal(raw, np.asarray(box, np.float64).reshape(-1)) and self.pids[name][k] in (-1, pid)]
-        near = [(overlap(wanted, corners), -k) for k, corners in enumerate(self.corners[name]) if self.pids[name][k] in (-1, pid)]
+        numbers, free = np.asarray(box, np.float64).reshape(-1), [k for k, owner in enumerate(self.pids[name]) if owner in (-1, pid)]
+        exact = [k for k in free if np.array_equal(self.raw[name][k], numbers)]
+        near = [(overlap(wanted, self.corners[name][k]), -k) for k in free]
         if not exact and max(near, default=(0, 0))[0] < 0.5:
             self.add(name, box, pid, where)
             return len(self.raw[name]) - 1
@@ -156,13 +160,14 @@ class Annotations:
         return make_set(self.folder, names, np.array([self.sizes[name] for name in names]).reshape(-1, 2), np.zeros(len(names)),
                         [self.corners[name] for name in names], [self.pids[name] for name in names])
 
+# %% ../../nbs/data/person_search.ipynb #a6cfc06f
 def overlap(a, b):
     """Intersection over union of two boxes of corners."""
     width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     common = max(0.0, width) * max(0.0, height)
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
-# %% ../../nbs/data/person_search.ipynb #a6cfc06f
+# %% ../../nbs/data/person_search.ipynb #d3178ec6
 def person_number(idname, where):
     """123 of the name p123 of a person."""
     match = re.fullmatch(r"\D*(\d+)", str(idname))
@@ -179,6 +184,7 @@ def assign_training(annotations, file):
             place = f"{where}, scene {k}"
             annotations.assign(str(field(scene, "imname", place)), field(scene, "idlocate", place), pid, place)
 
+# %% ../../nbs/data/person_search.ipynb #dfaf5edd
 def assign_test(annotations, file, key, position):
     """Give queried persons their boxes; (queries, galleries) as lists, scenes as numbers in `position`."""
     queries, galleries = [], []
@@ -214,7 +220,8 @@ def read_cuhk_sysu(home, gallery_size, check, progress=None):
     pool = [str(name) for name in as_list(read_mat(pool_file, "pool"))]
     stranger = next((name for name in pool if name not in annotations.raw), None)
     if stranger:
-        raise ValueError(f"{pool_file} names {stranger}, which {annotations.file} does not list: the files are of different copies, copy the data set again")
+        raise ValueError(f"{pool_file} names {stranger}, which {annotations.file} does not list: the files are of different copies, "
+                         "copy the data set again")
     assign_training(annotations, lists / "Train.mat")
     key = f"TestG{gallery_size or 100}"
     queries, galleries = assign_test(annotations, lists / f"{key}.mat", key, {name: k for k, name in enumerate(pool)})
@@ -245,6 +252,7 @@ def read_frames_of(home, split, check, progress):
         pids.append([pid if pid >= 0 else -1 for corners, pid in found if corners is not None])
     return make_set(home / "frames", names, sizes, camids, boxes, pids)
 
+# %% ../../nbs/data/person_search.ipynb #0dc5091f
 def read_query_info(file, scenes):
     """int64 (Q, 2) scene and box of the lines of query_info.txt."""
     position, queries = {name: k for k, name in enumerate(scenes.names)}, []
@@ -265,6 +273,7 @@ def read_query_info(file, scenes):
         queries.append((position[name], int(own[int(np.argmax(overlaps))])))
     return np.array(queries, np.int64).reshape(-1, 2)
 
+# %% ../../nbs/data/person_search.ipynb #2aff9713
 def read_prw(home, check, progress=None):
     """(train `SceneSet`, `SceneSearch`) of PRW; see `load_person_search`."""
     train, test = (read_frames_of(home, split, check, progress) for split in ("train", "test"))
@@ -284,9 +293,10 @@ def manifest_of(name):
 def load_person_search(name, root, gallery_size=100, *, check=True, progress=None):
     """(training `SceneSet`, `SceneSearch` of the test) of cuhk_sysu or prw in the folder `root`; images are read when asked for.
 
-    `gallery_size`: 50, 100, 500, 1000, 2000 or 4000 scenes a query of cuhk_sysu, None for all test scenes; prw always searches all but the query's own.
-    FileNotFoundError or ValueError names a file, and the entry in it, that is missing, damaged or impossible; `check=False` leaves out boxes without area
-    or outside their image. Cameras are 0 in cuhk_sysu, which has none. Protocols: Xiao et al. 2017, Zheng et al. 2017, W sec. 4.3.
+    `gallery_size`: 50, 100, 500, 1000, 2000 or 4000 scenes a query of cuhk_sysu, None for all test scenes; prw always searches all but the
+    query's own. FileNotFoundError or ValueError names a file, and the entry in it, that is missing, damaged or impossible; `check=False`
+    leaves out boxes without area or outside their image. Cameras are 0 in cuhk_sysu, which has none. Protocols: Xiao et al. 2017,
+    Zheng et al. 2017, W sec. 4.3.
     """
     home = find_home(manifest_of(name), root)
     return read_cuhk_sysu(home, gallery_size, check, progress) if name == "cuhk_sysu" else read_prw(home, check, progress)
@@ -324,6 +334,7 @@ def new_folder(out):
         raise FileExistsError(f"{out} is there already and not empty: give a new folder, nothing of yours is written over")
     return out
 
+# %% ../../nbs/data/person_search.ipynb #1cc1cce1
 def write_whole(out, name, expected, fill):
     """Call `fill` on a new folder beside `out`, add world.json and rename it to `out`."""
     out = new_folder(out)
@@ -339,11 +350,12 @@ def write_whole(out, name, expected, fill):
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
+# %% ../../nbs/data/person_search.ipynb #9a38b984
 def counts_of(train, search):
     """What a complete copy has, as in the manifests."""
     return {"train": dict(scenes=len(train), ids=len(train.labels)), "test": dict(scenes=len(search.scenes), queries=len(search.queries))}
 
-# %% ../../nbs/data/person_search.ipynb #1cc1cce1
+# %% ../../nbs/data/person_search.ipynb #28c54d07
 def appearances(scenes, names):
     """{pid: [(imname, idlocate, ishard)]} of the persons with an identity, in the order of the scenes."""
     found = {}
@@ -363,14 +375,17 @@ def protocol_rows(search, names, queries, size):
     rows, nowhere = [], np.zeros((1, 0))
     for (scene, box), gallery in zip(queries, draw_galleries(search.scenes, queries, size)):
         pid = int(search.scenes.pids[scene][box])
-        query = structs([(names[scene], whole_boxes(search.scenes.boxes[scene])[box][None], 0.0, f"p{pid}")], "imname", "idlocate", "ishard", "idname")
+        located = whole_boxes(search.scenes.boxes[scene])[box][None]
+        query = structs([(names[scene], located, 0.0, f"p{pid}")], "imname", "idlocate", "ishard", "idname")
         entries = []
         for other in gallery:
             own = np.flatnonzero(search.scenes.pids[other].numpy() == pid)
-            entries.append((names[other], whole_boxes(search.scenes.boxes[other])[own[0]][None] if len(own) else nowhere, 0.0 if len(own) else nowhere))
+            located = whole_boxes(search.scenes.boxes[other])[own[0]][None] if len(own) else nowhere
+            entries.append((names[other], located, 0.0 if len(own) else nowhere))
         rows.append((query, structs(entries, "imname", "idlocate", "ishard")))
     return rows
 
+# %% ../../nbs/data/person_search.ipynb #62900c49
 def write_cuhk_sysu(folder, train, search, *, progress=None):
     """Write a training `SceneSet` and the test of a `SceneSearch` into the new `folder` in the layout of CUHK-SYSU, one query for every person."""
     queries = choose_queries(search.scenes, "cuhk_sysu")
@@ -388,14 +403,15 @@ def write_cuhk_sysu(folder, train, search, *, progress=None):
         save(home / "annotation" / "pool.mat", pool=cells(test_names))
         person = lambda found: [(f"p{pid}", float(len(places)), structs(places, "imname", "idlocate", "ishard")) for pid, places in found.items()]
         trained = person(appearances(train, train_names))
-        save(home / "annotation" / "Person.mat", Person=structs(trained + person(appearances(search.scenes, test_names)), "idname", "nAppear", "scene"))
+        tested = person(appearances(search.scenes, test_names))
+        save(home / "annotation" / "Person.mat", Person=structs(trained + tested, "idname", "nAppear", "scene"))
         save(lists / "Train.mat", Train=cells([structs([row], "idname", "nAppear", "scene") for row in trained]))
         for size in load_manifest("cuhk_sysu")["scenes"]["gallery_sizes"]:
             save(lists / f"TestG{size}.mat", **{f"TestG{size}": structs(protocol_rows(search, test_names, queries, size), "Query", "Gallery")})
     expected = counts_of(train, search) | {"test": dict(scenes=len(search.scenes), queries=len(queries))}
     write_whole(folder, "cuhk_sysu", expected, fill)
 
-# %% ../../nbs/data/person_search.ipynb #9a38b984
+# %% ../../nbs/data/person_search.ipynb #8743d6c5
 def frame_names(scenes, sequence):
     """Names c<camera>s<sequence>_<frame> of the scenes; training and test are two sequences, for their cameras may share numbers."""
     counts, names = {}, []
@@ -430,6 +446,7 @@ def write_prw(folder, train, search, *, progress=None):
 
 WRITERS = {"cuhk_sysu": write_cuhk_sysu, "prw": write_prw}
 
+# %% ../../nbs/data/person_search.ipynb #dbccac43
 def render_person_search(name, out, *, people=(60, 40), scenes=(300, 120), cameras=(12, 6), size=(192, 256), seed=0, progress=None):
     """Render simulated scenes into the new folder `out` in the layout of cuhk_sysu or prw; returns the contents of its world.json.
 
@@ -461,6 +478,7 @@ def found_counts(train, search):
     """Counts of what was read, for every kind a manifest expects."""
     return {"train": dict(scenes=len(train), ids=len(train.labels)), "test": dict(scenes=len(search.scenes), queries=len(search.queries))}
 
+# %% ../../nbs/data/person_search.ipynb #d0bc6bd9
 def decode_problems(sets, progress):
     """A sentence on the image files that do not decode to the last pixel, if there are any."""
     paths = [path for scenes in sets for path in scenes.pixels]
@@ -468,6 +486,7 @@ def decode_problems(sets, progress):
     faults = [(path, fault) for path, fault in ((path, image_fault(path, True)) for path in bar) if fault]
     return [f"{len(faults):,} of {len(paths):,} images cannot be used, the first is {faults[0][0]} ({faults[0][1]})"] if faults else []
 
+# %% ../../nbs/data/person_search.ipynb #4c30ba86
 def check_person_search(name, root, *, decode=False, progress=None):
     """Compare a copy of cuhk_sysu or prw under `root` with what it must hold; returns a `DatasetCheck`. `decode=True` also decodes every image.
 

@@ -82,7 +82,8 @@ PROTOCOLS = ("cuhk_sysu", "prw")
 
 @dataclass(frozen=True)
 class SceneSearch:
-    """A `SceneSet` to search in. `queries` int64 (Q, 2): scene and box in it; `galleries`: Q int64 arrays of scenes, or None: all but the query's own."""
+    """A `SceneSet` to search in. `queries` int64 (Q, 2): scene and box in it; `galleries`: Q int64 arrays of scenes, or None: all but
+    the query's own; `protocol`: cuhk_sysu or prw."""
     scenes: SceneSet
     queries: np.ndarray
     galleries: list | None = None
@@ -103,7 +104,8 @@ SQUARE = Place(mount=(2.6, 5.5), tall=(150, 205), depth=0.45, focal=(0.8, 1.6), 
                video=(55, 92), things=(0, 1))
 
 class Window(NamedTuple):
-    """Part of a camera's frame that a scene shows: left and top in the frame, canvas pixels for one of the frame, canvas height and width, samples a pixel."""
+    """Part of a camera's frame that a scene shows: `left`, `top` in the frame, `zoom` canvas pixels for one of the frame, canvas `height`
+    and `width`, `samples` of the canvas for a pixel of the scene, each way."""
     left: float
     top: float
     zoom: float
@@ -136,6 +138,7 @@ def draw_leaves(rng, count, spread, low, high, size):
     return [cone(spot, spot + rng.normal(0, 0.6, 3) * size, size * rng.uniform(0.6, 1.1), 0.6 * size, material=int(rng.integers(1, 3)),
                  v=rng.uniform(0, 2, 2), angle=rng.uniform(-3, 3)) for spot in spots]
 
+# %% ../../nbs/data/scenes.ipynb #f061a1ae
 def thing_parts(rng, kind):
     """Cones of a thing of `kind`, standing at the origin; material 0 is its body, 1 cloth, 2 a second colour; 1 and 2 leaves in light and shade."""
     tall, wide = rng.uniform(0.85, 1.2), rng.uniform(0.85, 1.2)
@@ -148,11 +151,14 @@ def thing_parts(rng, kind):
     if kind == "lamp":
         return pieces(upright(0, 3.9 * tall, 0.07, 0.05), upright(3.8 * tall, 4.1 * tall, 0.2, 0.12, material=2), upright(0, 0.5, 0.12))
     if kind == "column":
-        return pieces(upright(0, 2.1 * tall, 0.4 * wide, material=1), upright(2.1 * tall, 2.3 * tall, 0.47 * wide, 0.25), upright(0, 0.25, 0.44 * wide))
+        return pieces(upright(0, 2.1 * tall, 0.4 * wide, material=1), upright(2.1 * tall, 2.3 * tall, 0.47 * wide, 0.25),
+                      upright(0, 0.25, 0.44 * wide))
     if kind == "parasol":
-        return pieces(upright(0, 2.3 * tall, 0.03), upright(0, 0.12, 0.3, material=2), upright(0.75, 2.15 * tall, 0.2 * wide, 0.06, material=1))
+        return pieces(upright(0, 2.3 * tall, 0.03), upright(0, 0.12, 0.3, material=2),
+                      upright(0.75, 2.15 * tall, 0.2 * wide, 0.06, material=1))
     if kind == "bench":
-        bars = [cone((-0.75 * wide, y, z), (0.75 * wide, y, z), 0.045, material=0, flat=3) for y, z in ((-0.2, 0.45), (0, 0.45), (0.18, 0.7), (0.2, 0.85))]
+        bars = [cone((-0.75 * wide, y, z), (0.75 * wide, y, z), 0.045, material=0, flat=3)
+                for y, z in ((-0.2, 0.45), (0, 0.45), (0.18, 0.7), (0.2, 0.85))]
         return pieces(*bars, *[cone((x, y, 0), (x, y, 0.45), 0.03, material=2) for x in (-0.6, 0.6) for y in (-0.2, 0.18)])
     if kind == "railing":
         posts = [cone((x, 0, 0), (x, 0, 1.05), 0.035, material=0) for x in (-1.4, -0.5, 0.5, 1.4)]
@@ -212,6 +218,7 @@ def layer_of(placed, light):
     cover = 1 - np.round(canvas[..., 0] * (2 / BRIGHT)) / 2
     return Layer(left, top, canvas - BRIGHT * (1 - cover)[..., None], cover)
 
+# %% ../../nbs/data/scenes.ipynb #773c24ae
 def inside(layer, shape):
     """Slices of the canvas and of the layer where they meet (rows, columns each); empty ones where they do not."""
     (h, w), (height, width) = layer.cover.shape, shape
@@ -297,6 +304,7 @@ def draw_spot(rng, camera, window, taken):
             break
     return float(x), float(row)
 
+# %% ../../nbs/data/scenes.ipynb #ffb61a0b
 def stand_person(person, camera, number, spot, window, seed):
     """`person` walking past `camera` at the `spot`, as in their visit `number`: a `Placed`."""
     visit, rng = make_visit(person, camera, number, seed), stream(seed, SHOT, person.pid, camera.camid, number)
@@ -336,6 +344,7 @@ def visible_shares(people, things, shape):
     counts = np.bincount(owner[owner >= 0], minlength=len(people))
     return np.array([counts[k] / (one.layer.cover > 0).sum() for k, one in enumerate(people)], np.float32)
 
+# %% ../../nbs/data/scenes.ipynb #9f3abc52
 def arrange(rng, persons, camera, number, window, things, light, seed):
     """(list of `Standing`, their visible shares): the `persons` at spots where they can be seen; who finds none is left out."""
     spots = []
@@ -397,8 +406,9 @@ STRANGER = 1 << 21
 def render_scene(pids, camid, number=0, *, size=(192, 256), seed=0, crowd=Crowd(), hung=SQUARE):
     """The `Scene` number `number` of camera `camid` with the persons `pids` in it; -1 is somebody who is never seen again.
 
-    `size` (height, width), `seed`, `crowd` and `hung` (a `Place`) choose the world: the same arguments give the same bits. Who would be hidden for more than
-    1 - SEEN is moved, or left out. Boxes are exact: the painted pixels of the person as if nobody stood in front, cut at the edge of the scene.
+    `size` (height, width), `seed`, `crowd` and `hung` (a `Place`) choose the world: the same arguments give the same bits. Who would be
+    hidden for more than 1 - SEEN is moved, or left out. Boxes are exact: the painted pixels of the person as if nobody stood in front, cut
+    at the edge of the scene.
     """
     camera, window, rng = make_camera(camid, seed, hung), window_of(size), stream(seed, SHOT, camid, number, 1)
     persons = [make_person(pid if pid >= 0 else STRANGER + (camid * 1_000_000 + number) * 100 + k, seed, crowd) for k, pid in enumerate(pids)]
@@ -449,8 +459,9 @@ def plan_scenes(split, *, people, scenes, cameras, seed=0):
 @lru_cache(maxsize=1)
 def painting_version():
     """Hash of the code that paints scenes, comments left out."""
-    painters = (window_of, pieces, upright, draw_leaves, thing_parts, thing_materials, stand_thing, layer_of, inside, box_of, draw_distance, draw_surroundings, empty_place,
-                cast_shadow, ground_of, draw_spot, stand_person, moment_of, back_to_front, visible_shares, arrange, compose_scene, meter, expose, render_scene)
+    painters = (window_of, pieces, upright, draw_leaves, thing_parts, thing_materials, stand_thing, layer_of, inside, box_of,
+                draw_distance, draw_surroundings, empty_place, cast_shadow, ground_of, draw_spot, stand_person, moment_of, back_to_front,
+                visible_shares, arrange, compose_scene, meter, expose, render_scene)
     trees = "".join(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(painter)))) for painter in painters)
     return hashlib.sha256((code_version() + trees + repr((THINGS, APART, SEEN, BRIGHT, STRANGER))).encode()).hexdigest()
 
@@ -468,6 +479,7 @@ def read_cached(path, count, size):
     fits = images.shape == (count, 3, *size) and images.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == 7
     return (images, rows) if fits else None
 
+# %% ../../nbs/data/scenes.ipynb #f97dc4df
 def render_plans(plans, seed, size, progress=None):
     """(images (N, 3, H, W) uint8, rows (M, 7) float32: scene, person, box, visible share) of a plan."""
     images, rows = np.empty((len(plans), 3, *size), np.uint8), []
@@ -477,7 +489,7 @@ def render_plans(plans, seed, size, progress=None):
         rows += [(index, pid, *box, share) for pid, box, share in zip(scene.pids, scene.boxes, scene.visible)]
     return images, np.array(rows, np.float32).reshape(-1, 7)
 
-# %% ../../nbs/data/scenes.ipynb #f97dc4df
+# %% ../../nbs/data/scenes.ipynb #c504f6e7
 def check_request(split, people, scenes, cameras, size, protocol="prw", gallery_size=None):
     """ValueError with one sentence where `load_scenes` cannot do what is asked."""
     one_of("split", split, DEFAULTS)
@@ -491,6 +503,7 @@ def check_request(split, people, scenes, cameras, size, protocol="prw", gallery_
     if gallery_size is not None and (protocol != "cuhk_sysu" or not whole(gallery_size, 1, 100_000)):
         raise ValueError(f"gallery_size must be a whole number of at least 1, for protocol='cuhk_sysu' alone, not {gallery_size!r} for {protocol!r}")
 
+# %% ../../nbs/data/scenes.ipynb #88ad32b7
 def scene_set(plans, images, rows):
     """`SceneSet` of rendered scenes."""
     parts = [torch.from_numpy(rows[rows[:, 0] == index]) for index in range(len(plans))]
@@ -499,7 +512,8 @@ def scene_set(plans, images, rows):
                     np.array([images.shape[2:]] * len(plans), np.int64), [part[:, 6].clone() for part in parts])
 
 def choose_queries(scenes, protocol="prw"):
-    """int64 (Q, 2) scene and box: of every person ("cuhk_sysu") or every person in every camera ("prw") the best seen box, if there is another scene of them."""
+    """int64 (Q, 2) scene and box: of every person ("cuhk_sysu") or every person in every camera ("prw") the best seen box, if they are
+    in another scene too."""
     best, seen = {}, {}
     for scene, pids in enumerate(scenes.pids):
         for box, pid in enumerate(pids.tolist()):
@@ -511,8 +525,10 @@ def choose_queries(scenes, protocol="prw"):
                     best[key] = (share, scene, box)
     return np.array([best[key][1:] for key in sorted(best) if len(seen[key[0]]) > 1], np.int64).reshape(-1, 2)
 
+# %% ../../nbs/data/scenes.ipynb #34ff53df
 def draw_galleries(scenes, queries, size, seed=0):
-    """Galleries of CUHK-SYSU: for each query the person's other scenes first, then others drawn at random, `size` in all; smaller ones begin larger ones."""
+    """Galleries of CUHK-SYSU: for each query the person's other scenes first, then others drawn at random, `size` in all; a smaller one
+    is the beginning of a larger one."""
     galleries = []
     for number, (scene, box) in enumerate(queries):
         pid = int(scenes.pids[scene][box])
@@ -526,9 +542,10 @@ def draw_galleries(scenes, queries, size, seed=0):
 def load_scenes(split="train", *, people=None, scenes=None, cameras=None, size=(192, 256), seed=0, protocol="prw", gallery_size=None, progress=None):
     """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "test"; from the cache where they were rendered before.
 
-    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 40, 120 and 6 in the test unless given; `size` (height, width). Each training `seed` has other
-    people and cameras; the test set is one and the same. `protocol` of the search: "prw" asks for every person in every camera, "cuhk_sysu" once for every
-    person, with `gallery_size` in galleries of so many scenes. `progress` None shows a bar on a terminal. ValueError for what does not exist.
+    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 40, 120 and 6 in the test unless given; `size` (height, width). Each training
+    `seed` has other people and cameras; the test set is one and the same. `protocol` of the search: "prw" asks for every person in every
+    camera, "cuhk_sysu" once for every person, with `gallery_size` in galleries of so many scenes. `progress` None shows a bar on a terminal.
+    ValueError for what does not exist.
     """
     defaults = DEFAULTS.get(split, {})
     people, scenes, cameras = (value if value is not None else defaults.get(name)
@@ -582,14 +599,15 @@ def resized(frame, size):
 def load_vtest_scenes(video=None, *, every=5, size=(576, 768), queries_per_visit=5):
     """Frames of vtest as a `SceneSearch` with explicit galleries; reads `video` or the file in the cache, never the network.
 
-    `every`: frames divisible by it (5 gives 159), `size`: (height, width), to which frames and boxes are scaled. pids: A = 1; -1 where a box shows two people.
-    Not everybody has a box, see this page. FileNotFoundError without the video, ValueError for another one, ImportError without OpenCV.
+    `every`: frames divisible by it (5 gives 159), `size`: (height, width), to which frames and boxes are scaled. pids: A = 1; -1 where a box
+    shows two people. Not everybody has a box, see this page. FileNotFoundError without the video, ValueError for another one, ImportError
+    without OpenCV.
     """
     check_request("train", 2, 1, 1, size)
     length = load_manifest("vtest")["expected"]["frames"]
     if not 1 <= every <= length or queries_per_visit < 1:
         raise ValueError(f"every must be from 1 to {length} and queries_per_visit at least 1, not {every} and {queries_per_visit}")
-    path, tracks = find_video(video), read_tracks()
+    size, path, tracks = tuple(size), find_video(video), read_tracks()
     frames = np.arange(every, length + 1, every)
     boxes = tracks[tracks.frame.isin(frames)].sort_values(["frame", "track"]).reset_index(drop=True)
     pixels = np.stack([resized(frame, size) for _, frame in read_frames(path, set(frames.tolist()))])
