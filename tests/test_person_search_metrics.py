@@ -172,6 +172,19 @@ def test_size_of_listed_galleries_is_counted_in_scenes():
     assert evaluate_person_search(**world, galleries=listed, gallery_size=30).mAP == evaluate_person_search(**world, galleries=cut).mAP
 
 
+@pytest.mark.parametrize("true, found, counts", [
+    ((0, 0, 40, 80), (0, 0, 40, 40), True),      # an IoU of 0.5 exactly is enough
+    ((0, 0, 40, 80), (0, 0, 40, 39), False),
+    ((0, 0, 10, 10), (0, 0, 10, 2.5), True),     # a small person: 100 / 400 is enough
+    ((0, 0, 10, 10), (0, 0, 10, 2.4), False),
+    ((5, 5, 5, 5), (0, 0, 10, 10), False),       # nobody without area is found, though nothing is asked of the overlap
+])
+def test_overlap_that_is_enough(true, found, counts):
+    feature, own = DIRECTIONS[:1], (np.array([[0.0, 0, 40, 80]]), [1.0], DIRECTIONS[:1])
+    result = evaluate_person_search(feature, [own, ([found], [1.0], feature)], queries=[[0, 0]], truth_boxes=[own[0], [true]], truth_pids=[[7], [7]])
+    assert result.num_truth[0] == 1 and result.num_found[0] == counts and result.mAP == counts
+
+
 def test_float32_tensors_give_the_same():
     world = town()
     tensors = [tuple(torch.from_numpy(np.asarray(part, np.float32)) for part in detection) for detection in world["detections"]]
