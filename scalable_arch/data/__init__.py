@@ -4,9 +4,10 @@ from .fetch import cache_dir, get_dataset
 from .histograms import colour_histogram_stripes
 from .images import iter_image_batches, load_images, to_float, to_uint8
 from .manifests import list_datasets, load_manifest
+from .person_search import check_person_search, load_person_search, render_person_search, write_cuhk_sysu, write_prw
 from .readers import DatasetCheck, ReIDDataset, Sample, check_dataset, load_dataset
 from .render import Crops, Shot, Visit, render_crop, render_crops, render_dataset, split_query
-from .scenes import SceneSearch, SceneSet, draw_scene, load_scenes, render_scene
+from .scenes import SceneSearch, SceneSet, draw_scene, load_scenes, load_vtest_scenes, render_scene
 from .standins import SearchSet, TrainSet, cross_view_pairs, list_worlds, load_world, world_statistics
 from .vtest import VTest, load_vtest
 from .world import Camera, Crowd, Light, Person, Place, Pose, draw_person, make_camera, make_person
@@ -14,9 +15,10 @@ from .world import Camera, Crowd, Light, Person, Place, Pose, draw_person, make_
 __all__ = [
     "Camera", "Crops", "Crowd", "DatasetCheck", "Light", "Person", "Place", "Pose", "ReIDDataset", "Sample",
     "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrainSet", "VTest", "Visit", "cache_dir", "check_dataset",
-    "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "get_dataset", "identity_batches",
-    "iter_image_batches", "list_datasets", "list_worlds", "load_dataset", "load_images", "load_manifest", "load_scenes",
-    "load_vtest", "load_world", "make_camera", "make_person", "random_batches", "random_erasing", "random_flip",
-    "render_crop", "render_crops", "render_dataset", "render_scene", "split_query", "to_float", "to_uint8",
-    "world_statistics",
+    "check_person_search", "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "get_dataset",
+    "identity_batches", "iter_image_batches", "list_datasets", "list_worlds", "load_dataset", "load_images",
+    "load_manifest", "load_person_search", "load_scenes", "load_vtest", "load_vtest_scenes", "load_world",
+    "make_camera", "make_person", "random_batches", "random_erasing", "random_flip", "render_crop", "render_crops",
+    "render_dataset", "render_person_search", "render_scene", "split_query", "to_float", "to_uint8", "world_statistics",
+    "write_cuhk_sysu", "write_prw",
 ]

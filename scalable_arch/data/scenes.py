@@ -38,7 +38,7 @@ from .world import (CAMERA, COLOURS, FOLDS, FRAME, SHOT, Crowd, Light, Placed, P
 from ..errors import one_of
 
 # %% ../../nbs/data/scenes.ipynb #774099ed
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SceneSet:
     """Scenes with boxes. `pixels`: uint8 tensor (N, 3, H, W), or the N paths of files that are read when asked for.
 
@@ -80,7 +80,7 @@ def read_image(path):
 # %% ../../nbs/data/scenes.ipynb #7a54f69e
 PROTOCOLS = ("cuhk_sysu", "prw")
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SceneSearch:
     """A `SceneSet` to search in. `queries` int64 (Q, 2): scene and box in it; `galleries`: Q int64 arrays of scenes, or None: all but
     the query's own; `protocol`: cuhk_sysu or prw."""
