@@ -34,6 +34,14 @@ def test_a_type_is_checked_exactly():
         check_parameters({"seed": True}, seed=int)
 
 
+def test_a_single_seed_from_the_command_line_becomes_a_text():
+    names = {"seeds": 0}
+    check_parameters(names, seeds=str)
+    assert names["seeds"] == "0"
+    with pytest.raises(ValueError, match="parameter seeds must be of type str, not True"):
+        check_parameters({"seeds": True}, seeds=str)
+
+
 def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
     monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
     report = Report("ch0", "smoke", data="toy", seeds=[1, 2])

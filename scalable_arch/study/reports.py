@@ -36,7 +36,8 @@ def check_parameters(names, **valid):
     """Stop with one sentence if a chapter's parameters cannot be right.
 
     `names`: the notebook's `globals()`, in the first cell after the parameters. `valid`: for each parameter a list of values or a type.
-    Names that a notebook has anyhow (IPython's, with underscores, modules and functions) are left alone.
+    Names that a notebook has anyhow (IPython's, with underscores, modules and functions) are left alone. A whole number where a text belongs
+    becomes one in `names`, since papermill reads `-p seeds 0` as a number.
     """
     plain = (str, int, float, bool, type(None), list, dict)
     ours = {name for name, value in names.items() if not name.startswith("_") and type(value) in plain}
@@ -45,6 +46,8 @@ def check_parameters(names, **valid):
             one_of("parameter", name, valid)
         for name, allowed in valid.items():
             value = names[name]
+            if allowed is str and type(value) is int:
+                value = names[name] = str(value)
             if isinstance(allowed, type):
                 if type(value) is not allowed:
                     raise ValueError(f"parameter {name} must be of type {allowed.__name__}, not {value!r}")
