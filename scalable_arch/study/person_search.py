@@ -48,7 +48,7 @@ def scenes_to_search(source, size, data_root=""):
         return load_person_search(source["dataset"], data_root)[1]
     if "video" in source:
         one_of("video", source["video"], ["vtest"])
-        return load_vtest_scenes()
+        return load_vtest_scenes(size=(2 * size[0], 2 * size[1]))  # people are then as tall as in simulated scenes of `size`
     return simulated(source, "test", size)
 
 # %% ../../nbs/study/person_search.ipynb #c5308a35
