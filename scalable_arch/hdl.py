@@ -382,9 +382,9 @@ def draw_sample(kind, number, most, generator):
     return torch.cat([persons, drawn(0, number - len(persons))])
 
 # %% ../nbs/ch4_hdl.ipynb #81b2ee15
-def box_loss(deltas, targets, total):
-    "Smooth L1 distance of deltas (n, 4) to the right ones, summed and divided by the `total` number of boxes: scalar."
-    return F.smooth_l1_loss(deltas, targets, reduction="sum") / max(total, 1)
+def box_loss(deltas, targets, beta):
+    "Smooth L1 distance of persons' deltas (n, 4) to the right ones, quadratic below `beta`, summed over the four, mean over persons: scalar."
+    return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="sum") / max(len(deltas), 1)
 
 
 def anchor_losses(model, scenes, truth, *, number=128, person=0.5, background=0.3, generator=None):
@@ -403,7 +403,7 @@ def anchor_losses(model, scenes, truth, *, number=128, person=0.5, background=0.
         if len(boxes):
             targets.append(encode_boxes(boxes[nearest[persons]], anchors[persons]))
     kinds, targets = torch.cat(kinds), torch.cat(targets) if targets else anchors[:0]
-    return {"anchor": F.cross_entropy(torch.cat(logits), kinds), "anchor_box": box_loss(torch.cat(deltas), targets, len(kinds))}
+    return {"anchor": F.cross_entropy(torch.cat(logits), kinds), "anchor_box": box_loss(torch.cat(deltas), targets, 1 / 9)}
 
 # %% ../nbs/ch4_hdl.ipynb #62d30473
 REFINEMENT = (10, 10, 5, 5)  # weights of the refinement's deltas, as in Fast R-CNN: corrections are small, and learnt on a larger scale
@@ -440,7 +440,7 @@ def person_losses(people, sample):
     """Losses of the re-id subnet on a `Sample`: {"person", "person_box"}, and "identity" where the network names people. W Eq. 4.1."""
     persons, known = sample.kind == 1, sample.labels >= 0
     losses = {"person": F.cross_entropy(people.logits, sample.kind),
-              "person_box": box_loss(people.deltas[persons], sample.targets, len(sample.kind))}
+              "person_box": box_loss(people.deltas[persons], sample.targets, 1.0)}
     if people.identity is not None:
         losses["identity"] = F.cross_entropy(people.identity[known], sample.labels[known], reduction="sum") / known.sum().clamp(min=1)
     return losses
@@ -712,7 +712,7 @@ class Detections(NamedTuple):
 
 
 @torch.inference_mode()
-def detect(model, images, *, score_threshold=0.5, nms_threshold=0.4, max_detections=100, num_proposals=100, progress=None):
+def detect(model, images, *, score_threshold=0.5, nms_threshold=0.5, max_detections=100, num_proposals=100, progress=None):
     """`Detections` of each scene, on the CPU: `images` uint8 (3, H, W), one or an iterable of them; returns a list.
 
     `num_proposals` boxes a scene are judged. `progress`: None shows a bar on a terminal. The model's mode is given back.

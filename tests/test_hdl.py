@@ -454,7 +454,7 @@ def test_detections(make):
         alone = detect(model, image, score_threshold=0.0, max_detections=5)[0]
         assert all(torch.equal(a, b) for a, b in zip(alone, boxes_scores))
         assert 0 < len(boxes) <= 5 and torch.equal(scores, scores.sort(descending=True).values)
-        assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() <= 0.4 + 1e-6
+        assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() <= 0.5 + 1e-6
         assert torch.allclose(features.norm(dim=1), torch.ones(len(boxes)), atol=1e-5)
         assert torch.allclose(describe_boxes(model, image, boxes), features, atol=1e-5)
     nothing, = detect(model, toys.images[0], score_threshold=1.1)
