@@ -107,14 +107,16 @@ class TeacherBackbone(ResNet):
 def load_backbone(model, source):
     """Put weights under torchvision's names (conv1.weight, layer1.0.bn1.bias ...) into `model.backbone`, in place; a classifier's are left out.
 
-    `source`: path of a safetensors file, or a state dict. FileNotFoundError or ValueError where it is missing or of another network; then nothing is changed.
+    `source`: path of a safetensors file, or a state dict. FileNotFoundError or ValueError where it is missing or of another network;
+    then nothing is changed.
     """
     found = source if isinstance(source, dict) else read_weights(Path(source))
     found = {name: x for name, x in found.items() if not name.startswith("fc.")}
     wanted = {name: x for name, x in model.backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     for name in wanted:
         if name not in found:
-            raise ValueError(f"these weights have no {name}: a {type(model.backbone).__name__} needs weights of the same network, under torchvision's names")
+            raise ValueError(f"these weights have no {name}: a {type(model.backbone).__name__} needs weights of the same network, "
+                             "under torchvision's names")
         if found[name].shape != wanted[name].shape:
             raise ValueError(f"{name} is {tuple(found[name].shape)} in these weights and {tuple(wanted[name].shape)} in the model: "
                              "make the model with the width they were trained with")
@@ -130,7 +132,8 @@ def read_weights(path):
     try:
         return load_file(path)
     except safetensors.SafetensorError:
-        raise ValueError(f"{path} is no safetensors file: load it with torch.load(path, weights_only=True) and pass the state dict") from None
+        raise ValueError(f"{path} is no safetensors file: load it with torch.load(path, weights_only=True) and pass the state dict"
+                         ) from None
 
 # %% ../nbs/ch4_hdl.ipynb #7189a98f
 class AttentionResidual(nn.Module):
@@ -533,7 +536,8 @@ def check_distillation(student, teacher, distill):
         raise ValueError(f"the teacher tells {teacher.num_classes} persons apart and the student {student.num_classes}: "
                          "both need the num_classes of the scenes they are trained on")
     if chosen and any(start < 0 for start in map_starts(student, teacher)):
-        raise ValueError("the teacher's maps begin behind the student's: only a network like hdl_teacher can teach, with the levels of hdl_student or its own")
+        raise ValueError("the teacher's maps begin behind the student's: a network like hdl_teacher has to teach one like hdl_student, "
+                         "or one of its own kind")
     return [name for name in DISTILLATIONS if name in chosen]
 
 # %% ../nbs/ch4_hdl.ipynb #f5dad2be
@@ -584,7 +588,8 @@ def check_boxes(boxes, size, name):
     clipped = clip_boxes(boxes, size)
     outside = ~(clipped[:, 2:] > clipped[:, :2]).all(1)
     if outside.any():
-        raise ValueError(f"box {int(outside.nonzero()[0])} of {name}, {boxes[outside][0].tolist()}, lies outside the scene of {size[0]}x{size[1]} pixels (height x width)")
+        raise ValueError(f"box {int(outside.nonzero()[0])} of {name}, {boxes[outside][0].tolist()}, lies outside the scene of "
+                         f"{size[0]}x{size[1]} pixels (height x width)")
     return clipped
 
 
@@ -645,7 +650,8 @@ def scene_batches(count, batch_size, generator):
 def scene_settings(scenes):
     "What a run must find unchanged of its scenes: their number, and fingerprints of boxes, persons and of the first image."
     fingerprint = lambda tensors: f"{zlib.crc32(b''.join(x.contiguous().numpy().tobytes() for x in tensors)):08x}"
-    return {"num_scenes": len(scenes), "boxes": fingerprint(scenes.boxes), "pids": fingerprint(scenes.pids), "first": fingerprint([scenes.image(0)])}
+    return {"num_scenes": len(scenes), "boxes": fingerprint(scenes.boxes), "pids": fingerprint(scenes.pids),
+            "first": fingerprint([scenes.image(0)])}
 
 
 def check_recipe(model, scenes, known, **numbers_of):
@@ -656,7 +662,8 @@ def check_recipe(model, scenes, known, **numbers_of):
         if not isinstance(value, numbers.Integral) or value < (0 if name in ("seed", "warmup") else 1):
             raise ValueError(f"{name} must be a whole number of at least {0 if name in ('seed', 'warmup') else 1}, not {value!r}")
     if model.num_classes is not None and model.num_classes < len(known):
-        raise ValueError(f"the model has num_classes={model.num_classes}, but {len(known)} persons are in the scenes: make it with num_classes={len(known)}")
+        raise ValueError(f"the model has num_classes={model.num_classes}, but {len(known)} persons are in the scenes: "
+                         f"make it with num_classes={len(known)}")
 
 # %% ../nbs/ch4_hdl.ipynb #f8711f14
 def fit_person_search(model, scenes, *, teacher=None, distill=(), epochs=60, batch_size=8, lr=0.005, momentum=0.9, weight_decay=5e-4,
@@ -678,8 +685,8 @@ def fit_person_search(model, scenes, *, teacher=None, distill=(), epochs=60, bat
     how = dict(distill=distill, num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
     if distill:
         how |= dict(levels=[int(level) for level in levels], norm=one_of("norm", norm, DISTANCES), kl=kl, temperature=float(temperature))
-    settings = dict(batch_size=batch_size, lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), milestones=[int(x) for x in milestones],
-                    gamma=float(gamma), warmup=warmup, lambda0=float(lambda0), lambda1=float(lambda1), lambda2=float(lambda2), flip=bool(flip),
+    settings = dict(batch_size=batch_size, lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay),
+                    milestones=[int(x) for x in milestones], gamma=float(gamma), warmup=warmup, lambda0=float(lambda0), lambda1=float(lambda1), lambda2=float(lambda2), flip=bool(flip),
                     seed=seed, dtype=str(placement(model)[1]), **how, **scene_settings(scenes))
     model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD([x for x in model.parameters() if x.requires_grad], lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -719,7 +726,8 @@ def detect(model, images, *, score_threshold=0.5, nms_threshold=0.5, max_detecti
     """
     images = [images] if isinstance(images, torch.Tensor) and images.ndim == 3 else images
     found, total = [], len(images) if hasattr(images, "__len__") else None
-    with in_mode(model, False), tqdm(images, "detecting", total, False, unit="scene", disable=None if progress is None else not progress) as bar:
+    bar = tqdm(images, "detecting", total, False, unit="scene", disable=None if progress is None else not progress)
+    with in_mode(model, False), bar:
         for image in bar:
             scenes, sizes = look(model, image)
             boxes, scores = judge_proposals(model, scenes, sizes, num_proposals)
@@ -780,7 +788,7 @@ def search_scenes(model, image, box, images, **options):
 
 # %% ../nbs/ch4_hdl.ipynb #41b3188b
 def fold(model):
-    """A copy of a `PersonSearchNet` for inference, with every BN behind a convolution worked into it: the same results up to rounding, in less time."""
+    "A copy of a `PersonSearchNet` for inference: every BN behind a convolution is worked into it. The same up to rounding, in less time."
     model = fold_batchnorm(model)
     for unit in model.modules():
         if isinstance(unit, Bottleneck):
