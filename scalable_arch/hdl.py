@@ -494,12 +494,12 @@ def prediction_loss(student, teacher, *, temperature=4.0, kl="teacher"):
 DISTILLATIONS = ("feature", "attention", "prediction")
 
 
-def distillation_losses(student, teacher, persons, *, starts, distill=DISTILLATIONS, levels=(0, 1, 2, 3), norm="mean",
+def distillation_losses(student, teacher, persons, *, starts, distill=DISTILLATIONS, levels=(0, 1, 2), norm="mean",
                         temperature=4.0, kl="teacher"):
     """Losses of those named in `distill`: {"feature", "attention", "prediction"}. W Eq. 4.4 to 4.8.
 
     `student`, `teacher`: (`Scenes`, `People`) of each on the same scenes and boxes. `persons` (R,): which boxes hold a person. `starts`: cell of the
-    teacher's scene maps at which the student's first cell looks, one a level.
+    teacher's scene maps at which the student's first cell looks, one a level. `levels`: 0, 1, 2 of the scene and 3 of the boxes.
     """
     losses = {}
     for name, scene_maps, person_map in [("feature", "maps", "map"), ("attention", "attention", "attention")]:
@@ -667,7 +667,7 @@ def check_recipe(model, scenes, known, **numbers_of):
 
 # %% ../nbs/ch4_hdl.ipynb #f8711f14
 def fit_person_search(model, scenes, *, teacher=None, distill=(), epochs=60, batch_size=8, lr=0.005, momentum=0.9, weight_decay=5e-4,
-                      milestones=(50,), gamma=0.1, warmup=0, lambda0=0.9, lambda1=2e4, lambda2=2e3, levels=(0, 1, 2, 3), norm="mean",
+                      milestones=(50,), gamma=0.1, warmup=0, lambda0=0.9, lambda1=2e4, lambda2=2e3, levels=(0, 1, 2), norm="mean",
                       kl="teacher", temperature=4.0, num_anchors=128, num_proposals=100, num_rois=32, flip=False, seed=0,
                       checkpoint=None, checkpoint_every=1, progress=None, on_epoch=None):
     """Train `model` in place on whole scenes; returns a dict an epoch: epoch, loss, each loss by its name, lr, seconds.
@@ -684,7 +684,7 @@ def fit_person_search(model, scenes, *, teacher=None, distill=(), epochs=60, bat
                  num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
     how = dict(distill=distill, num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
     if distill:
-        how |= dict(levels=[int(level) for level in levels], norm=one_of("norm", norm, DISTANCES), kl=kl, temperature=float(temperature))
+        how |= dict(levels=[one_of("level", level, range(4)) for level in levels], norm=one_of("norm", norm, DISTANCES), kl=kl, temperature=float(temperature))
     settings = dict(batch_size=batch_size, lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay),
                     milestones=[int(x) for x in milestones], gamma=float(gamma), warmup=warmup, lambda0=float(lambda0), lambda1=float(lambda1), lambda2=float(lambda2), flip=bool(flip),
                     seed=seed, dtype=str(placement(model)[1]), **how, **scene_settings(scenes))

@@ -338,7 +338,8 @@ def test_a_twin_teaches_nothing():
     batch, _ = collate_scenes(Toys().images)
     scenes = model(batch)
     people = model.describe(scenes.maps[-1], as_rois([torch.tensor([[10.0, 10, 30, 50]])] * 4))
-    losses = distillation_losses((scenes, people), (scenes, people), torch.tensor([True, False, True, True]), starts=map_starts(model, model))
+    losses = distillation_losses((scenes, people), (scenes, people), torch.tensor([True, False, True, True]),
+                                 starts=map_starts(model, model), levels=(0, 1, 2, 3))
     assert set(losses) == set(DISTILLATIONS) and all(abs(loss.item()) < 1e-6 for loss in losses.values())
 
 
@@ -354,7 +355,8 @@ def test_every_combination_of_distillations(chosen):
     toys, student, teacher = Toys(), tiny_student(3), tiny_teacher(3).eval()
     labels, _ = identity_labels(toys.pids)
     batch = read_batch(toys, labels, range(4), [False] * 4, "cpu", torch.float32)
-    losses = batch_losses(student, *batch, teacher=teacher, distill=chosen, generator=torch.Generator().manual_seed(0), num_rois=6, num_proposals=10)
+    losses = batch_losses(student, *batch, teacher=teacher, distill=chosen, levels=(0, 1, 2, 3), num_rois=6, num_proposals=10,
+                          generator=torch.Generator().manual_seed(0))
     assert set(losses) == {"anchor", "anchor_box", "person", "person_box", "identity", *chosen}
     total_loss(losses).backward()
     assert all(x.grad is not None and x.grad.isfinite().all() for x in student.parameters())
@@ -411,6 +413,7 @@ def test_training_stops_with_a_sentence():
         (dict(distill=("prediction",), teacher=tiny_teacher()), "teacher names nobody"),
         (dict(distill=("attention",), teacher=tiny_teacher(3, attention=False)), "teacher has no attention"),
         (dict(distill=("feature",), teacher=teacher, norm="l2"), "unknown norm 'l2'"), (dict(epochs=0), "epochs must be"),
+        (dict(distill=("feature",), teacher=teacher, levels=(0, 4)), "unknown level 4"),
         (dict(distill=("prediction",), teacher=teacher, kl="hinton"), "unknown kl 'hinton'"),
         (dict(batch_size=1.5), "batch_size must be"), (dict(seed=-1), "seed must be"),
     ]
