@@ -117,7 +117,7 @@ class Picture(str):
                  "text/plain": str(self)}, raw=True)
         print(self)
 
-
+# %% ../../nbs/study/reports.ipynb #5f7d4de2
 class Report:
     """The results of one run of a chapter: files in `folder`, each with the provenance of the run.
 
@@ -158,7 +158,7 @@ class Report:
         pyplot.close(figure)
         return Picture(caption, jpg if photographs else svg)
 
-
+# %% ../../nbs/study/reports.ipynb #da289ebf
 def replace(path, text):
     "Write a text file whole or not at all."
     draft = path.with_name(f".{path.name}.{os.getpid()}")
