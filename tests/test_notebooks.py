@@ -16,7 +16,7 @@ import psutil
 import pytest
 from nbdev.test import test_nb as run_cells
 
-from scalable_arch.data import get_dataset, render_dataset
+from scalable_arch.data import get_dataset, render_dataset, render_person_search
 
 root = Path(__file__).parents[1]
 notebooks = sorted(path for path in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -116,6 +116,17 @@ def test_chapter_3_on_a_copy_in_the_layout_of_market(own_folders, tmp_path):
     study = read(tmp_path / "reports/ch3_han/smoke/wei_li_thesis_t3_08.json")
     cell = next(cell for cell in study["cells"] if (cell["row"], cell["group"], cell["metric"]) == ("HAN(Large)", "", "R1") and "SQ" in cell["dataset"])
     assert cell["paper"] == 91.6 and cell["ours"]["n"] == 1 and not cell["stand_in"] and cell["verdict"] != "needs data"
+
+
+def test_chapter_4_on_a_copy_in_the_layout_of_prw(own_folders, tmp_path):
+    render_person_search("prw", tmp_path / "prw", people=(5, 4), scenes=(6, 8), cameras=(2, 3), size=(96, 128))
+    parameters = {"profile": "smoke", "dataset": "prw", "data_root": "prw"}
+    papermill.execute_notebook(root / "nbs/ch4_hdl.ipynb", tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False)
+    study = read(tmp_path / "reports/ch4_hdl/smoke/wei_li_thesis_t4_05.json")
+    cell = next(cell for cell in study["cells"] if (cell["row"], cell["metric"]) == ("HDL(T)", "mAP"))
+    assert cell["paper"] == 33.6 and cell["ours"]["n"] == 1 and not cell["stand_in"] and cell["verdict"] != "needs data"
+    costs = {(cell["row"], cell["metric"]): cell["verdict"] for cell in study["cells"] if cell["metric"].startswith("FLOPs") and cell["row"].startswith("HDL")}
+    assert costs == {("HDL(S)", "FLOPs_scene"): "exact", ("HDL(S)", "FLOPs_person"): "exact", ("HDL(T)", "FLOPs_scene"): "fails", ("HDL(T)", "FLOPs_person"): "fails"}
 
 
 def test_chapter_3_stops_where_images_cannot_be_read(own_folders, tmp_path):

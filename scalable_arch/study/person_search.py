@@ -45,7 +45,7 @@ def training_scenes(source, size, seed, data_root=""):
 def scenes_to_search(source, size, data_root=""):
     "The `SceneSearch` of a source: see `training_scenes`, or {'video': 'vtest'}."
     if "dataset" in source:
-        return load_person_search(source["dataset"], data_root)[1]
+        return load_person_search(source["dataset"], data_root, gallery_size=None)[1]  # galleries are drawn by `scores`, of several sizes
     if "video" in source:
         one_of("video", source["video"], ["vtest"])
         return load_vtest_scenes(size=(2 * size[0], 2 * size[1]))  # people are then as tall as in simulated scenes of `size`
