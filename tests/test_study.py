@@ -57,7 +57,7 @@ def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
     assert text.startswith("Scores (ch0; profile smoke; data toy; seeds [1, 2]; commit ") and "| a | 12.35 |" in text
     assert pd.read_csv(folder / "scores.csv").mAP.tolist() == [12.345]
     assert caption in (folder / "empty.svg").read_text() and caption.path == folder / "empty.svg"
-    assert not plt.get_fignums()  # or a notebook would show it twice
+    assert figure.number not in plt.get_fignums()  # or a notebook would show it twice
 
 
 def test_photographs_are_kept_as_jpeg(monkeypatch, tmp_path):
