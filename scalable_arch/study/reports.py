@@ -112,9 +112,11 @@ class Picture(str):
     def _ipython_display_(self):
         from IPython.display import display  # a notebook asked, so it is there
 
-        kind = "image/svg+xml" if self.path.suffix == ".svg" else "image/jpeg"
-        display({kind: self.path.read_text() if kind == "image/svg+xml" else b64encode(self.path.read_bytes()).decode(),
-                 "text/plain": str(self)}, raw=True)
+        if self.path.suffix == ".svg":  # no wider than the page
+            shown = {"image/svg+xml": self.path.read_text().replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)}
+        else:
+            shown = {"image/jpeg": b64encode(self.path.read_bytes()).decode()}
+        display(shown | {"text/plain": str(self)}, raw=True)
         print(self)
 
 # %% ../../nbs/study/reports.ipynb #5f7d4de2
