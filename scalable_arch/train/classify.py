@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'random_crop', 'cutout', 'covered', 'augmented_batch', 'scheduled_rate', 'read_output',
            'classification_loss', 'classifier_step', 'set_place', 'classifier_epoch', 'check_classifier_recipe',
-           'kept_settings', 'fit_classifier', 'run_epochs', 'own_drop_path', 'accuracy']
+           'kept_settings', 'fit_classifier', 'run_epochs', 'own_drop_path', 'named_rightly', 'accuracy']
 
 # %% ../../nbs/train/classify.ipynb #251b1282
 import math
@@ -248,8 +248,8 @@ def own_drop_path(model):
 
 # %% ../../nbs/train/classify.ipynb #ba72850a
 @torch.inference_mode()
-def accuracy(model, images, labels, *, top=1, batch_size=256, progress=None):
-    """Share of images whose label is among the `top` classes that `model`, in eval mode, finds likeliest: a number from 0 to 1.
+def named_rightly(model, images, labels, *, top=1, batch_size=256, progress=None):
+    """Whether the label of each image is among the `top` classes that `model`, in eval mode, finds likeliest: bool (N,), on the CPU.
 
     `images`, `labels`, `progress` as of `fit_classifier`; the model's mode is given back. ValueError for input that does not fit.
     """
@@ -260,12 +260,17 @@ def accuracy(model, images, labels, *, top=1, batch_size=256, progress=None):
     labels = torch.as_tensor(labels).cpu()
     if labels.shape != (len(images),):
         raise ValueError(f"there must be one label an image: {len(images)} images, labels of shape {tuple(labels.shape)}")
-    (device, dtype), right = placement(model), 0
+    (device, dtype), right = placement(model), []
     with in_mode(model, False), progress_bar("testing", len(images), 0, progress) as bar:
         for index in torch.arange(len(images)).split(batch_size):
             batch = to_float(images[index].to(device)).to(dtype).contiguous(memory_format=torch.channels_last)
             logits, _ = read_output(model(batch), len(index), int(labels[index].max()) + 1)
             likeliest = logits.topk(min(top, logits.shape[1]), dim=1).indices.cpu()
-            right += (likeliest == labels[index, None]).any(1).sum().item()
+            right.append((likeliest == labels[index, None]).any(1))
             bar.update(len(index))
-    return right / len(images)
+    return torch.cat(right)
+
+
+def accuracy(model, images, labels, **options):
+    "Share of images whose label `model` finds likeliest, from 0 to 1; `options` of `named_rightly`."
+    return named_rightly(model, images, labels, **options).float().mean().item()
