@@ -1,5 +1,7 @@
 """Data sets, real and simulated: manifests, readers, images and batches, the world and what is rendered from it."""
 from .batches import identity_batches, random_batches, random_erasing, random_flip
+from .classification import (ImageFolder, MacroBench, check_classification, class_names, get_files, load_classification, nas_bench_macro,
+                             write_classification)
 from .fetch import cache_dir, get_dataset
 from .histograms import colour_histogram_stripes
 from .images import iter_image_batches, load_images, to_float, to_uint8
@@ -13,12 +15,13 @@ from .vtest import VTest, load_vtest
 from .world import Camera, Crowd, Light, Person, Place, Pose, draw_person, make_camera, make_person
 
 __all__ = [
-    "Camera", "Crops", "Crowd", "DatasetCheck", "Light", "Person", "Place", "Pose", "ReIDDataset", "Sample",
-    "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrainSet", "VTest", "Visit", "cache_dir", "check_dataset",
-    "check_person_search", "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "get_dataset",
-    "identity_batches", "iter_image_batches", "list_datasets", "list_worlds", "load_dataset", "load_images",
-    "load_manifest", "load_person_search", "load_scenes", "load_vtest", "load_vtest_scenes", "load_world",
-    "make_camera", "make_person", "random_batches", "random_erasing", "random_flip", "render_crop", "render_crops",
-    "render_dataset", "render_person_search", "render_scene", "split_query", "to_float", "to_uint8", "world_statistics",
-    "write_cuhk_sysu", "write_prw",
+    "Camera", "Crops", "Crowd", "DatasetCheck", "ImageFolder", "Light", "MacroBench", "Person", "Place", "Pose",
+    "ReIDDataset", "Sample", "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrainSet", "VTest", "Visit",
+    "cache_dir", "check_classification", "check_dataset", "check_person_search", "class_names",
+    "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "get_dataset", "get_files",
+    "identity_batches", "iter_image_batches", "list_datasets", "list_worlds", "load_classification", "load_dataset",
+    "load_images", "load_manifest", "load_person_search", "load_scenes", "load_vtest", "load_vtest_scenes",
+    "load_world", "make_camera", "make_person", "nas_bench_macro", "random_batches", "random_erasing", "random_flip",
+    "render_crop", "render_crops", "render_dataset", "render_person_search", "render_scene", "split_query",
+    "to_float", "to_uint8", "world_statistics", "write_classification", "write_cuhk_sysu", "write_prw",
 ]
