@@ -17,6 +17,7 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     "resnet50": "nn.resnet", "mobilenet": "nn.efficient", "shufflenet": "nn.efficient", "condensenet": "nn.efficient",
     "resnet50_reid": "nn.embedding", "mobilenet_reid": "nn.embedding", "shufflenet_reid": "nn.embedding", "condensenet_reid": "nn.embedding",
     "resnet18_cifar": "nn.cifar", "pyramidnet110_cifar": "nn.cifar",
+    **{f"{cells}_{images}": "nas.networks" for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet") for images in ("cifar", "imagenet")},
 }
 
 

@@ -286,7 +286,7 @@ def derive(probabilities, space, *, exclude=(), required=None, budget=None, cost
             made.append((cell, target, choices, origin))
     affordable = np.flatnonzero(front[0] <= budget) if budget is not None else [0]
     if not len(affordable):
-        raise ValueError(f"no genotype of the space {space.name} costs at most {budget:,}: the cheapest costs {front[0].min():,}")
+        raise ValueError(f"no genotype of the space {space.name} costs at most {budget:,.10g}: the cheapest costs {front[0].min():,.10g}")
     return trace(made, affordable[-1], space)
 
 # %% ../../nbs/nas/genotype.ipynb #c919d551
@@ -374,7 +374,7 @@ def random_genotype(space, rng, *, exclude=(), required=None, budget=None, cost=
             return genotype
     even = {cell: np.ones((len(space.edges()), len(space.operations))) for cell in CELLS}
     derive(even, space, exclude=exclude, required=required, budget=budget, cost=cost)  # says so if nothing at all fits
-    raise ValueError(f"none of {attempts:,} random genotypes of the space {space.name} costs at most {budget:,}: raise the budget or exclude costly operations")
+    raise ValueError(f"none of {attempts:,} random genotypes of the space {space.name} costs at most {budget:,.10g}: raise the budget or exclude costly operations")
 
 
 def genotype_of(drawn, options, space):
