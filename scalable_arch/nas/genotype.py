@@ -407,7 +407,7 @@ def label_of(operation, halves):
     return words.replace("dynamic_conv", "dyn conv").replace("_", " ") + (" ↓2" if halves else "")
 
 # %% ../../nbs/nas/genotype.ipynb #c4e1b7da
-COLUMN, TIER, BOX = 3.15, 2.55, 1.75  # widths: of a column, of a second tier in it, of a label
+COLUMN, TIER, BOX = 3.15, 2.75, 1.75  # widths: of a column, of a second tier in it, of a label
 
 
 def draw(genotype, cells=CELLS, *, title=""):

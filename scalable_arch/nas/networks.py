@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Position', 'skeleton', 'cifar_stem', 'halving', 'drop_path', 'EvaluationCell', 'AuxiliaryHead', 'CellNetwork',
-           'CifarNetwork', 'ImageNetNetwork', 'keep_resolution', 'spread', 'DenseReduce', 'DenseAverage',
-           'darts_v1_cifar', 'darts_v2_cifar', 'nasnet_cifar', 'amoebanet_cifar', 'darts_v1_imagenet',
-           'darts_v2_imagenet', 'nasnet_imagenet', 'amoebanet_imagenet', 'operation_cost', 'cell_costs', 'halved']
+           'CifarNetwork', 'ImageNetNetwork', 'keep_resolution', 'spread', 'DenseReduce', 'DensePool', 'darts_v1_cifar',
+           'darts_v2_cifar', 'nasnet_cifar', 'amoebanet_cifar', 'darts_v1_imagenet', 'darts_v2_imagenet',
+           'nasnet_imagenet', 'amoebanet_imagenet', 'operation_cost', 'cell_costs', 'halved']
 
 # %% ../../nbs/nas/networks.ipynb #1f19b4ab
+import copy
 from functools import cache
 from typing import NamedTuple
 
@@ -113,25 +114,31 @@ class AuxiliaryHead(nn.Module):
 
 # %% ../../nbs/nas/networks.ipynb #13e903b9
 class CellNetwork(nn.Module):
-    "What `CifarNetwork` and `ImageNetNetwork` share; a subclass has `stem_maps(images) -> (older map, newer map)` and `halvings`, those of its stem."
+    """What `CifarNetwork` and `ImageNetNetwork` share.
 
-    def build(self, genotype, stem_channels, channels, cells, num_classes, drop_path, cell):
-        "Make cells and classifier; `stem_channels`: of the older and the newer map of the stem."
+    A subclass has `halvings`, how often its stem halves; `head`, options of its `AuxiliaryHead`; `make_stem(channels)`, which returns the
+    channels of the older and the newer map of the stem; and `stem_maps(images)`, which returns these maps.
+    """
+
+    def __init__(self, genotype, channels, cells, num_classes, auxiliary, drop_path, cell):
+        super().__init__()
         if not isinstance(genotype, Genotype):
             raise ValueError(f"genotype must be a scalable_arch.nas.Genotype, like PUBLISHED['darts_v2'], not {type(genotype).__name__}")
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path must be at least 0 and below 1, not {drop_path}")
-        self.genotype, self.drop_path_rate, self.auxiliary = genotype, drop_path, None
+        self.genotype, self.drop_path_rate = genotype, drop_path
         self.positions = skeleton(channels, cells, halved_stem=self.halvings > 0)
-        self.cells, (before, last), self.feature_channels = nn.ModuleList(), stem_channels, [0, 0, 0]
+        (before, last), self.cells, self.feature_channels = self.make_stem(channels), nn.ModuleList(), [0, 0, 0]
         for position in self.positions:
             self.cells.append(cell(genotype, position, before, last))
             before, last = last, self.cells[-1].out_channels
             self.feature_channels[position.stage] = last
         self.num_features = last
         self.classifier = nn.Identity() if num_classes is None else nn.Linear(last, num_classes)
+        wanted = auxiliary and num_classes is not None
+        self.auxiliary = AuxiliaryHead(self.cells[self.auxiliary_place].out_channels, num_classes, **self.head) if wanted else None
 
     @property
     def auxiliary_place(self):
@@ -178,14 +185,14 @@ class CifarNetwork(CellNetwork):
     `cell`: class of the cells, `EvaluationCell` or one with its signature. Source: W sec. 5.4.5; Liu et al., ICLR 2019, sec. 3.2.
     """
 
-    halvings = 0
+    halvings, head = 0, {"stride": 3}
 
     def __init__(self, genotype, *, channels=36, cells=20, num_classes=10, auxiliary=True, drop_path=0.0, cell=EvaluationCell):
-        super().__init__()
+        super().__init__(genotype, channels, cells, num_classes, auxiliary, drop_path, cell)
+
+    def make_stem(self, channels):
         self.stem = cifar_stem(3 * channels)
-        self.build(genotype, (3 * channels, 3 * channels), channels, cells, num_classes, drop_path, cell)
-        if auxiliary and num_classes is not None:
-            self.auxiliary = AuxiliaryHead(self.cells[self.auxiliary_place].out_channels, num_classes, stride=3)
+        return 3 * channels, 3 * channels
 
     def stem_maps(self, images):
         stem = self.stem(images)
@@ -199,19 +206,19 @@ class ImageNetNetwork(CellNetwork):
     Source: W sec. 5.4.5; Liu et al., ICLR 2019, sec. 3.3 and its public project.
     """
 
-    halvings = 3
+    halvings, head = 3, {"stride": 2, "norm": False}
 
     def __init__(self, genotype, *, channels=48, cells=14, num_classes=1000, auxiliary=True, drop_path=0.0, cell=EvaluationCell, output_stride=32):
-        super().__init__()
+        one_of("output_stride", output_stride, (8, 16, 32))
+        super().__init__(genotype, channels, cells, num_classes, auxiliary, drop_path, cell)
+        keep_resolution(self, removed={32: 0, 16: 1, 8: 2}[output_stride])
+
+    def make_stem(self, channels):
         if channels % 2:
             raise ValueError(f"channels must be even, as the stem begins with half of them, not {channels}")
-        one_of("output_stride", output_stride, (8, 16, 32))
         self.stem0 = nn.Sequential(*halving(3, channels // 2), nn.ReLU(), *halving(channels // 2, channels))
         self.stem1 = nn.Sequential(nn.ReLU(), *halving(channels, channels))
-        self.build(genotype, (channels, channels), channels, cells, num_classes, drop_path, cell)
-        if auxiliary and num_classes is not None:
-            self.auxiliary = AuxiliaryHead(self.cells[self.auxiliary_place].out_channels, num_classes, stride=2, norm=False)
-        keep_resolution(self, removed={32: 0, 16: 1, 8: 2}[output_stride])
+        return channels, channels
 
     def stem_maps(self, images):
         older = self.stem0(images)
@@ -240,14 +247,15 @@ def spread(module, dilation):
     "The module for maps `dilation` times as dense as it was made for, without its stride; the weights stay where they are."
     if isinstance(module, FactorizedReduce):
         return DenseReduce(module, dilation)
-    if isinstance(module, (nn.AvgPool2d, Zero)):
-        return DenseAverage(dilation) if isinstance(module, nn.AvgPool2d) else Zero(1)
+    if isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)):
+        return DensePool(module, dilation)
+    if isinstance(module, Zero):
+        return Zero(1)
     scale = np.array([dilation, dilation])
     for part in module.modules():
-        if isinstance(part, (nn.Conv2d, nn.MaxPool2d)):
-            stride = np.broadcast_to(part.stride, 2)
-            part.dilation, part.padding = (tuple((np.broadcast_to(old, 2) * scale).tolist()) for old in (part.dilation, part.padding))
-            part.stride, scale = (1, 1), scale * stride
+        if isinstance(part, nn.Conv2d):
+            part.dilation, part.padding = (tuple((np.array(old) * scale).tolist()) for old in (part.dilation, part.padding))
+            part.stride, scale = (1, 1), scale * part.stride
     return module
 
 # %% ../../nbs/nas/networks.ipynb #f22c7e31
@@ -264,19 +272,20 @@ class DenseReduce(FactorizedReduce):
         return self.norm(torch.cat([self.conv_even(x), self.conv_odd(F.pad(x, (-d, d, -d, d)))], 1))
 
 
-class DenseAverage(nn.Module):
-    "The mean of each pixel and those `dilation` away from it, outside not counted: torch's average pool cannot step over pixels, but each of the grids can be pooled alone."
+class DensePool(nn.Module):
+    "A 3x3 pool without its stride, over pixels `dilation` apart: each of the grids that these pixels form is pooled alone."
 
-    def __init__(self, dilation):
+    def __init__(self, pool, dilation):
         super().__init__()
-        self.dilation = dilation
+        self.pool, self.dilation = copy.copy(pool), dilation
+        self.pool.stride = 1
 
     def forward(self, x):
         pooled = torch.empty_like(x)
         for i in range(min(self.dilation, x.shape[2])):
             for j in range(min(self.dilation, x.shape[3])):
                 grid = (..., slice(i, None, self.dilation), slice(j, None, self.dilation))
-                pooled[grid] = F.avg_pool2d(x[grid], 3, 1, 1, count_include_pad=False)
+                pooled[grid] = self.pool(x[grid])
         return pooled
 
 # %% ../../nbs/nas/networks.ipynb #151151f7
