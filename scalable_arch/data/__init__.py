@@ -10,6 +10,7 @@ from .person_search import check_person_search, load_person_search, render_perso
 from .readers import DatasetCheck, ReIDDataset, Sample, check_dataset, load_dataset
 from .render import Crops, Shot, Visit, render_crop, render_crops, render_dataset, split_query
 from .scenes import SceneSearch, SceneSet, draw_scene, load_scenes, load_vtest_scenes, render_scene
+from .segmentation import check_segmentation, load_segmentation, load_voc, render_voc, segmentation_classes
 from .standins import SearchSet, TrainSet, cross_view_pairs, list_worlds, load_world, world_statistics
 from .vtest import VTest, load_vtest
 from .world import Camera, Crowd, Light, Person, Place, Pose, draw_person, make_camera, make_person
@@ -17,11 +18,12 @@ from .world import Camera, Crowd, Light, Person, Place, Pose, draw_person, make_
 __all__ = [
     "Camera", "Crops", "Crowd", "DatasetCheck", "ImageFolder", "Light", "MacroBench", "Person", "Place", "Pose",
     "ReIDDataset", "Sample", "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrainSet", "VTest", "Visit",
-    "cache_dir", "check_classification", "check_dataset", "check_person_search", "class_names",
+    "cache_dir", "check_classification", "check_dataset", "check_person_search", "check_segmentation", "class_names",
     "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "get_dataset", "get_files",
     "identity_batches", "iter_image_batches", "list_datasets", "list_worlds", "load_classification", "load_dataset",
-    "load_images", "load_manifest", "load_person_search", "load_scenes", "load_vtest", "load_vtest_scenes",
-    "load_world", "make_camera", "make_person", "nas_bench_macro", "random_batches", "random_erasing", "random_flip",
-    "render_crop", "render_crops", "render_dataset", "render_person_search", "render_scene", "split_query",
-    "to_float", "to_uint8", "world_statistics", "write_classification", "write_cuhk_sysu", "write_prw",
+    "load_images", "load_manifest", "load_person_search", "load_scenes", "load_segmentation", "load_voc",
+    "load_vtest", "load_vtest_scenes", "load_world", "make_camera", "make_person", "nas_bench_macro",
+    "random_batches", "random_erasing", "random_flip", "render_crop", "render_crops", "render_dataset",
+    "render_person_search", "render_scene", "render_voc", "segmentation_classes", "split_query", "to_float",
+    "to_uint8", "world_statistics", "write_classification", "write_cuhk_sysu", "write_prw",
 ]

@@ -5,6 +5,8 @@ from scalable_arch.metrics.neighbours import build_index, dimension_study, expan
 from scalable_arch.metrics.person_search import PersonSearchResult, evaluate_person_search
 from scalable_arch.metrics.reciprocal import RerankedDistances, rerank
 from scalable_arch.metrics.retrieval import RetrievalResult, evaluate, multi_query, plot_ranked_list
+from scalable_arch.metrics.segmentation import SegmentationResult, evaluate_segmentation
 
-__all__ = ["DetectionResult", "PersonSearchResult", "RerankedDistances", "RetrievalResult", "build_index", "dimension_study", "evaluate",
-           "evaluate_detection", "evaluate_person_search", "expand_queries", "multi_query", "plot_ranked_list", "recall", "rerank", "search"]
+__all__ = ["DetectionResult", "PersonSearchResult", "RerankedDistances", "RetrievalResult", "SegmentationResult",
+           "build_index", "dimension_study", "evaluate", "evaluate_detection", "evaluate_person_search",
+           "evaluate_segmentation", "expand_queries", "multi_query", "plot_ranked_list", "recall", "rerank", "search"]

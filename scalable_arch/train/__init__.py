@@ -3,6 +3,7 @@
 from scalable_arch.train.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
 from scalable_arch.train.loop import extract_features, fit
 from scalable_arch.train.losses import LOSSES, cross_entropy, triplet
+from scalable_arch.train.segmentation import fit_segmentation, predict_segmentation, score_segmentation
 
-__all__ = ["LOSSES", "cross_entropy", "extract_features", "fit", "load_checkpoint", "load_model", "save_checkpoint", "save_model",
-           "triplet"]
+__all__ = ["LOSSES", "cross_entropy", "extract_features", "fit", "fit_segmentation", "load_checkpoint", "load_model",
+           "predict_segmentation", "save_checkpoint", "save_model", "score_segmentation", "triplet"]
