@@ -10,7 +10,7 @@ OUT     := reproduced/$(CHAPTER)/$(PROFILE)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lab export
+.PHONY: help reproduce book test lab export
 
 help:       ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -20,6 +20,9 @@ reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into repro
 	$(BIN)/scalable-arch reproduce --chapters $(CHAPTER) --profile $(PROFILE)
 	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.html, *.csv, *.md; figures: $(OUT)/*.svg, *.jpg"
 	@echo "The same, as committed: reports/$(CHAPTER)/$(PROFILE)"
+
+book: $(READY)  ## the book, from reports/ into _book/: open _book/index.html, no server needed
+	$(BIN)/python -c 'from scalable_arch.study.book import main; main()'
 
 # Threads that wait asleep: the tests start processes side by side, and threads that spin would slow each other tenfold.
 test: export OMP_WAIT_POLICY = PASSIVE

@@ -8,7 +8,7 @@ root = Path(__file__).parent
 ini = ConfigParser(delimiters=["="])
 ini.read(root / "settings.ini", encoding="utf-8")
 cfg = ini["DEFAULT"]
-requirements = {key: cfg[f"{key}_requirements"].split() for key in ("video", "onnx", "scale", "nb", "dev")}
+requirements = {key: cfg[f"{key}_requirements"].split() for key in ("video", "onnx", "scale", "nb", "docs", "dev")}
 requirements["dev"] = sum(requirements.values(), [])  # development needs every extra: the tests use them all
 
 setup(
