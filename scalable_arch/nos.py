@@ -6,6 +6,7 @@
 __all__ = ['SELF_CALIBRATIONS', 'SpatialAttention', 'ChannelAttention', 'DynamicKernel', 'depthwise', 'PerImageDepthwise',
            'apply_kernels', 'sum_of_kernels', 'calibrate', 'make_calibration', 'SelfCalibration', 'self_calibration',
            'Tier', 'HeterogeneousBlock', 'HeterogeneousCell', 'nos_cifar', 'nos_imagenet', 'MixedCalibration',
+           'single_calibration', 'HeterogeneousSearchCell', 'SecondTier', 'join', 'check_heterogeneous', 'nos_supernet',
            'attention_vector', 'guidance_loss', 'check_stages', 'AttentionGuidance', 'operation_cost',
            'calibration_cost']
 
@@ -20,9 +21,10 @@ from torch.nn import functional as F
 
 from .errors import one_of
 from .nas import networks
-from .nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, Space, kind_of
+from .nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, kind_of
 from .nas.networks import CifarNetwork, ImageNetNetwork, drop_path
 from .nas.operations import FactorizedReduce, ReLUConvBN, make_operation
+from .nas.supernet import MixedNode, NodeViews, Supernet
 from .nn.cost import Cost, measure
 from .train.loop import in_mode
 
@@ -282,6 +284,106 @@ class MixedCalibration(nn.Module):
         latent = seen.flatten(2).unflatten(1, (self.listeners, -1)) @ where.transpose(2, 3)
         latent = F.relu(self.transform[i](latent.flatten(1, 2).unflatten(2, (size, size))))
         return self.decode[i](latent).unflatten(1, (self.listeners, -1)) / size**2
+
+# %% ../nbs/ch6_nos.ipynb #765888af
+def single_calibration(mixed, listener, name):
+    "The operation `name` for one listener of a `MixedCalibration` as a module of its own, with the same weights and running statistics."
+    kind, channels = SELF_CALIBRATIONS.index(one_of("self-calibration", name, SELF_CALIBRATIONS)), mixed.look.in_channels
+    module = make_calibration(name, channels, mixed.stride, affine=False).to(mixed.look.weight)
+    ends = torch.tensor([0, *mixed.widths]).cumsum(0).tolist()
+    own = lambda part: slice(ends[part] + listener * mixed.widths[part] // mixed.listeners, ends[part] + (listener + 1) * mixed.widths[part] // mixed.listeners)
+    if name == "spatial_attention":
+        pairs = [(module.look[0], mixed.look, own(0)), (module.look[1], mixed.norm, own(0)), (module.decide, mixed.decide, slice(listener, listener + 1))]
+    else:
+        here, i = slice(listener * channels, (listener + 1) * channels), kind - 2
+        inner = mixed.widths[1] // mixed.listeners
+        pairs = [(module.squeeze, mixed.squeeze, here), (module.excite, mixed.excite, here)] if name == "channel_attention" else [
+            (module.bottleneck[0], mixed.look, own(1 + i)), (module.bottleneck[1], mixed.norm, own(1 + i)), (module.places, mixed.look, own(3 + i)),
+            (module.transform, mixed.transform[i], slice(listener * inner, (listener + 1) * inner)),
+            (module.decode[0], mixed.decode[i][0], here), (module.decode[1], mixed.decode[i][1], here)]
+    for target, source, rows in pairs:
+        found = source.state_dict()
+        target.load_state_dict({key: found[key] if found[key].ndim == 0 else found[key][rows] for key in target.state_dict()})
+    return module.train(mixed.training)
+
+# %% ../nbs/ch6_nos.ipynb #37586b64
+class HeterogeneousSearchCell(nn.Module):
+    """All heterogeneous cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) -> (B, out_channels, H, W).
+
+    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.skeleton`. W sec. 6.2.2 and Eq. 6.10.
+    ValueError for a space without second tier or without feature transformations.
+    """
+
+    def __init__(self, space, position, before, last):
+        super().__init__()
+        check_heterogeneous(space)
+        channels, inner = position.channels, space.inner_nodes
+        features = [name for name in space.operations if kind_of(name) == "feature"]
+        self.feature_columns = [space.operations.index(name) for name in features]
+        self.calibration_columns = [space.operations.index(name) if name in space.operations else -1 for name in SELF_CALIBRATIONS]
+        self.preprocess0 = (FactorizedReduce if position.halves_before else ReLUConvBN)(before, channels, affine=False)
+        self.preprocess1 = ReLUConvBN(last, channels, affine=False)
+        strides = [2 if position.kind == "reduction" else 1] * 2 + [1] * inner
+        self.views = nn.ModuleList(NodeViews(channels, stride, features) for stride in strides[:inner + 1])  # the last inner node has no edges out
+        self.says = nn.ModuleList(MixedCalibration(channels, inner + 1 - max(i, 1), stride) for i, stride in enumerate(strides[:inner + 1]))
+        self.first = nn.ModuleList(MixedNode(channels, strides[:k], features) for k in range(2, inner + 2))
+        self.second = nn.ModuleList(SecondTier(channels, features) for _ in range(inner))
+        self.out_channels = inner * channels
+
+    def forward(self, before, last, probabilities):
+        inner = len(self.first)
+        features, shares = self.split(probabilities)
+        rows, own = features.split([*range(2, inner + 2), inner]), shares.split([*range(2, inner + 2), inner])
+        views, heard = [], {k: [] for k in range(2, inner + 2)}
+        states = [self.preprocess0(before), self.preprocess1(last)]
+        for k in range(2, inner + 2):
+            for i in range(len(views), len(states)):  # what the new states have to say to all later ones
+                views.append(self.views[i](states[i]))
+                listeners = range(max(i + 1, 2), inner + 2)
+                said = self.says[i](views[i].map, torch.stack([own[listener - 2][i] for listener in listeners]))
+                for listener, words in zip(listeners, zip(*(part.unbind(1) for part in said))):
+                    heard[listener].append(words)
+            surrogate = calibrate(self.first[k - 2](views[:k], rows[k - 2]), *join(heard[k]))
+            states.append(self.second[k - 2](surrogate, rows[-1][k - 2:k - 1], own[-1][k - 2:k - 1]))
+        return torch.cat(states[2:], 1)
+
+    def split(self, probabilities):
+        "Columns of the feature transformations, and of the self-calibrations in the order of `SELF_CALIBRATIONS`, 0 for those that the space has not."
+        padded = F.pad(probabilities, (0, 1))
+        return probabilities[:, self.feature_columns], padded[:, self.calibration_columns]
+
+# %% ../nbs/ch6_nos.ipynb #75ac169d
+class SecondTier(nn.Module):
+    "Second tier of a block in the search: surrogate (B, C, H, W), probabilities (1, features) and (1, 4) -> the node's maps. W Eq. 6.5 to 6.8."
+
+    def __init__(self, channels, features):
+        super().__init__()
+        self.views, self.features, self.says = NodeViews(channels, 1, features), MixedNode(channels, [1], features), MixedCalibration(channels)
+
+    def forward(self, surrogate, probabilities, shares):
+        views = self.views(surrogate)
+        features = self.features([views], probabilities) + (1 - probabilities.sum()) * surrogate
+        return calibrate(features, *join([[part[:, 0] for part in self.says(views.map, shares)]]))
+
+
+def join(said):
+    "What several nodes said, each weights of pixels (B, H, W), of channels (B, C) and kernels (B, C, k, k), as one attention and one kernel."
+    pixels, channels, kernels = (sum(parts) for parts in zip(*said))
+    return pixels[:, None] + channels[:, :, None, None], kernels
+
+
+def check_heterogeneous(space):
+    "ValueError unless a space has a second tier and feature transformations."
+    if not space.second_tier:
+        raise ValueError(f"a heterogeneous cell has two tiers, but the space {space.name} has one: take scalable_arch.nas.SPACES['nos'] or a Space with second_tier=True")
+    if not any(kind_of(name) == "feature" and name != "none" for name in space.operations):
+        raise ValueError(f"the space {space.name} has no feature transformation, so there would be no maps to calibrate: "
+                         f"add at least one of {', '.join(FEATURES)}")
+
+
+def nos_supernet(space="nos", **options):
+    "A `Supernet` of heterogeneous cells; `space`: name or `Space`, `options` as of `nas.supernet.Supernet`: 16 channels, 8 cells. W sec. 6.3.3."
+    return Supernet(space, cell=HeterogeneousSearchCell, **options)
 
 # %% ../nbs/ch6_nos.ipynb #de768d91
 def attention_vector(maps):
