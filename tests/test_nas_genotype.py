@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalable_arch.nas.genotype import (ATTENTIONS, CELLS, FEATURES, PUBLISHED, SPACES, Genotype, Space, derive, draw, genotype_cost, genotype_of,
-                                        kind_of, random_genotype, slots, style_of)
+from scalable_arch.nas.genotype import (ATTENTIONS, CELLS, FEATURES, PUBLISHED, SPACES, Genotype, Space, choice_sizes, derive, draw, genotype_cost,
+                                        genotype_of, kind_of, random_genotype, slots, style_of)
 
 seeds = st.integers(0, 10_000)
 TINY = Space("tiny", ("skip_connect", "sep_conv_3x3"), inner_nodes=2)
@@ -274,10 +274,23 @@ def test_budgets_that_chance_does_not_meet():
         random_genotype(SPACES["nge"], 0, budget=8, cost=cost, attempts=3)
 
 
-def test_choices_by_number():
-    options = slots(TIERS)
-    genotype = genotype_of([[0, 2], [1, 0]], options, TIERS)
-    assert genotype.normal[0] == (*options[0][1][0], *options[1][1][2]) and [target for target, _ in options] == [2, 2]
+@given(seeds, st.sampled_from([*SMALL, SPACES["nos"], SPACES["darts"]]))
+@settings(max_examples=30, deadline=None)
+def test_choices_by_number(seed, space):
+    rng, (target, offered) = np.random.default_rng(seed), slots(space)[0]
+    choices = rng.integers(choice_sizes(space))
+    genotype = genotype_of(choices, space)
+    half, first = len(choices) // 2, space.edges_per_node
+    assert target == 2 and genotype.normal[0][:first] == offered[choices[0]] and genotype.reduction[0][:first] == offered[choices[half]]
+    assert genotype_of(choices[:half].tolist() * 2, space).normal == genotype.normal == genotype_of(choices[:half].tolist() * 2, space).reduction
+
+
+def test_choices_reach_every_genotype_once():
+    assert len({genotype_of(choices, TIERS) for choices in product(*map(range, choice_sizes(TIERS)))}) == TIERS.size() ** 2 == math.prod(choice_sizes(TIERS))
+    for wrong in ([0, 0, 0], [0, 3, 0, 0], [-1, 0, 0, 0]):
+        with pytest.raises(ValueError, match="must be 4 numbers, each from 0 and below its size"):
+            genotype_of(wrong, TIERS)
+    assert choice_sizes(SPACES["darts"], exclude=["none"]) == choice_sizes(SPACES["nge"])
 
 
 # ---- pictures

@@ -8,8 +8,8 @@ __all__ = ['FEATURES', 'ATTENTIONS', 'DYNAMICS', 'WIDE', 'CELLS', 'SPACES', 'DAR
            'AMOEBANET_REDUCTION', 'PUBLISHED', 'STYLES', 'COLUMN', 'TIER', 'BOX', 'kind_of', 'Space', 'check_space',
            'node_choices', 'slots', 'Genotype', 'checked_nodes', 'checked_node', 'check_operation', 'check_source',
            'check_counts', 'checked_concat', 'genotype_from_json', 'nodes_of', 'derive', 'extend_front', 'pareto',
-           'trace', 'edge_table', 'table_entries', 'checked_budget', 'genotype_cost', 'random_genotype', 'genotype_of',
-           'style_of', 'label_of', 'draw', 'draw_cell', 'draw_lane', 'draw_node']
+           'trace', 'edge_table', 'table_places', 'table_entries', 'checked_budget', 'genotype_cost', 'random_genotype',
+           'choice_sizes', 'genotype_of', 'style_of', 'label_of', 'draw', 'draw_cell', 'draw_lane', 'draw_node']
 
 # %% ../../nbs/nas/genotype.ipynb #d7018ff4
 import json
@@ -329,10 +329,15 @@ def edge_table(tables, cell, space, what):
     return table
 
 
+@cache
+def table_places(space):
+    "Row of each edge and column of each operation in the tables of a space."
+    return {edge: i for i, edge in enumerate(space.edges())}, {operation: i for i, operation in enumerate(space.operations)}
+
+
 def table_entries(target, choices, space):
     "Rows and columns, each (choices, edges of a choice), where a table has the entries of the choices of node `target`."
-    row = {edge: i for i, edge in enumerate(space.edges())}
-    column = {operation: i for i, operation in enumerate(space.operations)}
+    row, column = table_places(space)
     rows = [[row[source, target] for _, source in edges] for edges in choices]
     return np.array(rows), np.array([[column[operation] for operation, _ in edges] for edges in choices])
 
@@ -352,10 +357,10 @@ def checked_budget(budget, cost, space):
 def genotype_cost(genotype, cost):
     "What a genotype costs by the tables of `networks.cell_costs`."
     cost, total = checked_budget(math.inf, cost, genotype.space), cost["fixed"]
+    row, column = table_places(genotype.space)
     for cell in CELLS:
         for target, edges in enumerate(genotype.nodes(cell), 2):
-            for edge in edges:
-                total += cost[cell][table_entries(target, [[edge]], genotype.space)].sum()
+            total += sum(cost[cell][row[source, target], column[operation]] for operation, source in edges)
     return total
 
 # %% ../../nbs/nas/genotype.ipynb #8bf0ab19
@@ -365,26 +370,32 @@ def random_genotype(space, rng, *, exclude=(), required=None, budget=None, cost=
     `rng`: a numpy Generator or a seed; the other options as in `derive`. ValueError where `attempts` draws were all too costly.
     """
     rng = np.random.default_rng(rng)
-    options = slots(space, exclude=exclude, required=required)
+    rules = {"exclude": tuple(exclude), "required": required}
+    sizes = choice_sizes(space, **rules)
     checked_budget(budget, cost, space)
     for _ in range(attempts):
-        drawn = [[rng.integers(len(choices)) for _, choices in options] for _ in CELLS]
-        genotype = genotype_of(drawn, options, space)
+        genotype = genotype_of(rng.integers(sizes), space, **rules)
         if budget is None or genotype_cost(genotype, cost) <= budget:
             return genotype
     even = {cell: np.ones((len(space.edges()), len(space.operations))) for cell in CELLS}
-    derive(even, space, exclude=exclude, required=required, budget=budget, cost=cost)  # says so if nothing at all fits
+    derive(even, space, **rules, budget=budget, cost=cost)  # says so if nothing at all fits
     raise ValueError(f"none of {attempts:,} random genotypes of the space {space.name} costs at most {budget:,.10g}: raise the budget or exclude costly operations")
 
+# %% ../../nbs/nas/genotype.ipynb #8dfe75ce
+def choice_sizes(space, *, exclude=(), required=None):
+    "How many choices each slot has, those of the normal cell first, for the searches of `nas.discrete`; rules as in `derive`."
+    return tuple(len(choices) for _, choices in slots(space, exclude=exclude, required=required)) * len(CELLS)
 
-def genotype_of(drawn, options, space):
-    "The genotype with choice number `drawn[cell][slot]` of the `options` in each slot; `options` as `slots` lists them."
-    cells = []
-    for numbers in drawn:
-        nodes = [[] for _ in range(space.inner_nodes)]
-        for (target, choices), number in zip(options, numbers, strict=True):
-            nodes[target - 2] += choices[number]
-        cells.append(nodes)
+
+def genotype_of(choices, space, *, exclude=(), required=None):
+    "The genotype with these numbers of choices, one for each of `choice_sizes` of the same rules. ValueError where they do not fit."
+    options = slots(space, exclude=exclude, required=required) * len(CELLS)
+    choices = list(choices)
+    if len(choices) != len(options) or any(not 0 <= number < len(offered) for number, (_, offered) in zip(choices, options)):
+        raise ValueError(f"choices {choices} must be {len(options)} numbers, each from 0 and below its size: {choice_sizes(space, exclude=exclude, required=required)}")
+    cells = [[[] for _ in range(space.inner_nodes)] for _ in CELLS]
+    for place, (number, (target, offered)) in enumerate(zip(choices, options)):
+        cells[place * len(CELLS) // len(options)][target - 2] += offered[number]
     return Genotype(*cells, space)
 
 # %% ../../nbs/nas/genotype.ipynb #ffc9f611
