@@ -192,7 +192,7 @@ def read_view(path, size, dice):
 class ImageFolder:
     """Image files that are read when indexed: a number gives uint8 (3, size, size), an index tensor or a list (B, 3, size, size).
 
-    `random_views`: a random part of each image instead of its middle, from torch's global generator.
+    `random_views`: a random part of each image instead of its middle, another one for every seed given to `torch.manual_seed`.
     """
 
     def __init__(self, paths, *, size=224, random_views=False):
@@ -204,9 +204,10 @@ class ImageFolder:
     def __getitem__(self, index):
         numbers = torch.arange(len(self))[index]
         flat = numbers.reshape(-1).tolist()
-        dice = torch.rand(len(flat), 10, 4).tolist() if self.random_views else [None] * len(flat)
+        seed = torch.initial_seed()
+        dice = lambda number: np.random.default_rng((seed, number)).random((10, 4)) if self.random_views else None
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            views = list(pool.map(lambda number, rolled: read_view(self.paths[number], self.size, rolled), flat, dice))
+            views = list(pool.map(lambda number: read_view(self.paths[number], self.size, dice(number)), flat))
         return views[0] if numbers.ndim == 0 else torch.stack(views) if views else torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
 
 # %% ../../nbs/data/classification.ipynb #6e707d7c
