@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EPSILON', 'MOMENTUM', 'KERNELS', 'kernel_gradient', 'workers', 'depthwise_weight_gradient', 'DepthwiseConv',
-           'depthwise', 'Statistics', 'projected_statistics', 'projection_gradients', 'NormalisedReLU', 'NormalisedMix',
-           'uniform', 'Projection', 'Views', 'NodeViews', 'WeightedSum', 'pixel_rows', 'as_maps', 'EdgeGroup',
-           'MixedNode', 'SearchCell', 'AlphaController', 'Supernet', 'check_table', 'check_image_size',
+           'depthwise', 'Statistics', 'projected_statistics', 'projection_gradients', 'add_products', 'NormalisedReLU',
+           'NormalisedMix', 'uniform', 'Projection', 'Views', 'NodeViews', 'WeightedSum', 'pixel_rows', 'as_maps',
+           'EdgeGroup', 'MixedNode', 'SearchCell', 'AlphaController', 'Supernet', 'check_table', 'check_image_size',
            'plain_operation', 'plain_projection', 'PlainCell', 'plain']
 
 # %% ../../nbs/nas/supernet.ipynb #bf4564de
@@ -139,6 +139,12 @@ def projection_gradients(products, weight, statistics, pixels, factor):
     back = (weight * (scale**2 * q * factor[..., None])[:, :, None]) @ weight.transpose(2, 3) / -pixels
     return q, to_weight, back
 
+# %% ../../nbs/nas/supernet.ipynb #413b0a66
+def add_products(y, u, matrices):
+    "Add u[:, j] @ matrices[j] to y[:, j] for every edge j: `y` (P, J, D), in place, `u` (P, J, C), `matrices` (J, C, D)."
+    for j, matrix in enumerate(matrices):
+        y[:, j].addmm_(u[:, j], matrix)
+
 # %% ../../nbs/nas/supernet.ipynb #ab6ac0c3
 class NormalisedReLU(torch.autograd.Function):
     """relu(normalise(u @ weight)) for K tensors u (P, J, C) and `weight` (K, J, C, D); J edges, each normalised over its P pixels.
@@ -150,10 +156,9 @@ class NormalisedReLU(torch.autograd.Function):
     def forward(ctx, weight, *inputs):
         statistics = projected_statistics(inputs, weight)
         columns, shift = weight * statistics.scale[:, :, None], -statistics.centre * statistics.scale
-        outputs = [u.new_empty(*u.shape[:2], weight.shape[3]) for u in inputs]
-        for k, (u, y) in enumerate(zip(inputs, outputs)):
-            for j in range(u.shape[1]):
-                torch.addmm(shift[k, j], u[:, j], columns[k, j], out=y[:, j])
+        outputs = [row.repeat(len(u), 1, 1) for u, row in zip(inputs, shift)]
+        for u, y, column in zip(inputs, outputs, columns):
+            add_products(y, u, column)
             y.relu_()
         ctx.save_for_backward(weight, columns, *statistics, *inputs, *outputs)
         ctx.mark_non_differentiable(statistics.centre, statistics.variance)
@@ -171,11 +176,10 @@ class NormalisedReLU(torch.autograd.Function):
         _, to_weight, back = projection_gradients(products, weight, statistics, len(inputs[0]), torch.ones_like(total[..., 0]))
         turned = columns.transpose(2, 3)
         constant = -(total[:, :, None] / len(inputs[0]) @ turned + statistics.mean[:, :, None] @ back)[:, :, 0]
-        to_inputs = [torch.empty_like(u) for u in inputs]
-        for k, (u, g, to_u) in enumerate(zip(inputs, grads, to_inputs)):
-            for j in range(u.shape[1]):
-                torch.addmm(constant[k, j], g[:, j], turned[k, j], out=to_u[:, j])
-                to_u[:, j].addmm_(u[:, j], back[k, j])
+        to_inputs = [row.repeat(len(u), 1, 1) for u, row in zip(inputs, constant)]
+        for k, to_u in enumerate(to_inputs):
+            add_products(to_u, grads[k], turned[k])
+            add_products(to_u, inputs[k], back[k])
         return to_weight, *to_inputs
 
 # %% ../../nbs/nas/supernet.ipynb #d9a40ce9
@@ -205,12 +209,9 @@ class NormalisedMix(torch.autograd.Function):
         products = torch.stack([u.flatten(1).T @ g for u in inputs]).view_as(weight) - statistics.mean[..., None] * total
         q, to_weight, back = projection_gradients(products, weight, statistics, len(g), factor)
         constant = (-(statistics.mean[:, :, None] @ back)[:, :, 0]).flatten(1) - columns @ (total / len(g))
-        to_inputs = []
-        for k, u in enumerate(inputs):
-            to_u = torch.addmm(constant[k], g, columns[k].T).view_as(u)
-            for j in range(u.shape[1]):
-                to_u[:, j].addmm_(u[:, j], back[k, j])
-            to_inputs.append(to_u)
+        to_inputs = [torch.addmm(row, g, column.T).view_as(inputs[0]) for row, column in zip(constant, columns)]
+        for to_u, u, matrices in zip(to_inputs, inputs, back):
+            add_products(to_u, u, matrices)
         return q.sum(2), to_weight, *to_inputs
 
 # %% ../../nbs/nas/supernet.ipynb #aed93f19
@@ -472,12 +473,13 @@ class Supernet(nn.Module):
             maps[position.stage] = last
         return maps
 
-    def classify(self, maps):
-        "Logits (B, num_classes) from the maps that `features` gives."
-        return self.classifier(maps[-1].mean((2, 3)))
+    def forward_with_maps(self, images, probabilities=None):
+        "Logits (B, num_classes), and the maps that `features` gives."
+        maps = self.features(images, probabilities)
+        return self.classifier(maps[-1].mean((2, 3))), maps
 
     def forward(self, images, probabilities=None):
-        return self.classify(self.features(images, probabilities))
+        return self.forward_with_maps(images, probabilities)[0]
 
 # %% ../../nbs/nas/supernet.ipynb #af573f5b
 def check_table(table, space, what):
