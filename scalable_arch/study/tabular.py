@@ -127,7 +127,7 @@ def compare_searches(config, *, checkpoint=None, given=None, progress=None):
         search = run_search(method, sizes, noisy_reward(table, config["seed"]), budget=config["budget"], seed=config["seed"])
         seen[name] = regrets(table, search)
         metrics[name] = {"accuracy": best - seen[name][-1], "regret": seen[name][-1], "mean_regret": seen[name].mean()}
-    step = math.ceil(config["budget"] / 60)
+    step = math.ceil(config["budget"] / 30)
     places = sorted({*range(step - 1, config["budget"], step), config["budget"] - 1})
     curves = [{"queries": place + 1} | {name: round(float(regret[place]), 4) for name, regret in seen.items()} for place in places]
     return {"metrics": {name: {key: round(float(value), 4) for key, value in found.items()} for name, found in metrics.items()}, "curves": curves}
