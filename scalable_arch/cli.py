@@ -35,7 +35,8 @@ def how_to_get(manifest):
         return f"comes with {manifest['comes_with']}"
     if manifest["withdrawn"]:
         return "withdrawn: give a copy that you hold" if people else "never released: it cannot be had"
-    return "ask its authors, or render a simulated one" if people else "download it from its page" + (", or render a simulated one" if "masks" in manifest else "")
+    rendered = ", or render a simulated one" if people or "masks" in manifest else ""
+    return ("ask its authors" if people else "download it from its page") + rendered
 
 def data_check(args):
     """Table expected, found, verdict of a copy; exit status 2 where they differ."""
@@ -97,6 +98,7 @@ def render_scenes(args):
           f"{counts['test']['queries']:,} queries, simulated, laid out as {args.name}")
     return 0
 
+# %% ../nbs/cli.ipynb #939fdd4f
 def render_masks(args):
     """Render simulated scenes with masks in the layout of PASCAL VOC 2012 and SBD; half of the ids train, half validate, with 40 % as many scenes."""
     from scalable_arch.data.segmentation import render_voc

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from scalable_arch.cli import main
 from scalable_arch.data import ImageFolder, check_classification, class_names, classification, get_files, load_classification, load_manifest
 from scalable_arch.data import nas_bench_macro, write_classification
 from scalable_arch.data.classification import (choose_subset, classification_names, middle_box, random_box, read_binary, read_idx, read_pickled)
@@ -486,3 +487,21 @@ def test_a_wrong_network_and_an_altered_table_are_named(bench, monkeypatch, tmp_
     with pytest.raises(ValueError) as error:
         nas_bench_macro()
     assert "is altered" in sentence(error)
+
+
+# ---- command line
+
+def test_the_command_line_knows_them(tmp_path, capsys, tiny_fashion):
+    assert main(["data", "list"]) == 0
+    listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "scalable-arch data get fashion_mnist" in listed["fashion_mnist"] and "comes with scikit-learn" in listed["digits"]
+    assert "comes with this project" in listed["nas_bench_macro"] and "download it from its page" in listed["cifar10"]
+    assert main(["data", "get", "fashion_mnist", "--from", str(tiny_fashion)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "cache" / "fashion_mnist")
+    assert main(["data", "check", "fashion_mnist", "--root", str(tiny_fashion)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("complete")
+    (tiny_fashion / "train-labels-idx1-ubyte.gz").unlink()
+    assert main(["data", "check", "fashion_mnist", "--root", str(tiny_fashion)]) == 2
+    assert "train-labels-idx1-ubyte is missing" in capsys.readouterr().out
+    assert main(["data", "get", "cifar10"]) == 2 and "cifar-10-binary.tar.gz" in capsys.readouterr().err
+    assert main(["data", "check", "digits", "--root", str(tmp_path)]) == 2 and "comes with scikit-learn" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from scipy.io import savemat
 from torch import nn
 from torch.nn import functional as F
 
+from scalable_arch.cli import main
 from scalable_arch.data import check_segmentation, load_manifest, load_segmentation, load_voc, render_scene, render_voc, segmentation, segmentation_classes
 from scalable_arch.data.scenes import SQUARE, Layer, Standing, empty_place, window_of
 from scalable_arch.data.segmentation import (IGNORE, class_shares, mask_of, palette, read_mask, render_masked, resize_pairs, thing_classes, write_mat,
@@ -283,6 +284,16 @@ def test_a_rendered_copy_is_read_back_and_checked(tmp_path):
     assert check_segmentation("voc2012", tmp_path / "voc").ok                           # counts and names alone are right
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         check_segmentation("voc2012", tmp_path / "none")
+
+
+def test_the_command_line_renders_and_checks(tmp_path, capsys):
+    out = str(tmp_path / "voc")
+    assert main(["data", "render", "voc2012", "--out", out, "--ids", "8", "--scenes", "2", "--cameras", "1", "--height", "64"]) == 0
+    assert "2 scenes with masks to train on, 4 with the extra ones, and 2 to validate with, simulated" in capsys.readouterr().out
+    assert main(["data", "check", "voc2012", "--root", out, "--decode"]) == 0 and "RENDERED" in capsys.readouterr().out
+    assert main(["data", "render", "voc2012", "--out", out, "--ids", "8"]) == 2 and "not empty" in capsys.readouterr().err
+    assert main(["data", "render", "voc2012", "--out", out + "2", "--ids", "3"]) == 2 and "--ids must be at least 4" in capsys.readouterr().err
+    assert main(["data", "check", "voc2012", "--root", str(tmp_path)]) == 2 and "JPEGImages is missing" in capsys.readouterr().out
 
 
 def test_masks_survive_both_kinds_of_files(tmp_path):

@@ -28,10 +28,15 @@ def as_classes(name, values, num_classes, ignore=None):
 
 
 def confusion_matrix(predicted, truth, num_classes, *, ignore=255):
-    "Pixels by true class (rows) and predicted class (columns), int64 (C, C), of two arrays of one shape; pixels of the true class `ignore` are left out."
-    predicted, truth = as_classes("the prediction", predicted, num_classes), as_classes("the mask", truth, num_classes, ignore)
+    """Pixels by true class (rows) and predicted class (columns), int64 (C, C), of two arrays of one shape.
+
+    Pixels of the true class `ignore` are left out.
+    """
+    predicted = as_classes("the prediction", predicted, num_classes)
+    truth = as_classes("the mask", truth, num_classes, ignore)
     if predicted.shape != truth.shape:
-        raise ValueError(f"a prediction and its mask must have one shape, not {predicted.shape} and {truth.shape}: enlarge the prediction to the mask")
+        raise ValueError(f"a prediction and its mask must have one shape, not {predicted.shape} and {truth.shape}: "
+                         "enlarge the prediction to the mask")
     counted = truth != ignore
     pairs = num_classes * truth[counted] + predicted[counted]
     return np.bincount(pairs, minlength=num_classes ** 2).reshape(num_classes, num_classes)
@@ -41,8 +46,9 @@ def confusion_matrix(predicted, truth, num_classes, *, ignore=255):
 class SegmentationResult:
     """Scores of a segmentation, as fractions, with their protocol.
 
-    `miou`: mean of `iou` (C,) over the classes that occur or were predicted, the others are NaN there; `pixel_accuracy`: share of pixels with the
-    right class; `confusion` int64 (C, C), true classes in rows; `num_images`.
+    `miou`: mean of `iou` (C,) over the classes that occur or were predicted, the others are NaN there;
+    `pixel_accuracy`: share of pixels with the right class; `confusion` int64 (C, C), true classes in rows;
+    `num_images`.
     """
     miou: float
     pixel_accuracy: float
@@ -52,8 +58,8 @@ class SegmentationResult:
     protocol: dict
 
     def __str__(self):
-        return (f"mIoU {self.miou:.1%}  pixel accuracy {self.pixel_accuracy:.1%}  ({self.num_images:,} images, {self.protocol['classes_counted']} of "
-                f"{len(self.iou)} classes)")
+        return (f"mIoU {self.miou:.1%}  pixel accuracy {self.pixel_accuracy:.1%}  ({self.num_images:,} images, "
+                f"{self.protocol['classes_counted']} of {len(self.iou)} classes)")
 
 
 def scores_of(confusion):
@@ -67,8 +73,9 @@ def scores_of(confusion):
 def evaluate_segmentation(predictions, masks, num_classes, *, ignore=255):
     """Mean IoU and pixel accuracy of predicted class maps, as a `SegmentationResult`.
 
-    `predictions` and `masks`: one map (H, W) of class numbers an image, the two of an image of one shape; a tensor (N, H, W), or anything that
-    gives them in turn. One matrix is summed over all pixels of all images, as in PASCAL VOC. ValueError where they do not fit, or nothing is counted.
+    `predictions` and `masks`: one map (H, W) of class numbers an image, the two of an image of one shape; a tensor
+    (N, H, W), or anything that gives them in turn. One matrix is summed over all pixels of all images, as in PASCAL
+    VOC. ValueError where they do not fit, or nothing is counted.
     """
     if hasattr(predictions, "__len__") and hasattr(masks, "__len__") and len(predictions) != len(masks):
         raise ValueError(f"there are {len(predictions)} predictions but {len(masks)} masks: give one of each an image")
@@ -79,5 +86,6 @@ def evaluate_segmentation(predictions, masks, num_classes, *, ignore=255):
     if not confusion.any():
         raise ValueError(f"no pixel of the {count} masks has a class to compare with, so there is no score")
     iou, miou, accuracy = scores_of(confusion)
+    protocol = dict(ignore=ignore, classes_counted=int((~np.isnan(iou)).sum()), sum="one confusion matrix over all images")
     return SegmentationResult(miou=miou, pixel_accuracy=accuracy, num_images=count, iou=iou, confusion=confusion,
-                              protocol=dict(ignore=ignore, classes_counted=int((~np.isnan(iou)).sum()), sum="one confusion matrix over all images"))
+                              protocol=protocol)
