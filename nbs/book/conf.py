@@ -18,7 +18,7 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 mathjax_path = "mathjax/tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}}  # the menu would load more files
-suppress_warnings = ["myst.xref_missing", "mystnb.mime_priority"]
+suppress_warnings = ["mystnb.mime_priority"]
 add_module_names = False
 python_maximum_signature_line_length = 100
 

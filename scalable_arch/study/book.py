@@ -20,9 +20,9 @@ from string import Template
 
 import nbformat
 
-from .ledger import best_records, catalogue, ledger, read_records
+from .ledger import best_records, ledger, read_records
 from .overview import chapters_table, dataset_sections, fenced, ledger_table, reading_notes, totals_list, trials_table
-from .pages import best_run, for_readers, page_notebook, read_executed, relink, result_cells, title_and_promise
+from .pages import best_run, for_readers, formulas_apart, page_notebook, read_executed, relink, result_cells, title_and_promise
 from .reference import room_pages
 from .reports import checkout_root, report_dir
 from .trials import read_trials
@@ -35,14 +35,31 @@ WIDGETS = {"ranked_lists": ranked_widget, "wei_li_thesis_f3_07": attention_widge
 class Book:
     """Sources of the book, written to the folder `sources` by `gather`.
 
-    `root`: the checkout. `reports`: folder of reports. `problems`: sentences about what could not be used; `missing`: chapters that were not run.
+    `root`: the checkout. `reports`: folder of reports. `runs`: {page: executed notebook that it shows}. `broken`: {page: what is wrong with its executed notebook};
+    `missing`: chapters that were not run; `problems`: a sentence for each thing that could not be used.
     """
 
     def __init__(self, root, reports, sources):
         self.root, self.reports, self.sources = Path(root), Path(reports), Path(sources)
-        self.problems, self.missing, self.states, self.notes, self.cells = [], [], {}, [], {}
+        self.runs, self.broken, self.missing, self.problems, self.states, self.notes, self.cells = {}, {}, [], [], {}, [], {}
         self.chapters = sorted((path.stem for path in (self.root / "nbs").glob("ch*.ipynb")), key=lambda name: int(re.match(r"ch(\d*)", name).group(1) or 0))
         self.benches = {path.parent.name: path for path in sorted(self.reports.glob("bench/*/bench_*.ipynb"))}
+        for page, run in [(f"chapters/{name}", best_run(reports, name)) for name in self.chapters] + [(f"bench/{name}", run) for name, run in self.benches.items()]:
+            self.look(page, run)
+
+    def look(self, page, run):
+        "Note whether an executed notebook can be shown on a page. `run`: its path, or None."
+        try:
+            if run and read_executed(run):
+                self.runs[page] = run
+        except ValueError as error:
+            self.broken[page] = str(error).replace(f"{self.reports}/", "reports/")
+            self.problems.append(self.broken[page])
+        self.missing += [] if run else [page.removeprefix("chapters/")]
+
+    def source(self, page):
+        "Name of a page's source: a notebook where there is one to show."
+        return f"{page}.ipynb" if page in self.runs else f"{page}.md"
 
     def write(self, name, text):
         "Write a source: Markdown text or a notebook."
@@ -63,11 +80,12 @@ class Book:
 # %% ../../nbs/study/book.ipynb #229388df
 def place_in(book, up):
     "Function that gives for a path in the repository its page in the book, or None; addresses begin with `up` (such as ../)."
-    pages = {"nbs/index.ipynb": "start.md", "reports/ledger.md": "ledger.md", "reports/ledger.html": "ledger.md", "reports": "ledger.md"}
+    pages = {"nbs/index.ipynb": "start.ipynb", "reports/ledger.md": "ledger.md", "reports/ledger.html": "ledger.md", "reports": "ledger.md"}
     for chapter in book.chapters:
-        pages |= dict.fromkeys((f"nbs/{chapter}.ipynb", f"reports/{chapter}"), f"chapters/{chapter}.md")
+        pages |= dict.fromkeys((f"nbs/{chapter}.ipynb", f"reports/{chapter}"), book.source(f"chapters/{chapter}"))
     for name in book.benches:
-        pages |= dict.fromkeys((f"nbs/bench_{name}.ipynb", f"reports/bench/{name}"), f"bench/{name}.md")
+        if f"bench/{name}" in book.runs:
+            pages |= dict.fromkeys((f"nbs/bench_{name}.ipynb", f"reports/bench/{name}"), f"bench/{name}.ipynb")
 
     def place(path):
         rooms = re.fullmatch(r"nbs/(\w+)(?:/\w+\.ipynb)?/?", path)
@@ -75,10 +93,8 @@ def place_in(book, up):
             return up + pages[path]
         if rooms and (book.root / "scalable_arch" / rooms.group(1)).is_dir():
             return f"{up}api/{rooms.group(1)}.md"
-        run = re.match(r"reports/(ch\w+|bench)/(\w+)(/.*)?$", path)
-        if run and (book.root / path).suffix == ".ipynb":
-            return up + (f"bench/{run.group(2)}.md" if run.group(1) == "bench" else f"chapters/{run.group(1)}.md")
-        return None
+        run = re.match(r"reports/(bench/\w+|ch\w+)/(\w+/)?\w+\.ipynb$", path)
+        return up + pages[f"reports/{run.group(1)}"] if run and f"reports/{run.group(1)}" in pages else None
 
     return place
 
@@ -87,26 +103,22 @@ def add_chapter(book, chapter):
     "Write the pages of a chapter and of its trials, and note its state, its reading notes and the cells that show its studies."
     source = nbformat.read(book.root / "nbs" / f"{chapter}.ipynb", as_version=4)
     title, promise = title_and_promise(source)
-    run = best_run(book.reports, chapter)
-    try:
-        page = page_notebook(run, folder="nbs", files=f"../files/{chapter}", place=place_in(book, "../"), trials_page=f"{chapter}_trials.html", widgets=WIDGETS) if run else None
-        notebook, wrong = read_executed(run) if run else source, ""
-    except ValueError as error:
-        book.problems.append(f"{chapter}: {error}".replace(f"{book.reports}/", "reports/"))
-        page, notebook, wrong = None, source, book.problems[-1]
-    if page is None:
-        book.missing += [] if run else [chapter]
-        book.write(f"chapters/{chapter}.md", book.template("not_run.md", chapter=chapter, title=title, promise=promise, about=sentence(wrong)))
-        book.states[chapter] = (title, f"chapters/{chapter}.html", "broken run" if run else "not run yet")
+    page = f"chapters/{chapter}"
+    run, notebook = book.runs.get(page), source
+    if run is None:
+        book.write(f"{page}.md", book.template("not_run.md", chapter=chapter, title=title, promise=promise, about=sentence(book.broken.get(page))))
+        book.states[chapter] = (title, f"{page}.html", "broken run" if page in book.broken else "not run yet")
     else:
-        book.write(f"chapters/{chapter}.ipynb", page)
+        notebook = read_executed(run)
+        book.write(f"{page}.ipynb", page_notebook(run, folder="nbs", files=f"../files/{chapter}", place=place_in(book, "../"), trials_page=f"{chapter}_trials.html",
+                                                  widgets=WIDGETS))
         facts = read_facts(run.parent / "provenance.json")
-        book.states[chapter] = (title, f"chapters/{chapter}.html", " ".join(filter(None, ("run in", run.parent.name + ",", facts.get("date", "")[:10]))))
-        book.cells |= {name: f"chapters/{chapter}.html#cell-{cell}" for name, cell in result_cells(run).items()}
+        book.states[chapter] = (title, f"{page}.html", " ".join(filter(None, ("run in", run.parent.name + ",", facts.get("date", "")[:10]))))
+        book.cells |= {name: f"{page}.html#cell-{cell}" for name, cell in result_cells(run).items()}
         book.carry(run.parent)
         add_trials(book, chapter, title)
     notes = reading_notes(notebook)
-    book.notes += [f"## [{title.partition(':')[0]}](chapters/{chapter}.md)\n\n{relink(notes, 'nbs', place_in(book, ''))}"] if notes else []
+    book.notes += [f"## [{title.partition(':')[0]}]({book.source(page)})\n\n{formulas_apart(relink(notes, 'nbs', place_in(book, '')))}"] if notes else []
 
 
 def sentence(wrong):
@@ -136,23 +148,16 @@ def add_trials(book, chapter, title):
     book.write(f"chapters/{chapter}_trials.md", book.template("trials.md", title=title.partition(":")[0].partition(". ")[0], chapter=chapter, table=table))
 
 
-def add_bench(book, name, run):
-    "Write the page of a benchmark; a broken one is named and left out."
-    try:
-        page = page_notebook(run, folder="nbs", files="../files/bench", place=place_in(book, "../"))
-    except ValueError as error:
-        book.problems.append(f"bench {name}: {error}".replace(f"{book.reports}/", "reports/"))
-        return ""
-    book.write(f"bench/{name}.ipynb", page)
-    book.carry(run.parent)
-    return f"bench/{name}"
+def add_bench(book, page):
+    "Write the page of a benchmark."
+    book.write(f"{page}.ipynb", page_notebook(book.runs[page], folder="nbs", files="../files/bench", place=place_in(book, "../")))
+    book.carry(book.runs[page].parent)
 
 # %% ../../nbs/study/book.ipynb #f896326d
 def opening_picture(book):
     "HTML of the landing page's picture: real people found again; '' where chapter 3 was not run."
-    run = best_run(book.reports, "ch3_han")
-    path = run.parent / "ranked_lists.jpg" if run else None
-    if not path or not path.is_file() or "ch3_han" not in book.states or "run in" not in book.states["ch3_han"][2]:
+    run = book.runs.get("chapters/ch3_han")
+    if run is None or not (run.parent / "ranked_lists.jpg").is_file():
         return ""
     words = "Ranked lists: on the left people who are searched for, beside each the ten images that the network finds nearest; green frames are the same person, red ones others."
     return (f'<figure class="opening"><a href="chapters/ch3_han.html#ranked-lists"><img src="files/{run.parent.relative_to(book.reports)}/ranked_lists.jpg" alt="{words}" loading="lazy"></a>'
@@ -163,10 +168,8 @@ def opening_picture(book):
 def add_reference(book):
     "Write the pages of the API reference; returns their names."
     anchors = {}
-    for chapter in book.chapters:
-        run = best_run(book.reports, chapter)
-        if (book.sources / "chapters" / f"{chapter}.ipynb").is_file():
-            anchors[f"nbs/{chapter}.ipynb"] = (f"../chapters/{chapter}.html", {cell.id for cell in for_readers(read_executed(run)).cells})
+    for page, run in book.runs.items():
+        anchors[f"nbs/{run.name}"] = (f"../{page}.html", {cell.id for cell in for_readers(read_executed(run)).cells})
 
     def place(notebook, cell):
         page, known = anchors.get(notebook, ("", ()))
@@ -195,10 +198,14 @@ def start_page(book):
     "The README's notebook as a page."
     notebook = for_readers(nbformat.read(book.root / "nbs" / "index.ipynb", as_version=4))
     place = place_in(book, "")
-    picture = lambda path: f"files/{path.removeprefix('reports/')}" if (book.sources / "extra" / "files" / path.removeprefix("reports/")).is_file() else None
+
+    def page_or_picture(path):
+        found = list((book.sources / "extra" / "files").glob(re.sub(r"^reports/(\w+)/\w+/", r"\1/*/", path))) if path.endswith((".jpg", ".svg")) else []
+        return f"/{found[0].relative_to(book.sources)}" if found else place(path)
+
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"^# .*$", "# Start here", relink(re.sub(r"^!\[.*\]\(.*\)\n", "", cell.source, flags=re.M), "nbs", lambda path: place(path) or picture(path)), flags=re.M)
+            cell.source = re.sub(r"^# .*$", "# Start here", relink(cell.source, "nbs", page_or_picture), flags=re.M)
     return notebook
 
 # %% ../../nbs/study/book.ipynb #68a8e340
@@ -212,10 +219,12 @@ def gather(book):
     "Write all sources of a `Book`."
     for chapter in book.chapters:
         add_chapter(book, chapter)
-    benches = list(filter(None, (add_bench(book, name, run) for name, run in book.benches.items())))
+    benches = [page for page in book.runs if page.startswith("bench/")]
+    for page in benches:
+        add_bench(book, page)
     reference, found = add_reference(book), ledger(book.reports)
     book.problems += [f"{name} {wrong}: it is not counted" for name, wrong in found["problems"].items()]
-    records, _ = read_records(book.reports, {item["id"] for item in catalogue()})
+    records, _ = read_records(book.reports, {entry["id"] for entry in found["entries"]})
     chapters = [f"chapters/{chapter}" for chapter in book.chapters]
     contents = "\n\n".join([toc(["start", "ledger", "plot", "notes", "data"], "The book"), toc(chapters, "Chapters"), toc(benches, "Benchmarks") if benches else "",
                             toc(reference, "Reference")])

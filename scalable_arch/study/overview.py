@@ -29,7 +29,7 @@ def sortable(caption, heads, rows, kind=""):
 
 def fenced(text):
     "HTML as a Markdown block that goes into the page as it is."
-    return f"````{{raw}} html\n{text}\n````"
+    return f"````{{raw}} html\n{text}\n````" if text else ""
 
 # %% ../../nbs/study/overview.ipynb #69523ddc
 def ledger_row(name, entry, cells):
@@ -54,8 +54,8 @@ def ledger_table(found, cells):
 
 def totals_list(found):
     "The ledger's totals as a list of numbers with words."
-    items = "".join(f'<div class="{tone}"><dt>{html.escape(words)}</dt><dd>{value}</dd></div>' for value, words, tone in total_lines(found["totals"]))
-    return f'<dl class="totals">{items}</dl>'
+    items = "".join(f'<li class="{tone}"><b>{value}</b> {html.escape(words)}</li>' for value, words, tone in total_lines(found["totals"]))
+    return f'<ul class="totals">{items}</ul>'
 
 # %% ../../nbs/study/overview.ipynb #5493a753
 def home_of(name, entries, chapters):
@@ -105,16 +105,10 @@ def trials_table(records, files):
 
 # %% ../../nbs/study/overview.ipynb #edd72dba
 def reading_notes(notebook):
-    "Markdown of a notebook's section of reading notes, '' where it has none. Headings keep their words, numbers and order, one step lower."
-    parts, inside = [], False
-    for cell in notebook.cells:
-        if cell.cell_type != "markdown":
-            continue
-        if re.match(r"## ", cell.source):
-            inside = bool(re.match(r"## (\d+\. )?Reading notes", cell.source))
-        if inside:
-            parts.append(re.sub(r"^## .*\n+", "", cell.source))
-    return re.sub(r"\{#[^}]*\}", "", "\n\n".join(parts)).strip()
+    "Markdown of a notebook's section of reading notes, '' where it has none. Headings inside it stay."
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r"^## (?:\d+\. )?Reading notes[^\n]*\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    return found.group(1).strip() if found else ""
 
 # %% ../../nbs/study/overview.ipynb #3666508c
 def counts_table(expected):

@@ -79,7 +79,7 @@ def module_markdown(path, name, place):
             continue
         _, notebook, cell = max((found for found in cells if found[0] <= node.lineno), default=(0, "", ""))
         address = place(notebook, cell)
-        link = f"[developed here]({address})" if address else ""
+        link = f'<a href="{address}">developed here</a>' if address else ""
         arguments = signature(node) if isinstance(node, ast.FunctionDef) else ""
         parts.append(entry("function", node.name, arguments, ast.get_docstring(node), link) if arguments else class_entry(node, link))
     head = f"```{{py:module}} {name}\n```\n\n## `{name}`\n\n{docstring_markdown(ast.get_docstring(tree) or '')}"

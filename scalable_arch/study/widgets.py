@@ -95,13 +95,15 @@ ACCURACIES = {"R1": "rank-1, %", "mAP": "mAP, %", "Top1": "top-1, %", "mIoU": "m
 
 def printed_points(name):
     "Points of one printed table: dicts of table, row, group, dataset, metric, accuracy, measure, cost, convention, whose."
-    table, points = printed_table(name), []
-    for (row, group), lines in table.groupby(["row", "group"], sort=False):
-        costs = lines[lines.metric.isin(COSTS) & (lines.dataset == "")]
-        for cost in costs.itertuples():
-            for score in lines[lines.metric.isin(ACCURACIES) & (lines.dataset != "")].itertuples():
-                points.append({"table": study_title(name), "row": row, "group": group, "dataset": score.dataset, "metric": score.metric, "accuracy": score.value,
-                               "measure": cost.metric, "cost": cost.value, "convention": cost.convention, "whose": "method" if score.ours == "true" else "printed"})
+    lines = printed_table(name).to_dict("records")
+    costs, points = {}, []
+    for line in lines:
+        if line["metric"] in COSTS and not line["dataset"]:
+            costs.setdefault((line["row"], line["group"]), []).append(line)
+    for line in lines:
+        for cost in costs.get((line["row"], line["group"]), ()) if line["metric"] in ACCURACIES and line["dataset"] else ():
+            points.append({"table": study_title(name), **{key: line[key] for key in ("row", "group", "dataset", "metric")}, "accuracy": line["value"],
+                           "measure": cost["metric"], "cost": cost["value"], "convention": cost["convention"], "whose": "method" if line["ours"] == "true" else "printed"})
     return points
 
 

@@ -1,0 +1,419 @@
+"The book: built once from the reports of this checkout, then looked at in headless Chromium, as readers do."
+import ast
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.parse
+from importlib import import_module
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from scalable_arch.study import book as module
+from scalable_arch.study.book import Book, build_book, gather, main
+from scalable_arch.study.pages import best_run, formulas_apart, page_notebook, read_executed, relink, shows_result
+from scalable_arch.study.reference import docstring_markdown
+from scalable_arch.study.widgets import all_points, cut_picture, cut_places
+
+root = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore:.*MystReferenceResolver.app")  # MyST's own business
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync").split()
+
+
+# ---- the book and the browser, each once
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    "(folder of the book, its `Book`)."
+    out = tmp_path_factory.mktemp("book") / "_book"
+    return out, build_book(root / "reports", out)
+
+
+def chromium():
+    "Path of Chromium, installed where it is missing and we may."
+    if not shutil.which("chromium") and os.geteuid() == 0 and shutil.which("apt-get"):
+        for words in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+            subprocess.run(["apt-get", "-qq", *words], check=True, stdin=subprocess.DEVNULL, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+    if not shutil.which("chromium"):
+        pytest.skip("the book's pages are looked at in Chromium: apt-get install chromium")
+    return shutil.which("chromium")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser):
+    "A page that notes what went wrong (`page.wrong`) and what it asked for (`page.asked`)."
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="light")
+    page = context.new_page()
+    page.wrong, page.asked = [], []
+    page.on("console", lambda message: page.wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    yield page
+    context.close()
+
+
+def show(page, path):
+    "Open a file and wait until its formulas are set."
+    page.goto(path.as_uri())
+    page.evaluate("window.MathJax?.startup?.promise")
+
+
+def pages_of(out):
+    return [path for path in sorted(out.rglob("*.html")) if "files" not in path.relative_to(out).parts]
+
+
+# ---- what is in it
+
+def test_every_part_is_there(built):
+    out, book = built
+    assert book.problems == []
+    for name in ("index", "start", "ledger", "plot", "notes", "data", "api/library", "api/metrics", *(f"chapters/{chapter}" for chapter in book.chapters),
+                 *(f"bench/{name}" for name in book.benches)):
+        assert (out / f"{name}.html").is_file(), name
+    assert {"ch3_han", "ch4_hdl"} <= set(book.chapters) - set(book.missing)
+    for chapter in book.missing:
+        assert f"make reproduce CHAPTER={chapter}" in re.sub(r"<[^>]+>", "", (out / "chapters" / f"{chapter}.html").read_text())
+
+
+def test_links_resolve(built):
+    out, _ = built
+    ids = {path: set(re.findall(r'\sid="([^"]+)"', path.read_text(encoding="utf-8"))) for path in pages_of(out)}
+    broken = []
+    for path in ids:
+        text = re.sub(r"<(script|pre)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.S)
+        for target in re.findall(r'\s(?:href|src)="([^"]+)"', text):
+            address = urllib.parse.urlsplit(target)
+            if address.scheme in ("http", "https", "data", "mailto"):
+                continue
+            found = (path.parent / urllib.parse.unquote(address.path)).resolve() if address.path else path
+            whole = found.is_file() and (not address.fragment or found not in ids or urllib.parse.unquote(address.fragment) in ids[found])
+            broken += [] if whole else [f"{path.relative_to(out)}: {target}"]
+    assert not broken
+
+
+def test_results_name_their_cell_and_trials(built):
+    out, book = built
+    for chapter in set(book.chapters) - set(book.missing):
+        run = best_run(book.reports, chapter)
+        text, notebook = (out / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"), read_executed(run)
+        results = [cell.id for cell in notebook.cells if cell.cell_type == "code" and shows_result(cell)]
+        behind = dict(re.findall(r'<div class="behind">From cell <a href="#cell-(\w+)">(.*?)</div>', text, re.S))
+        assert list(behind) == results
+        for path in run.parent.glob("*_t*.json"):
+            trials = set(json.loads(path.read_text(encoding="utf-8"))["trials"])
+            lines = [line for line in behind.values() if f"/{path.name}" in line]
+            assert lines and all(set(re.findall(r"trials/(\w+)\.json", line)) == trials for line in lines)
+
+
+def test_no_path_of_this_machine(built):
+    out, _ = built
+    assert not [path for path in [*pages_of(out), out / "searchindex.js"] if str(root) in path.read_text(encoding="utf-8") or str(out) in path.read_text(encoding="utf-8")]
+
+
+# ---- every page, wide by day and narrow by night
+
+SEEN = """async () => {
+  for (const image of document.images) { image.loading = 'eager'; await image.decode().catch(() => {}); }
+  const said = [], levels = [...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map((head) => Number(head.tagName[1]));
+  if (levels.filter((level) => level === 1).length !== 1 || levels[0] !== 1) said.push('headings of the first level: ' + levels.filter((level) => level === 1).length);
+  levels.forEach((level, place) => { if (place && level > levels[place - 1] + 1) said.push(`heading ${place} leaves out a level`); });
+  for (const image of document.images) {
+    if (!image.alt.trim()) said.push('no alt text: ' + image.src.slice(0, 80));
+    if (!image.naturalWidth) said.push('not shown: ' + image.src.slice(0, 80));
+  }
+  const math = document.querySelectorAll('.math').length, set = document.querySelectorAll('.math mjx-container').length;
+  if (math !== set || document.querySelector('mjx-merror, [data-mjx-error]')) said.push(`${set} of ${math} formulas are set`);
+  for (const node of document.querySelectorAll('button, a[href], input, select'))
+    if (!(node.textContent.trim() || node.getAttribute('aria-label') || node.labels?.length || node.title || node.placeholder || node.querySelector('img[alt]') || node.closest('nav, header, aside')))
+      said.push('no name: ' + node.outerHTML.slice(0, 80));
+  if (document.documentElement.lang !== 'en') said.push('no language');
+  return said;
+}"""
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def test_pages_render(built, page):
+    out, _ = built
+    wrong = {}
+    for path in pages_of(out):
+        said = wrong.setdefault(str(path.relative_to(out)), [])
+        page.set_viewport_size({"width": 1440, "height": 1000})
+        page.emulate_media(color_scheme="light")
+        show(page, path)
+        said += page.evaluate(SEEN) if path.name != "search.html" else []  # Sphinx fills that one when asked
+        for width, scheme in ((1440, "light"), (390, "dark")):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.emulate_media(color_scheme=scheme)
+            background = sum(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]))
+            said += [f"{width} pixels are too narrow"] if page.evaluate(OVERFLOW) > 0 else []
+            said += [f"not {scheme}"] if (background > 384) != (scheme == "light") else []
+        said += page.wrong
+        page.wrong.clear()
+    assert {name: said for name, said in wrong.items() if said} == {}
+    assert [url for url in page.asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_formulas_of_their_own_line(built):
+    out, book = built
+    for chapter in set(book.chapters) - set(book.missing):
+        formulas = [formula for cell in read_executed(best_run(book.reports, chapter)).cells if cell.cell_type == "markdown"
+                    for formula in re.findall(r"^\$\$.+?\$\$", cell.source, re.M | re.S)]
+        text = re.sub(r"<(pre|script)\b.*?</\1>", "", (out / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"), flags=re.S)
+        assert len(re.findall(r'<div class="math ', text)) == len(formulas) and "$$" not in text  # that these are set, test_pages_render sees
+
+
+CONTRAST = """() => {
+  const colour = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const over = (top, below) => top.slice(0, 3).map((value, place) => value * top[3] + below[place] * (1 - top[3])).concat(1);
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, place) => sum + v * [0.2126, 0.7152, 0.0722][place], 0);
+  const grounds = new Map();
+  const ground = (node) => {
+    if (!grounds.has(node)) { const own = colour(getComputedStyle(node).backgroundColor); grounds.set(node, own[3] === 1 || !node.parentElement ? own : over(own, ground(node.parentElement))); }
+    return grounds.get(node);
+  };
+  const poor = new Map();
+  for (const node of document.querySelectorAll('article *, .sidebar-drawer *')) {
+    if (!node.checkVisibility() || node.closest('svg, mjx-container, .headerlink, .copybtn') || ![...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())) continue;
+    const style = getComputedStyle(node), below = ground(node), [a, b] = [light(over(colour(style.color), below)), light(below)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), large = parseFloat(style.fontSize) >= 24 || parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700;
+    if (ratio < (large ? 3 : 4.5)) poor.set(`${node.tagName}.${node.className} ${ratio.toFixed(2)}`, node.textContent.trim().slice(0, 40));
+  }
+  return Object.fromEntries(poor);
+}"""
+
+
+def test_contrast(built, page):
+    for name in ("index", "ledger", "plot", "chapters/ch3_han", "api/metrics"):
+        show(page, built[0] / f"{name}.html")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate(CONTRAST) == {}, (name, scheme)
+    page.add_style_tag(content="article p { color: #666 !important }")
+    assert page.evaluate(CONTRAST) != {}  # the measure sees grey on black
+
+
+def test_first_page_is_light(built, page):
+    show(page, built[0] / "index.html")
+    files = {Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)) for url in page.asked if url.startswith("file:")}
+    sizes = {path.name: path.stat().st_size for path in files if path.suffix not in (".jpg", ".png", ".svg")}
+    assert "index.html" in sizes and sum(sizes.values()) < 300_000, sizes
+
+
+# ---- what readers play with
+
+def test_ranked_lists_follow_the_pointer_and_the_keyboard(built, page):
+    show(page, built[0] / "chapters" / "ch3_han.html")
+    shown = lambda: page.locator(".ranked [data-matches]:visible").evaluate_all("nodes => nodes.map((node) => node.dataset.matches)")
+    buttons = page.locator(".ranked button")
+    assert buttons.count() == 6 and shown() == ["1"]
+    buttons.nth(3).hover()
+    assert shown() == ["4"] and buttons.nth(3).get_attribute("aria-pressed") == "true"
+    buttons.nth(0).focus()
+    page.keyboard.press("Tab")
+    assert shown() == ["2"] and page.locator('.ranked button[aria-pressed="true"]').count() == 1
+
+
+def test_attention_levels_can_be_switched(built, page):
+    show(page, built[0] / "chapters" / "ch3_han.html")
+    assert page.locator(".levels img:visible").count() == 7
+    page.locator(".levels input").nth(1).focus()
+    page.keyboard.press("Space")
+    assert page.locator(".levels img:visible").evaluate_all("nodes => nodes.map((node) => node.alt)") == [
+        "image", "hard attention, level 1", "soft attention, level 1", "hard attention, level 3", "soft attention, level 3"]
+    page.keyboard.press("Space")
+    assert page.locator(".levels img:visible").count() == 7
+
+
+def test_ledger_sorts_and_filters(built, page):
+    show(page, built[0] / "ledger.html")
+    rows = page.locator("table.ledger tbody tr")
+    total, first = rows.count(), rows.first.inner_text()
+    assert total == 83 + 36
+    head = page.locator("table.ledger thead th").nth(2)
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    shares = page.locator("table.ledger tbody tr td:nth-child(3)").evaluate_all("nodes => nodes.map((node) => Number(node.dataset.sort ?? -1))")
+    filled = [share for share in shares if share >= 0]
+    assert head.get_attribute("aria-sort") == "ascending" and filled == sorted(filled)
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending" and rows.first.inner_text() != first
+    texts = [text.lower() for text in rows.evaluate_all("nodes => nodes.map((node) => node.textContent)")]
+    wanted = [text for text in texts if all(word in text for word in ("table", "han", "fails"))]
+    page.locator(".filter input").fill("Table HAN, fails")
+    visible = page.locator("table.ledger tbody tr:visible")
+    assert 0 < visible.count() == len(wanted) < total and f"{len(wanted)} of {total}" in page.locator(".filter").inner_text()
+    visible.first.locator("summary").first.click()
+    assert "[" in visible.first.locator("details[open]").inner_text()  # the intervals of its claims
+
+
+def test_plot_shows_all_models_by_data_set(built, page):
+    show(page, built[0] / "plot.html")
+    points = json.loads(page.locator(".scatter script").text_content())["points"]
+    printed = [point for point in points if point["whose"] != "ours"]
+    assert len(printed) == len(all_points([])) and any(point["whose"] == "ours" and point["data"] for point in points)
+    choose = lambda name: page.locator(f'.scatter [data-choice="{name}"]')
+    for dataset, metric, measure in (("Market-1501 (SQ)", "mAP", "FLOPs"), ("CIFAR-10", "Error_C10", "Params_M")):
+        for name, value in (("dataset", dataset), ("metric", metric), ("measure", measure)):
+            choose(name).select_option(value)
+        wanted = [point for point in points if (point["dataset"], point["metric"], point["measure"]) == (dataset, metric, measure)]
+        assert page.locator(".scatter .mark").count() == len(wanted) == page.locator(".points tbody tr").count() > 10
+    choose("dataset").select_option("Market-1501 (SQ)")
+    before = page.locator(".scatter .mark.ours").count()
+    choose("ours").uncheck()
+    assert before > 0 == page.locator(".scatter .mark.ours").count()
+    choose("ours").check()
+    page.locator(".scatter .mark.ours").first.focus()
+    assert "our stand-in" in page.locator(".scatter .about").inner_text() and page.locator(".scatter .mark.ours").first.get_attribute("aria-label")
+
+
+# ---- bad input
+
+@pytest.fixture
+def copy(tmp_path):
+    "A checkout of its own with two chapters, one of them run, and its reports."
+    for name in ("nbs/book", "scalable_arch/errors.py", "settings.ini", "nbs/index.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
+    (tmp_path / "scalable_arch" / "__init__.py").write_text('"Toy."\n')
+    cells = [nbformat.v4.new_markdown_cell("# Chapter 1. Toys: small things\n\n> They are small.\n\n## 7. Reading notes\n\nAmbiguous $x$."), nbformat.v4.new_code_cell("1 + 1")]
+    toy = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    for name in ("ch1_toys", "ch2_none"):
+        nbformat.write(toy, tmp_path / "nbs" / f"{name}.ipynb")
+    for profile in ("quick", "smoke"):
+        run = tmp_path / "reports" / "ch1_toys" / profile / "ch1_toys.ipynb"
+        run.parent.mkdir(parents=True)
+        nbformat.write(toy, run)
+    return tmp_path
+
+
+def test_chapter_without_a_run_and_a_broken_one(copy, monkeypatch, capsys):
+    monkeypatch.setattr(module, "checkout_root", lambda: copy)
+    monkeypatch.setattr(module, "report_dir", lambda: copy / "reports")
+    desk = copy / "reports" / "ch1_toys" / "desk" / "ch1_toys.ipynb"
+    desk.parent.mkdir()
+    desk.write_text((copy / "nbs" / "ch1_toys.ipynb").read_text()[:200])
+    main(copy / "_book")
+    said = capsys.readouterr()
+    assert "reports/ch1_toys/desk/ch1_toys.ipynb is no notebook that can be read" in said.err and "not run yet: ch2_none" in said.err and said.err.count("\n") == 2
+    assert str(copy / "_book" / "index.html") in said.out
+    words = lambda name: re.sub(r"<[^>]+>", "", (copy / "_book" / name).read_text())
+    assert "is no notebook that can be read" in words("chapters/ch1_toys.html") and "make reproduce CHAPTER=ch2_none" in words("chapters/ch2_none.html")
+    assert words("notes.html").count("Ambiguous") == 2 and "Chapter 1. Toys" in words("index.html")  # the rest is built
+
+
+def test_run_that_stopped_with_an_error_is_named(copy, tmp_path):
+    run = copy / "reports" / "ch1_toys" / "quick" / "ch1_toys.ipynb"
+    notebook = nbformat.read(run, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("error", ename="OSError", evalue="the roof is leaking", traceback=[])]
+    nbformat.write(notebook, run)
+    book = Book(copy, copy / "reports", tmp_path / "sources")
+    gather(book)
+    assert len(book.problems) == 1 and "OSError: the roof is leaking" in book.problems[0] and notebook.cells[1].id in book.problems[0]
+    assert book.states["ch1_toys"][2] == "broken run" and (tmp_path / "sources" / "ledger.md").is_file()
+
+
+def test_best_profile_counts_and_smoke_never_does(copy):
+    assert best_run(copy / "reports", "ch1_toys").parent.name == "quick"
+    shutil.rmtree(copy / "reports" / "ch1_toys" / "quick")
+    assert best_run(copy / "reports", "ch1_toys") is None
+
+
+def test_missing_extra_and_wrong_folders_say_one_sentence(monkeypatch, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="holds something that is no book"):
+        build_book(root / "reports", tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    with pytest.raises(FileNotFoundError, match="there is no folder of reports"):
+        build_book(tmp_path / "nowhere", tmp_path / "_book")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        main(tmp_path / "_book")
+    assert "pip install 'scalable_arch[docs]'" in stop.value.code and "\n" not in stop.value.code
+    monkeypatch.setattr(module, "find_spec", lambda name: True)
+    monkeypatch.setattr(module, "checkout_root", lambda: None)
+    with pytest.raises(FileNotFoundError, match="clone the repository"):
+        build_book(out=tmp_path / "_book")
+
+
+# ---- the parts
+
+@given(st.lists(st.booleans(), min_size=4, max_size=60), st.integers(1, 4))
+def test_cuts_lie_in_the_nearest_white(white, parts):
+    white = np.array(white)
+    places = cut_places(white, parts)
+    assert len(places) == parts + 1 and places[0] == 0 and places[-1] == len(white) and places == sorted(places)
+    for number in range(1, parts):
+        even = round(number * len(white) / parts)
+        free = np.flatnonzero(white)
+        if len(free):
+            nearest = min(free, key=lambda at: (abs(at - even), at))
+            low = max((at + 1 for at in range(nearest) if not white[at]), default=0)
+            high = min((at for at in range(nearest, len(white)) if not white[at]), default=len(white))
+            assert places[number] == (low + high) // 2
+        else:
+            assert places[number] == even
+
+
+def test_cut_panels_join_to_the_whole():
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    pixels[[9, 10, 20]], pixels[:, [13, 14, 27]] = 255, 255
+    cells = cut_picture(Image.fromarray(pixels), 3, 3)
+    assert np.array_equal(np.vstack([np.hstack([np.asarray(cell) for cell in row]) for row in cells]), pixels)
+
+
+def test_formulas_and_links_leave_code_alone():
+    assert formulas_apart("a\n$$x$$\nb\n```\n$$y$$\n```\n") == "a\n\n$$x$$\n\nb\n```\n$$y$$\n```"
+    place = {"nbs/ch3_han.ipynb": "chapters/ch3_han.md"}.get
+    text = "[a](ch3_han.ipynb#x) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
+    assert relink(text, "nbs", place) == "[a](chapters/ch3_han.md#x) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.md)"
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40).filter(lambda text: "`" not in text and "  " not in text.strip()))
+def test_docstrings_mean_what_they_say(text):
+    from markdown_it import MarkdownIt
+    from html import unescape
+    words = "x " + text.strip().replace("&", "and")  # no block of its own begins in the middle of a line
+    if re.search(r"(?<!\S)\*\w[^*\n]*\w\*(?!\w)", words):
+        return
+    shown = unescape(re.sub(r"</?p>", "", MarkdownIt().render(docstring_markdown(words)))).strip()
+    assert shown == words.strip()
+
+
+def test_reference_has_the_signatures_of_the_library(built):
+    out, _ = built
+    for name in ("scalable_arch.metrics.retrieval", "scalable_arch.train.loop", "scalable_arch.nn.cost"):
+        text = (out / "api" / f"{name.split('.')[1]}.html").read_text(encoding="utf-8")
+        loaded = import_module(name)
+        tree = ast.parse(Path(loaded.__file__).read_text(encoding="utf-8"))
+        public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in loaded.__all__ and ast.get_docstring(node)]
+        assert public
+        for function in public:
+            entry = re.search(rf'id="{re.escape(name)}\.{function}">(.*?)</dt>', text, re.S)
+            assert entry, f"{name}.{function}"
+            words = re.sub(r"<[^>]+>", "", entry.group(1))
+            assert all(parameter in words for parameter in inspect.signature(getattr(loaded, function)).parameters)
+
+
+def test_page_keeps_ids_and_drops_directives():
+    run = best_run(root / "reports", "ch3_han")
+    page = page_notebook(run, folder="nbs", files="../files/ch3_han", place=lambda path: None)
+    code = [cell for cell in page.cells if cell.cell_type == "code"]
+    assert {cell.id for cell in code} <= {cell.id for cell in read_executed(run).cells} and not any(re.search(r"^#\|", cell.source, re.M) for cell in code)
+    pictures = [cell for cell in code if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))]
+    assert len(pictures) >= 6 and all(len(cell.metadata["mystnb"]["image"]["alt"]) > 15 for cell in pictures)
