@@ -280,7 +280,7 @@ def check_supernet(supernet, labels):
 def supernet_settings(supernet):
     "What a checkpoint must find unchanged of the supernet."
     space, first = supernet.space, supernet.positions[0]
-    return {"space": space.name, "operations": list(space.operations), "space_rules": {k: v for k, v in asdict(space).items() if k not in ("name", "operations")},
+    return {"space": space.name, "operations": list(space.operations), "space_rules": json.loads(json.dumps(asdict(space))),
             "controller": type(supernet.controller).__name__, "cells": len(supernet.cells), "channels": first.channels,
             "cell": type(supernet.cells[0]).__name__, "dtype": str(placement(supernet)[1])}
 
