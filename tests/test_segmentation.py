@@ -236,6 +236,7 @@ def test_shares_are_what_laying_over_gives_pixel_by_pixel():
     for row, column in itertools.product(range(3), range(4)):
         mean = found[:, 2 * row:2 * row + 2, 2 * column:2 * column + 2].mean((1, 2))
         assert mask[row, column] == (mean.argmax() if mean.max() >= 0.75 else IGNORE)
+    assert mask_of(np.array([[[0.25, 0.26]], [[0.75, 0.74]]]), 1).tolist() == [[1, IGNORE]]
 
 
 def test_mistakes_in_loading_are_one_sentence():
@@ -507,7 +508,8 @@ def test_the_rate_falls_to_nearly_nothing_at_the_last_step():
     assert [poly_rate(step, 4, 1.0, power=1.0) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
     images, masks = toy_data()
     model = toy_model()
-    assert np.isclose(fit_segmentation(model, images, masks, **RECIPE | dict(epochs=1))[0]["lr"], poly_rate(1, 2, 0.1))
+    history = fit_segmentation(model, images, masks, **RECIPE | dict(epochs=3))                 # two steps an epoch, the rate of the last one
+    assert np.allclose([record["lr"] for record in history], [poly_rate(step, 6, 0.1) for step in (1, 3, 5)])
 
 
 def test_mistakes_in_training_are_one_sentence(tmp_path):
