@@ -21,7 +21,7 @@ setup(
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"])
     + [f"scalable_arch.data_manifests{part}" for part in ("", ".datasets", ".printed", ".claims")],
     package_dir={"scalable_arch.data_manifests": "data_manifests"},
-    package_data={"": ["*.toml", "*.csv"]},
+    package_data={"": ["*.toml", "*.csv", "py.typed"]},
     install_requires=cfg["requirements"].split(),
     extras_require=requirements,
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["scalable_arch=scalable_arch._modidx:d"]},

@@ -1,0 +1,90 @@
+"The library as an engineer meets it: quick to import, annotated, its examples true, its models kept in a file."
+import doctest
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+
+import scalable_arch
+from scalable_arch import create_model, list_models, load, save
+from scalable_arch.nn.inference import fold_batchnorm
+from scalable_arch.train import save_model
+
+TINY = {"widths": (16, 32, 48)}
+
+
+def test_import_brings_nothing_that_was_not_asked_for():
+    asked = "import sys, scalable_arch; scalable_arch.list_models(); print(*sorted(set(sys.modules) & set('matplotlib sklearn umap numba pandas seaborn scipy torch'.split())))"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip() == ""
+    made = asked.replace("list_models()", "create_model('han_small', num_classes=None)")
+    assert subprocess.run([sys.executable, "-c", made], capture_output=True, text=True, check=True).stdout.split() == ["torch"]
+
+
+def test_examples_in_docstrings_are_true():
+    tried = 0
+    for found in pkgutil.walk_packages(scalable_arch.__path__, "scalable_arch."):
+        source = Path(found.module_finder.path, found.name.rpartition(".")[2] + ".py")
+        if source.is_file() and ">>> " in source.read_text(encoding="utf-8"):
+            result = doctest.testmod(importlib.import_module(found.name))
+            assert result.failed == 0, found.name
+            tried += result.attempted
+    assert tried >= 6
+
+
+def test_public_surface_is_annotated():
+    assert (Path(scalable_arch.__file__).parent / "py.typed").is_file()
+    for function in (create_model, list_models, load, save):
+        hints = typing.get_type_hints(function, localns={"Module": torch.nn.Module})
+        wanted = set(function.__code__.co_varnames[:function.__code__.co_argcount]) | {"return"}
+        assert wanted <= set(hints), function.__name__
+
+
+@pytest.mark.parametrize("name, options", [("han_small", TINY | {"num_classes": 3}), ("han_large", TINY | {"num_classes": None, "factored": True}),
+                                           ("mobilenet_reid", {"num_classes": 4}), ("resnet18_cifar", {"num_classes": 7})])
+def test_saved_model_comes_back_whole(tmp_path, name, options):
+    model = create_model(name, **options)
+    for buffer in model.buffers():
+        buffer += 1  # running statistics are kept too
+    torch.manual_seed(5)
+    save(tmp_path / "model.safetensors", model)
+    again = load(tmp_path / "model.safetensors")
+    assert torch.equal(torch.rand(1), torch.manual_seed(5) and torch.rand(1))  # nobody's random numbers were touched
+    assert type(again) is type(model) and again.training and again.made_by == json.loads(json.dumps(model.made_by))
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(x, again.state_dict()[key]) for key, x in model.state_dict().items())
+
+
+def test_save_and_load_say_what_is_wrong(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ValueError, match="make it with create_model"):
+        save(path, torch.nn.Linear(2, 2))
+    model = create_model("han_small", num_classes=None, **TINY)
+    with pytest.raises(ValueError, match="other layers than create_model gave it"):
+        save(path, fold_batchnorm(model.eval()))
+    model.made_by = {"name": "han_small", "options": {"widths": torch.ones(3)}}
+    with pytest.raises(ValueError, match="not plain enough"):
+        save(path, model)
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        load(path)
+    save_model(path, model)
+    with pytest.raises(ValueError, match="without the name of their model"):
+        load(path)
+    save_model(path, model, made_by={"name": "han_smal", "options": {}})
+    with pytest.raises(ValueError, match="did you mean 'han_small'"):
+        load(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        load(path)
+
+
+def test_every_model_remembers_how_it_was_made():
+    assert {"create_model", "list_models", "load", "save"} <= set(scalable_arch.__all__)
+    for name in list_models()[:3]:
+        assert create_model(name, num_classes=None).made_by == {"name": name, "options": {"num_classes": None}}
