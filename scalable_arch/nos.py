@@ -430,7 +430,7 @@ class SecondTier(nn.Module):
 
     def forward(self, surrogate, probabilities, shares):
         views = self.views(surrogate)
-        features = self.features([views], probabilities) + (1 - probabilities.sum()) * surrogate
+        features = self.features([views], probabilities) + shares.sum() * surrogate
         return calibrate(features, *join([[part[:, 0] for part in self.says(views.map, shares)]]))
 
 
