@@ -1,5 +1,6 @@
 "The built wheel works in a clean environment, from another folder, without Jupyter."
 import configparser
+import re
 import subprocess
 import sys
 import venv
@@ -10,7 +11,7 @@ import pytest
 root = Path(__file__).parents[1]
 
 USE = """
-import importlib.util, sys
+import importlib.resources, importlib.util, sys
 import torch
 import scalable_arch
 from scalable_arch.data import list_datasets, load_manifest
@@ -18,7 +19,7 @@ from scalable_arch.study.claims import load_claims
 from scalable_arch.study.printed import printed_value
 from scalable_arch.metrics import evaluate
 
-assert "site-packages" in scalable_arch.__file__
+assert "site-packages" in scalable_arch.__file__ and importlib.resources.files("scalable_arch").joinpath("py.typed").is_file()
 assert not any(importlib.util.find_spec(name) for name in ("nbdev", "fastcore", "IPython", "papermill"))
 model = scalable_arch.create_model("han_small", num_classes=None).eval()
 with torch.inference_mode():
@@ -59,3 +60,22 @@ def test_command_line_of_the_wheel(clean_python, tmp_path):
     assert ran.returncode == 0 and "market1501" in ran.stdout
     ran = subprocess.run([clean_python.with_name("scalable-arch"), "data", "check", "markt1501", "--root", "."], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 2 and "did you mean 'market1501'?" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_source_and_wheel_are_fit_for_an_index(tmp_path):
+    sources = tmp_path / "sources"
+    subprocess.run(["git", "clone", "-q", root, sources], check=True)
+    subprocess.run([sys.executable, "-m", "build", "-o", tmp_path / "dist", sources], check=True, capture_output=True)
+    made = sorted((tmp_path / "dist").iterdir())
+    assert [path.suffix for path in made] == [".whl", ".gz"]  # the wheel is built from the source archive, so that one is whole
+    checked = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *made], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_one_version_everywhere():
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(root / "settings.ini")
+    version = settings["DEFAULT"]["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    for name, line in (("CITATION.cff", rf"^version: {version}$"), ("CHANGELOG.md", rf"^## {version}\b"), ("scalable_arch/__init__.py", rf'^__version__ = "{version}"$')):
+        assert re.search(line, (root / name).read_text(encoding="utf-8"), re.M), name
