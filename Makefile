@@ -29,8 +29,8 @@ test: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY)  ## everything CI runs
 	$(BIN)/python -m pytest -q tests
 
-lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ip=127.0.0.1 nbs
+lab: $(READY)  ## JupyterLab on the notebooks, open at the index
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/index.ipynb
 
 export: $(READY)  ## notebooks -> library and README
 	$(BIN)/nbdev_export
