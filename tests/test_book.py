@@ -121,6 +121,11 @@ def test_results_name_their_cell_and_trials(built):
             assert lines and all(set(re.findall(r"trials/(\w+)\.json", line)) == trials for line in lines)
 
 
+def test_book_keeps_to_its_folder(built):
+    out, _ = built
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
 def test_no_path_of_this_machine(built):
     out, _ = built
     assert not [path for path in [*pages_of(out), out / "searchindex.js"] if str(root) in path.read_text(encoding="utf-8") or str(out) in path.read_text(encoding="utf-8")]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDGETS', 'BUILDERS', 'MATHJAX', 'Book', 'place_in', 'add_chapter', 'sentence', 'read_facts', 'add_trials',
            'add_bench', 'opening_picture', 'add_reference', 'chapter_readers', 'start_page', 'toc', 'gather',
-           'run_sphinx', 'empty_folder', 'build_book', 'main']
+           'run_sphinx', 'check_folder', 'build_book', 'main']
 
 # %% ../../nbs/study/book.ipynb #2cbc745c
 import io
@@ -243,7 +243,7 @@ MATHJAX = "tex-svg-full.js"  # one file that holds all
 
 
 def run_sphinx(book, out):
-    "Make the pages; returns Sphinx's warnings as lines."
+    "Make the pages in the folder `out`; returns Sphinx's warnings as lines. MyST-NB writes beside `out` as well."
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
@@ -259,13 +259,10 @@ def run_sphinx(book, out):
     return [line for line in re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).splitlines() if line.strip()]
 
 
-def empty_folder(out):
-    "Make room for the book. ValueError where the folder holds something that is no book."
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / ".buildinfo").is_file():
-            raise ValueError(f"{out} holds something that is no book: name an empty folder")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+def check_folder(out):
+    "ValueError where a book would overwrite something that is none."
+    if out.is_file() or out.is_dir() and any(out.iterdir()) and not (out / ".buildinfo").is_file():
+        raise ValueError(f"{out} holds something that is no book: name an empty folder")
 
 
 def build_book(reports=None, out="_book"):
@@ -282,11 +279,13 @@ def build_book(reports=None, out="_book"):
     reports, out = Path(reports or report_dir()).resolve(), Path(out).resolve()
     if not reports.is_dir():
         raise FileNotFoundError(f"there is no folder of reports {reports}: give the one that a chapter wrote to, reports/ of the checkout")
-    empty_folder(out)
-    with tempfile.TemporaryDirectory() as sources:
-        book = Book(root, reports, sources)
+    check_folder(out)
+    with tempfile.TemporaryDirectory() as workshop:
+        book, made = Book(root, reports, Path(workshop) / "sources"), Path(workshop) / "build" / "html"
         gather(book)
-        book.problems += [f"Sphinx says: {line}" for line in run_sphinx(book, out)]
+        book.problems += [f"Sphinx says: {line}" for line in run_sphinx(book, made)]
+        shutil.rmtree(out, ignore_errors=True)  # only now: a book that cannot be built leaves the old one
+        shutil.copytree(made, out)
     return book
 
 
