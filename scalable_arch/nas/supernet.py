@@ -98,7 +98,7 @@ class DepthwiseConv(torch.autograd.Function):
 # %% ../../nbs/nas/supernet.ipynb #78dc24ef
 def depthwise(x, weight, stride=1, dilation=1):
     "Depthwise convolution: `x` (B, C, H, W), `weight` (C, 1, k, k) with odd k -> (B, C, ceil(H / stride), ceil(W / stride))."
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         return DepthwiseConv.apply(x.contiguous(memory_format=torch.channels_last), weight, stride, dilation)
     return F.conv2d(x, weight, None, stride, dilation * (weight.shape[2] // 2), dilation, len(weight))
 
