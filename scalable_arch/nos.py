@@ -7,9 +7,9 @@ __all__ = ['WIDE', 'SELF_CALIBRATIONS', 'SpatialAttention', 'ChannelAttention', 
            'depthwise_gradient', 'convolve_pixels', 'sum_pixels', 'by_pixels', 'PerImageDepthwise', 'apply_kernels',
            'sum_of_kernels', 'calibrate', 'make_calibration', 'SelfCalibration', 'self_calibration', 'Tier',
            'HeterogeneousBlock', 'HeterogeneousCell', 'nos_cifar', 'nos_imagenet', 'MixedCalibration',
-           'single_calibration', 'HeterogeneousSearchCell', 'SecondTier', 'join', 'check_heterogeneous', 'nos_supernet',
-           'attention_vector', 'guidance_loss', 'check_stages', 'AttentionGuidance', 'operation_cost',
-           'calibration_cost']
+           'single_calibration', 'copy_rows', 'copy_matrices', 'HeterogeneousSearchCell', 'SecondTier', 'join',
+           'check_heterogeneous', 'nos_supernet', 'attention_vector', 'guidance_loss', 'check_stages',
+           'AttentionGuidance', 'operation_cost', 'calibration_cost']
 
 # %% ../nbs/ch6_nos.ipynb #a3e83d29
 import math
@@ -27,7 +27,7 @@ from .nas import networks
 from .nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, kind_of
 from .nas.networks import CifarNetwork, ImageNetNetwork, drop_path
 from .nas.operations import FactorizedReduce, ReLUConvBN, make_operation
-from .nas.supernet import MixedNode, NodeViews, Supernet, workers
+from .nas.supernet import MixedNode, NodeViews, Supernet, uniform, workers
 from .nn.cost import Cost, measure
 from .train.loop import in_mode
 
@@ -98,7 +98,7 @@ def depthwise_gradient(x, gradient, size, dilation=1):
 # %% ../nbs/ch6_nos.ipynb #193c3289
 @njit(nogil=True, fastmath=True, cache=True)
 def convolve_pixels(x, kernels, result, dilation):
-    "Add to `result` (B, H, W, C), zeros, the maps `x` convolved with `kernels` (B, k, k, C)."
+    "Add to `result` (B, H, W, C) the maps `x` convolved with `kernels` (B, k, k, C)."
     images, height, width, channels = x.shape
     size = kernels.shape[1]
     reach = dilation * (size // 2)
@@ -118,7 +118,7 @@ def convolve_pixels(x, kernels, result, dilation):
 
 @njit(nogil=True, fastmath=True, cache=True)
 def sum_pixels(x, gradient, result, dilation):
-    "Add to `result` (B, k, k, C), zeros, the gradient of the kernels from the maps `x` and the gradient of their convolution, (B, H, W, C)."
+    "Add to `result` (B, k, k, C) the gradient of the kernels from the maps `x` and the gradient of their convolution, (B, H, W, C)."
     images, height, width, channels = x.shape
     size = result.shape[1]
     reach = dilation * (size // 2)
@@ -139,9 +139,8 @@ def sum_pixels(x, gradient, result, dilation):
 WIDE = 32  # channels from which the compiled loop is the faster way
 
 
-def by_pixels(loop, x, other, like, dilation):
-    "A zero tensor like `like`, channels last, filled by a compiled `loop` over pixels; the images are shared among torch's threads."
-    result = torch.zeros_like(like, memory_format=torch.channels_last)
+def by_pixels(loop, x, other, result, dilation):
+    "`result`, channels last, after a compiled `loop` over pixels has added to it; the images are shared among torch's threads."
     x, other, target = (each.detach().permute(0, 2, 3, 1).contiguous().numpy() for each in (x, other, result))
     parts = min(torch.get_num_threads(), len(x))
     if parts == 1:
@@ -153,35 +152,39 @@ def by_pixels(loop, x, other, like, dilation):
 
 
 class PerImageDepthwise(torch.autograd.Function):
-    "`depthwise` on a CPU, forwards and backwards by whichever way is faster."
+    "`onto` + `depthwise` on a CPU, forwards and backwards by whichever way is faster."
 
     @staticmethod
-    def forward(ctx, x, kernels, dilation):
+    def forward(ctx, onto, x, kernels, dilation):
         ctx.save_for_backward(x, kernels)
         ctx.dilation = dilation
-        return by_pixels(convolve_pixels, x, kernels, x, dilation) if x.shape[1] >= WIDE else depthwise(x, kernels, dilation)
+        if x.shape[1] < WIDE:
+            return onto + depthwise(x, kernels, dilation)
+        return by_pixels(convolve_pixels, x, kernels, onto.clone(memory_format=torch.channels_last), dilation)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         x, kernels = ctx.saved_tensors
-        turned = kernels.flip(2, 3)
+        turned, zeros = kernels.flip(2, 3), lambda like: torch.zeros_like(like, memory_format=torch.channels_last)
         if x.shape[1] < WIDE:
-            return depthwise(gradient, turned, ctx.dilation), depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation), None
-        return (by_pixels(convolve_pixels, gradient, turned, x, ctx.dilation), by_pixels(sum_pixels, x, gradient, kernels, ctx.dilation), None)
+            return gradient, depthwise(gradient, turned, ctx.dilation), depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation), None
+        to_x = by_pixels(convolve_pixels, gradient, turned, zeros(x), ctx.dilation)
+        return gradient, to_x, by_pixels(sum_pixels, x, gradient, zeros(kernels), ctx.dilation), None
 
 # %% ../nbs/ch6_nos.ipynb #c5d9072c
-def apply_kernels(x, kernels, *, dilation=1):
+def apply_kernels(x, kernels, *, onto=None, dilation=1):
     """Maps (B, C, H, W) convolved depthwise with kernels made for each image, (B, C, k, k), k odd: (B, C, H, W).
 
-    `dilation`: step between the pixels that a kernel sees. ValueError where kernels and maps do not fit. W sec. 6.2.1.
+    `onto`: maps to which the result is added. `dilation`: step between the pixels that a kernel sees. ValueError where kernels and maps do
+    not fit. W sec. 6.2.1.
     """
     if kernels.ndim != 4 or kernels.shape[:2] != x.shape[:2] or kernels.shape[2] != kernels.shape[3] or kernels.shape[3] % 2 == 0:
         raise ValueError(f"maps of shape {tuple(x.shape)} need kernels of shape ({x.shape[0]}, {x.shape[1]}, k, k) with k odd, not {tuple(kernels.shape)}")
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # for export: only what torch itself can do
     if x.is_cpu and x.dtype in (torch.float32, torch.float64) and not recorded:
-        return PerImageDepthwise.apply(x, kernels, dilation)
-    return depthwise(x, kernels, dilation)
+        return PerImageDepthwise.apply(torch.zeros_like(x) if onto is None else onto, x, kernels, dilation)
+    return depthwise(x, kernels, dilation) + (0 if onto is None else onto)
 
 # %% ../nbs/ch6_nos.ipynb #7c26de63
 def sum_of_kernels(kernels):
@@ -199,7 +202,7 @@ def calibrate(features, attention=None, kernels=None, *, dilation=1):
     if attention is not None:
         calibrated = calibrated + features * attention
     if kernels is not None:
-        calibrated = calibrated + apply_kernels(features, kernels, dilation=dilation)
+        calibrated = apply_kernels(features, kernels, onto=calibrated, dilation=dilation)
     return calibrated
 
 # %% ../nbs/ch6_nos.ipynb #5b0d66bf
@@ -325,22 +328,22 @@ class MixedCalibration(nn.Module):
         super().__init__()
         self.listeners, self.stride = listeners, stride
         looks, inner = max(channels // 16, 1), max(channels // 8, 1)
-        side_by_side = lambda before, after, size=1, **options: nn.Conv2d(listeners * before, listeners * after, size, groups=listeners, **options)
         self.widths = [listeners * width for width in (looks, inner, inner, 9, 25)]
         self.look = nn.Conv2d(channels, sum(self.widths), 1, bias=False)
         self.norm = nn.BatchNorm2d(sum(self.widths[:3]), affine=False)
-        self.decide = side_by_side(looks, 1, 3, padding=1)
-        self.squeeze = nn.Conv2d(channels, listeners * channels, 1, bias=False)
-        self.excite = side_by_side(channels, channels, bias=False)
-        self.transform = nn.ModuleList(side_by_side(inner, inner, bias=False) for _ in (3, 5))
-        self.decode = nn.ModuleList(nn.Sequential(side_by_side(inner, channels, bias=False), nn.BatchNorm2d(listeners * channels, affine=False)) for _ in (3, 5))
+        self.decide = nn.Conv2d(listeners * looks, listeners, 3, padding=1, groups=listeners)
+        matrix = lambda rows, columns: uniform(listeners, rows, columns, fan_in=columns)
+        self.squeeze, self.excite = matrix(channels, channels), matrix(channels, channels)
+        self.transform = nn.ParameterList(matrix(inner, inner) for _ in (3, 5))
+        self.decode = nn.ParameterList(matrix(channels, inner) for _ in (3, 5))
+        self.kernel_norm = nn.ModuleList(nn.BatchNorm1d(listeners * channels, affine=False) for _ in (3, 5))
 
     def forward(self, x, probabilities):
         looks, *rest = self.look(x).split([sum(self.widths[:3]), *self.widths[3:]], 1)
         looks, *seen = self.norm(looks).split(self.widths[:3], 1)
         pixels = self.decide(F.relu(looks)).sigmoid()
         pixels = pixels if self.stride == 1 else F.avg_pool2d(pixels, 2, ceil_mode=True)
-        channels = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid().view(len(x), self.listeners, -1)
+        channels = (F.relu(x.mean((2, 3)) @ self.squeeze.transpose(1, 2)) @ self.excite.transpose(1, 2)).sigmoid().transpose(0, 1)
         share = dict(zip(SELF_CALIBRATIONS, probabilities.unbind(1)))
         kernels = [self.kernels(i, seen[i], rest[i]) * share[DYNAMICS[i]].view(-1, 1, 1, 1) for i in (0, 1)]
         return pixels * share["spatial_attention"].view(-1, 1, 1), channels * share["channel_attention"].view(-1, 1), F.pad(kernels[0], [1] * 4) + kernels[1]
@@ -349,30 +352,39 @@ class MixedCalibration(nn.Module):
         "Kernels (B, T, C, k, k) from the bottleneck's maps and those that say where to look, as `DynamicKernel` makes them."
         size = (3, 5)[i]
         where = places.flatten(2).softmax(2).unflatten(1, (self.listeners, -1))
-        latent = seen.flatten(2).unflatten(1, (self.listeners, -1)) @ where.transpose(2, 3)
-        latent = F.relu(self.transform[i](latent.flatten(1, 2).unflatten(2, (size, size))))
-        return self.decode[i](latent).unflatten(1, (self.listeners, -1)) / size**2
+        latent = F.relu(self.transform[i] @ (seen.flatten(2).unflatten(1, (self.listeners, -1)) @ where.transpose(2, 3)))
+        decoded = self.kernel_norm[i]((self.decode[i] @ latent).flatten(1, 2)) / size**2
+        return decoded.view(len(places), self.listeners, -1, size, size)
 
 # %% ../nbs/ch6_nos.ipynb #765888af
 def single_calibration(mixed, listener, name):
     "The operation `name` for one listener of a `MixedCalibration` as a module of its own, with the same weights and running statistics."
-    kind, channels = SELF_CALIBRATIONS.index(one_of("self-calibration", name, SELF_CALIBRATIONS)), mixed.look.in_channels
-    module = make_calibration(name, channels, mixed.stride, affine=False).to(mixed.look.weight)
-    ends = torch.tensor([0, *mixed.widths]).cumsum(0).tolist()
-    own = lambda part: slice(ends[part] + listener * mixed.widths[part] // mixed.listeners, ends[part] + (listener + 1) * mixed.widths[part] // mixed.listeners)
+    module = make_calibration(one_of("self-calibration", name, SELF_CALIBRATIONS), mixed.look.in_channels, mixed.stride, affine=False).to(mixed.look.weight)
+    ends = torch.tensor([0, *mixed.widths]).cumsum(0)
+    own = lambda part: slice(*(ends[part] + mixed.widths[part] // mixed.listeners * torch.tensor([listener, listener + 1])).tolist())
     if name == "spatial_attention":
-        pairs = [(module.look[0], mixed.look, own(0)), (module.look[1], mixed.norm, own(0)), (module.decide, mixed.decide, slice(listener, listener + 1))]
+        copy_rows([(module.look[0], mixed.look, own(0)), (module.look[1], mixed.norm, own(0)), (module.decide, mixed.decide, slice(listener, listener + 1))])
+    elif name == "channel_attention":
+        copy_matrices([(module.squeeze, mixed.squeeze[listener]), (module.excite, mixed.excite[listener])])
     else:
-        here, i = slice(listener * channels, (listener + 1) * channels), kind - 2
-        inner = mixed.widths[1] // mixed.listeners
-        pairs = [(module.squeeze, mixed.squeeze, here), (module.excite, mixed.excite, here)] if name == "channel_attention" else [
-            (module.bottleneck[0], mixed.look, own(1 + i)), (module.bottleneck[1], mixed.norm, own(1 + i)), (module.places, mixed.look, own(3 + i)),
-            (module.transform, mixed.transform[i], slice(listener * inner, (listener + 1) * inner)),
-            (module.decode[0], mixed.decode[i][0], here), (module.decode[1], mixed.decode[i][1], here)]
-    for target, source, rows in pairs:
-        found = source.state_dict()
-        target.load_state_dict({key: found[key] if found[key].ndim == 0 else found[key][rows] for key in target.state_dict()})
+        i, here = DYNAMICS.index(name), slice(listener * mixed.look.in_channels, (listener + 1) * mixed.look.in_channels)
+        copy_rows([(module.bottleneck[0], mixed.look, own(1 + i)), (module.bottleneck[1], mixed.norm, own(1 + i)), (module.places, mixed.look, own(3 + i)),
+                   (module.decode[1], mixed.kernel_norm[i], here)])
+        copy_matrices([(module.transform, mixed.transform[i][listener]), (module.decode[0], mixed.decode[i][listener])])
     return module.train(mixed.training)
+
+
+def copy_rows(pairs):
+    "Load into each module the `rows` of all that another of its kind holds: (module, other, rows)."
+    for module, other, rows in pairs:
+        found = other.state_dict()
+        module.load_state_dict({key: found[key] if found[key].ndim == 0 else found[key][rows] for key in module.state_dict()})
+
+
+def copy_matrices(pairs):
+    "Load into each 1x1 convolution a matrix: (convolution, matrix)."
+    for convolution, matrix in pairs:
+        convolution.load_state_dict({"weight": matrix[:, :, None, None]})
 
 # %% ../nbs/ch6_nos.ipynb #37586b64
 class HeterogeneousSearchCell(nn.Module):
