@@ -89,8 +89,8 @@ def attention_widget(run):
 
 # %% ../../nbs/study/widgets.ipynb #5fdb5b68
 COSTS = {"FLOPs": "FLOPs", "FLOPs_scene": "FLOPs of a scene", "MultAdds": "multiply-adds", "Params_M": "parameters, millions"}
-ACCURACIES = {"R1": "rank-1, %", "mAP": "mAP, %", "Top1": "top-1, %", "mIoU": "mIoU, %", "accuracy": "accuracy, %", "Error": "error, %", "Error_top1": "top-1 error, %",
-              "Error_top5": "top-5 error, %", "Error_C10": "error, %", "Error_C100": "error, %"}
+ACCURACIES = {"R1": "rank-1", "mAP": "mAP", "Top1": "top-1", "mIoU": "mIoU", "accuracy": "accuracy", "Error": "error", "Error_top1": "top-1 error",
+              "Error_top5": "top-5 error", "Error_C10": "error", "Error_C100": "error"}
 
 
 def printed_points(name):

@@ -70,7 +70,7 @@ function scatter(box) {
   };
   const distinct = (list, name) => [...new Set(list.map((point) => point[name]))];
   const shortCost = (value, name) => name === "Params_M" ? `${value} M` : value >= 1e9 ? `${+(value / 1e9).toPrecision(3)} G` : `${+(value / 1e6).toPrecision(3)} M`;
-  const describe = (point) => `${point.row}${point.group ? `, ${point.group}` : ""} (${point.table}): ${accuracies[point.metric]} ${point.accuracy} `
+  const describe = (point) => `${point.row}${point.group ? `, ${point.group}` : ""} (${point.table}): ${accuracies[point.metric]} ${point.accuracy} % `
     + (point.whose === "ours" ? (point.data ? `on ${point.data}, our stand-in, ${point.n} seed${point.n > 1 ? "s" : ""}, a narrower network` : "ours") : "as printed")
     + `; ${costs[point.measure]} ${shortCost(point.cost, point.measure)}${point.convention ? ` (${point.convention})` : ""}`;
 
@@ -89,7 +89,7 @@ function scatter(box) {
       svg.append(make("line", { class: "grid", x1: x(value), x2: x(value), y1: 15, y2: height - bottom }),
         make("text", { x: x(value), y: height - bottom + 18, "text-anchor": "middle" }, shortCost(value, measure.value)));
     }
-    svg.append(make("text", { x: left, y: 11 }, `${accuracies[metric.value]}${metric.value.startsWith("Error") ? " (lower is better)" : ""}`),
+    svg.append(make("text", { x: left, y: 11 }, `${accuracies[metric.value]}, %${metric.value.startsWith("Error") ? " (lower is better)" : ""}`),
       make("text", { x: width - 15, y: height - 6, "text-anchor": "end" }, `${costs[measure.value]}, logarithmic`));
     const order = ["printed", "ours", "method"];
     for (const point of [...chosen].sort((a, b) => order.indexOf(a.whose) - order.indexOf(b.whose))) {
@@ -110,7 +110,7 @@ function scatter(box) {
     box.querySelector(".plot").replaceChildren(marks(chosen, box.clientWidth < 500 ? [420, 380, 40, 45] : [820, 470, 45, 45]));
     const counts = ["printed", "method", "ours"].map((kind) => chosen.filter((point) => point.whose === kind).length);
     about.textContent = `\u25cb ${counts[0]} printed rivals, \u25cf ${counts[1]} of the papers' own methods, \u25c6 ${counts[2]} of ours. Point at one to read it.`;
-    const heads = ["model", "group", "printed in", "whose", "accuracy", "cost", "counted as"];
+    const heads = ["model", "group", "printed in", "whose", `${accuracies[metric.value]}, %`, "cost", "counted as"];
     const cells = (point) => [point.row, point.group, point.table, point.whose === "ours" ? `ours${point.data ? ` on ${point.data}` : ""}` : point.whose === "method" ? "the paper's own" : "rival",
       point.accuracy, shortCost(point.cost, point.measure), point.convention];
     box.querySelector(".points").replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
