@@ -115,7 +115,10 @@ def test_results_name_their_cell_and_trials(built):
         results = [cell.id for cell in notebook.cells if cell.cell_type == "code" and shows_result(cell)]
         behind = dict(re.findall(r'<div class="behind">From cell <a href="#cell-(\w+)">(.*?)</div>', text, re.S))
         assert list(behind) == results
-        for path in run.parent.glob("*_t*.json"):
+        outputs = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+        tables = [path for path in run.parent.glob("*_t*.json") if f'id="T_{path.stem}"' in outputs]
+        assert len(tables) >= 5
+        for path in tables:
             trials = set(json.loads(path.read_text(encoding="utf-8"))["trials"])
             lines = [line for line in behind.values() if f"/{path.name}" in line]
             assert lines and all(set(re.findall(r"trials/(\w+)\.json", line)) == trials for line in lines)
@@ -218,6 +221,13 @@ def test_first_page_is_light(built, page):
     files = {Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)) for url in page.asked if url.startswith("file:")}
     sizes = {path.name: path.stat().st_size for path in files if path.suffix not in (".jpg", ".png", ".svg")}
     assert "index.html" in sizes and sum(sizes.values()) < 300_000, sizes
+
+
+def test_search_works_in_a_plain_folder(built, page):
+    page.goto((built[0] / "search.html").as_uri() + "?q=harmonious")
+    page.locator("#search-results li a").first.wait_for()
+    assert any("ch3_han" in link for link in page.locator("#search-results li a").evaluate_all("nodes => nodes.map((node) => node.href)"))
+    assert page.wrong == []
 
 
 # ---- what readers play with
