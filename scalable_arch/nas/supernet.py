@@ -65,7 +65,8 @@ def depthwise_weight_gradient(x, g, weight, stride, dilation):
     if parts == 1:
         found = kernel_gradient(maps, grads, size, stride, dilation)
     else:
-        jobs = [workers(parts).submit(kernel_gradient, *pair, size, stride, dilation) for pair in zip(np.array_split(maps, parts), np.array_split(grads, parts))]
+        pairs = zip(np.array_split(maps, parts), np.array_split(grads, parts))
+        jobs = [workers(parts).submit(kernel_gradient, *pair, size, stride, dilation) for pair in pairs]
         found = sum(job.result() for job in jobs)
     return torch.from_numpy(found).permute(2, 0, 1)[:, None]
 
@@ -108,7 +109,7 @@ MOMENTUM = 0.1
 
 
 class Statistics(NamedTuple):
-    "Of K kinds of J edges: `mean` (K, J, C) of the inputs; of their projections `centre` and `variance` (K, J, D), `spread` (K, J, C, D) = covariance @ weight."
+    "Of K kinds of J edges: inputs' `mean` (K, J, C); projections' `centre` and `variance` (K, J, D); `spread` (K, J, C, D) = covariance @ weight."
     mean: torch.Tensor
     centre: torch.Tensor
     variance: torch.Tensor
@@ -221,7 +222,7 @@ def uniform(*shape, fan_in):
 
 
 class Projection(nn.Module):
-    "1x1 convolutions with batch normalisation, without scale and shift, of `kinds` operations on `edges` edges: inputs are `kinds` tensors (P, edges, in_channels)."
+    "1x1 convolutions with batch normalisation (no scale, no shift) of `kinds` operations on `edges` edges; inputs: `kinds` tensors (P, edges, in_channels)."
 
     def __init__(self, kinds, edges, in_channels, out_channels):
         super().__init__()
@@ -487,14 +488,16 @@ def check_table(table, space, what):
     size = len(space.edges()), len(space.operations)
     found = {cell: tuple(table[cell].shape) for cell in CELLS if cell in table} if isinstance(table, dict) else type(table).__name__
     if found != dict.fromkeys(CELLS, size):
-        raise ValueError(f"{what} must be a dict with a tensor of shape {size} for each of {', '.join(CELLS)}, edges and operations of the space {space.name}, not {found}")
+        raise ValueError(f"{what} must be a dict with a tensor of shape {size} for each of {', '.join(CELLS)}, "
+                         f"edges and operations of the space {space.name}, not {found}")
     return table
 
 
 def check_image_size(images):
     "ValueError unless (B, 3, H, W) with sides that survive two halvings."
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 4:
-        raise ValueError(f"images must be a tensor of shape (B, 3, H, W) with both sides at least 4 pixels, as a supernet halves them twice, not {tuple(images.shape)}")
+        raise ValueError("images must be a tensor of shape (B, 3, H, W) with both sides at least 4 pixels, "
+                         f"as a supernet halves them twice, not {tuple(images.shape)}")
 
 # %% ../../nbs/nas/supernet.ipynb #ebb4e62a
 def plain_operation(group, edge, name, like):
@@ -540,8 +543,8 @@ class PlainCell(nn.Module):
     def edge(cell, node, j):
         "All operations on the j-th edge into a `MixedNode`."
         (group, place), = [(group, rows.index(j)) for group, rows in zip(node.groups, node.rows) if j in rows]
-        return nn.ModuleList(copy.deepcopy(cell.views[j].pools[name]) if name in cell.views[j].pools else plain_operation(group, place, name, cell.preprocess1[1].weight)
-                             for name in group.operations)
+        pools, like = cell.views[j].pools, cell.preprocess1[1].weight
+        return nn.ModuleList(copy.deepcopy(pools[name]) if name in pools else plain_operation(group, place, name, like) for name in group.operations)
 
     def forward(self, before, last, probabilities):
         states, rows = [self.preprocess0(before), self.preprocess1(last)], iter(probabilities)
