@@ -112,10 +112,10 @@ def place_of(model):
 
 
 def modules_of(config):
-    "Modules, beside those of this one, whose code a result rests on."
-    described = json.dumps(config)
-    return [name for name, marks in {"scalable_arch.nos": ('"calibration"', '"nos"', '\\"nos\\"'), "scalable_arch.nge": ('"controller"',)}.items()
-            if any(mark in described for mark in marks)] + ([f"scalable_arch.{MODELS[config['model']]}"] if "model" in config else [])
+    "Modules, beside those that this one imports, whose code a result rests on."
+    described, models = json.dumps(config).replace("\\", ""), [part["model"] for part in (config, config.get("teacher", {})) if "model" in part]
+    methods = {"nos": any(mark in described for mark in ('"calibration"', '"space": "nos"')), "nge": '"controller"' in described}
+    return [f"scalable_arch.{name}" for name in [*(name for name, used in methods.items() if used), *dict.fromkeys(MODELS[model] for model in models)]]
 
 
 def train_classifier(config, *, checkpoint, given, progress):
