@@ -152,25 +152,27 @@ def by_pixels(loop, x, other, result, dilation):
 
 
 class PerImageDepthwise(torch.autograd.Function):
-    "`onto` + `depthwise` on a CPU, forwards and backwards by whichever way is faster."
+    "`depthwise`, added to `onto` unless that is None, on a CPU, forwards and backwards by whichever way is faster."
 
     @staticmethod
     def forward(ctx, onto, x, kernels, dilation):
         ctx.save_for_backward(x, kernels)
         ctx.dilation = dilation
         if x.shape[1] < WIDE:
-            return onto + depthwise(x, kernels, dilation)
-        return by_pixels(convolve_pixels, x, kernels, onto.clone(memory_format=torch.channels_last), dilation)
+            return depthwise(x, kernels, dilation) if onto is None else onto + depthwise(x, kernels, dilation)
+        start = torch.zeros_like(x, memory_format=torch.channels_last) if onto is None else onto.clone(memory_format=torch.channels_last)
+        return by_pixels(convolve_pixels, x, kernels, start, dilation)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         x, kernels = ctx.saved_tensors
+        to_onto = gradient if ctx.needs_input_grad[0] else None
         turned, zeros = kernels.flip(2, 3), lambda like: torch.zeros_like(like, memory_format=torch.channels_last)
         if x.shape[1] < WIDE:
-            return gradient, depthwise(gradient, turned, ctx.dilation), depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation), None
+            return to_onto, depthwise(gradient, turned, ctx.dilation), depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation), None
         to_x = by_pixels(convolve_pixels, gradient, turned, zeros(x), ctx.dilation)
-        return gradient, to_x, by_pixels(sum_pixels, x, gradient, zeros(kernels), ctx.dilation), None
+        return to_onto, to_x, by_pixels(sum_pixels, x, gradient, zeros(kernels), ctx.dilation), None
 
 # %% ../nbs/ch6_nos.ipynb #c5d9072c
 def apply_kernels(x, kernels, *, onto=None, dilation=1):
@@ -183,8 +185,9 @@ def apply_kernels(x, kernels, *, onto=None, dilation=1):
         raise ValueError(f"maps of shape {tuple(x.shape)} need kernels of shape ({x.shape[0]}, {x.shape[1]}, k, k) with k odd, not {tuple(kernels.shape)}")
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # for export: only what torch itself can do
     if x.is_cpu and x.dtype in (torch.float32, torch.float64) and not recorded:
-        return PerImageDepthwise.apply(torch.zeros_like(x) if onto is None else onto, x, kernels, dilation)
-    return depthwise(x, kernels, dilation) + (0 if onto is None else onto)
+        return PerImageDepthwise.apply(onto, x, kernels, dilation)
+    found = depthwise(x, kernels, dilation)
+    return found if onto is None else onto + found
 
 # %% ../nbs/ch6_nos.ipynb #7c26de63
 def sum_of_kernels(kernels):

@@ -52,8 +52,10 @@ def test_applying_kernels_is_a_loop_over_images(images, channels, height, width,
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     x, kernels, weights = x.requires_grad_(), kernels.requires_grad_(), torch.randn(x.shape, dtype=torch.float64)
     loop = torch.cat([F.conv2d(a[None], k[:, None], padding=size // 2 * dilation, dilation=dilation, groups=channels) for a, k in zip(x, kernels)])
-    ours = apply_kernels(x, kernels, dilation=dilation)
+    ours, base = apply_kernels(x, kernels, dilation=dilation), torch.randn_like(x).requires_grad_()
     assert torch.allclose(ours, loop) and torch.allclose(depthwise(x, kernels, dilation), loop)
+    added = apply_kernels(x, kernels, onto=base, dilation=dilation)
+    assert torch.allclose(added, base + loop) and torch.equal(*torch.autograd.grad((added * weights).sum(), base), weights)
     for found, wanted in zip(*(torch.autograd.grad((y * weights).sum(), (x, kernels)) for y in (ours, loop))):
         assert torch.allclose(found, wanted)
 
