@@ -167,12 +167,13 @@ class PerImageDepthwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         x, kernels = ctx.saved_tensors
-        to_onto = gradient if ctx.needs_input_grad[0] else None
-        turned, zeros = kernels.flip(2, 3), lambda like: torch.zeros_like(like, memory_format=torch.channels_last)
+        turned, asked = kernels.flip(2, 3), ctx.needs_input_grad[0]
         if x.shape[1] < WIDE:
-            return to_onto, depthwise(gradient, turned, ctx.dilation), depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation), None
+            return gradient if asked else None, depthwise(gradient, turned, ctx.dilation), depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation), None
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        zeros = lambda like: torch.zeros_like(like, memory_format=torch.channels_last)
         to_x = by_pixels(convolve_pixels, gradient, turned, zeros(x), ctx.dilation)
-        return to_onto, to_x, by_pixels(sum_pixels, x, gradient, zeros(kernels), ctx.dilation), None
+        return gradient if asked else None, to_x, by_pixels(sum_pixels, x, gradient, zeros(kernels), ctx.dilation), None
 
 # %% ../nbs/ch6_nos.ipynb #c5d9072c
 def apply_kernels(x, kernels, *, onto=None, dilation=1):
