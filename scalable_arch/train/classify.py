@@ -213,7 +213,7 @@ def fit_classifier(model, images, labels, *, epochs, batch_size=128, lr=0.025, s
     kept = kept_settings(settings) | {"dtype": str(placement(model)[1]), **data_settings(images, labels)}
     return run_epochs(model, images, labels, settings, kept, guidance, checkpoint, checkpoint_every, progress, on_epoch)
 
-
+# %% ../../nbs/train/classify.ipynb #816f1aa0
 def run_epochs(model, images, labels, settings, kept, guidance, checkpoint, checkpoint_every, progress, on_epoch):
     "The run itself, from where the checkpoint left it; `kept`: what of the settings a checkpoint must agree with."
     epochs = settings["epochs"]
