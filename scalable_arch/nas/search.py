@@ -309,7 +309,6 @@ def search(supernet, images, labels, *, epochs=25, batch_size=64, validation=0.5
     labels = check_labels(labels, len(images))
     check_search_recipe(settings, len(labels), checkpoint_every)
     check_supernet(supernet, labels)
-    supernet.to(memory_format=torch.channels_last)
     run = SearchRun(supernet, images, labels, supernet_settings(supernet) | settings | data_settings(images, labels), guidance)
     with run_context(supernet, checkpoint):
         if checkpoint:
