@@ -27,7 +27,8 @@ from .nas import networks
 from .nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, kind_of
 from .nas.networks import CifarNetwork, ImageNetNetwork, drop_path
 from .nas.operations import FactorizedReduce, ReLUConvBN, make_operation
-from .nas.supernet import MixedNode, NodeViews, Supernet, uniform, workers
+from .nas.supernet import MixedNode, NodeViews, Supernet, uniform
+from .nas.supernet import workers as threads_for  # a parameter of this notebook has the name
 from .nn.cost import Cost, measure
 from .train.loop import in_mode
 
@@ -147,7 +148,7 @@ def by_pixels(loop, x, other, result, dilation):
         loop(x, other, target, dilation)
     else:
         shares = zip(*(np.array_split(each, parts) for each in (x, other, target)))  # views, not copies
-        list(workers(parts).map(lambda share: loop(*share, dilation), shares))
+        list(threads_for(parts).map(lambda share: loop(*share, dilation), shares))
     return result
 
 
