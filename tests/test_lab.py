@@ -34,7 +34,7 @@ def lab(tmp_path):
                                                                                                          "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
     server = subprocess.Popen([*lab_command(), *more], cwd=tmp_path, env=os.environ | folders, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(240):
+    for _ in range(480):
         try:
             urllib.request.urlopen(f"{address}/api?token=secret")
             break
