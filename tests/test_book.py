@@ -47,7 +47,7 @@ def chromium():
     return shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # closed with its module: it runs an event loop, and there may be but one
 def browser():
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
