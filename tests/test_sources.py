@@ -46,6 +46,47 @@ def test_code_counts(old, new):
     assert old in CODE and bare_code(CODE.replace(old, new)) != bare_code(CODE)
 
 
+TYPED = '''from __future__ import annotations
+from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+if TYPE_CHECKING:
+    import numpy as np
+    Rows = list[np.ndarray]
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int = 3
+
+
+def f(a: int, /, b: dict[str, Any] = {"ü": 1}, *rest: Iterable[
+        str], size: "tuple[int, int]" = (1, 2), last, **more: Any) -> Callable[[int],
+        str]:
+    async def inside(x: int = 3) -> None: return lambda y=2: x
+    count: int = 0
+    return inside
+'''
+BARE = '''from typing import NamedTuple
+class Pair(NamedTuple):
+    left: int
+    right: int = 3
+def f(a, /, b={"ü": 1}, *rest, size=(1, 2), last, **more):
+    async def inside(x=3): return lambda y=2: x
+    count: int = 0
+    return inside'''
+
+
+def test_annotations_do_not_count():
+    assert bare_code(TYPED) == BARE
+
+
+@pytest.mark.parametrize("code", ["from typing import Any\nx = Any", "from collections.abc import Callable\nisinstance(f, Callable)", "import typing",
+                                  "from math import pi", "if True:\n    import math", "x: int = 3"])
+def test_what_looks_like_an_annotation_and_counts(code):
+    assert bare_code(code) == code
+
+
 def test_what_is_left():
     assert bare_code('"""Doc."""\nx = 1  # one\n\n\ndef f(y):\n    "Sum."\n    return x + y\n') == "x = 1\ndef f(y):\n    return x + y"
 
