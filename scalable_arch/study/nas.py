@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CAMERAS', 'CONTROLLERS', 'resized', 'labelled_images', 'genotype_of', 'nos', 'classifier_of', 'weights_path',
-           'trained', 'place_of', 'modules_of', 'train_classifier', 'supernet_of', 'guidance_of', 'rounded',
-           'embeddings_of', 'find_cells', 'masked_images', 'train_segmenter']
+           'fitted', 'trained', 'place_of', 'modules_of', 'train_classifier', 'supernet_of', 'guidance_of', 'rounded',
+           'embeddings_of', 'find_cells', 'masked_images', 'segmenter_of', 'trained_segmenter', 'train_segmenter']
 
 # %% ../../nbs/study/nas.ipynb #1a5e7905
 import json
@@ -83,8 +83,19 @@ def classifier_of(config, num_classes):
 # %% ../../nbs/study/nas.ipynb #f2e7476c
 def weights_path(config):
     "Where the weights of a training lie in the cache, whatever is tested with them."
-    training = {key: config.get(key) for key in ("model", "options", "calibration", "genotype", "network", "train", "recipe", "seed")}
+    training = {key: config.get(key) for key in ("model", "options", "calibration", "genotype", "network", "head", "train", "recipe", "seed")}
     return cache_dir() / "models" / f"{trial_name(training)}.safetensors"
+
+
+def fitted(model, config, fit):
+    "`model` with the weights of its training and the curve, from the cache; where they are not there yet `fit()` trains it and gives the curve."
+    path = weights_path(config)
+    if path.is_file():
+        return model, load_model(path, model)["curve"]
+    curve = [{key: value for key, value in row.items() if key != "seconds"} for row in fit()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(path, model, curve=curve)
+    return model, curve
 
 
 def trained(config, *, checkpoint=None, given=None, progress=None):
@@ -95,14 +106,7 @@ def trained(config, *, checkpoint=None, given=None, progress=None):
     given = given or {}
     images, labels = labelled_images(config["train"], "train", given.get("data_root", ""))
     model = classifier_of(config, int(labels.max()) + 1).to(given.get("device", "cpu"))
-    path = weights_path(config)
-    if path.is_file():
-        return model, load_model(path, model)["curve"]
-    curve = fit_classifier(model, images, labels, seed=config["seed"], checkpoint=checkpoint, progress=progress, **config["recipe"])
-    curve = [{key: value for key, value in row.items() if key != "seconds"} for row in curve]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(path, model, curve=curve)
-    return model, curve
+    return fitted(model, config, lambda: fit_classifier(model, images, labels, seed=config["seed"], checkpoint=checkpoint, progress=progress, **config["recipe"]))
 
 # %% ../../nbs/study/nas.ipynb #dbe03eb1
 def place_of(model):
@@ -202,19 +206,35 @@ def masked_images(source, split, seed=0, data_root=""):
     return load_segmentation(source["dataset"], split=split, **options, **({"seed": seed} if split == "train" else {}))
 
 
-def train_segmenter(config, *, checkpoint, given, progress):
-    """Trial function: train DeepLabv3 on a genotype's network; mean IoU and pixel accuracy on the images of each source in `test`.
-
-    `config`: `genotype`, `network` {"channels", "cells"}, `head` (options of `DeepLabV3`), `train`, `test` {name: source}, `recipe`, `seed`.
-    """
-    root, source = given.get("data_root", ""), config["train"]
-    classes = segmentation_classes(source["dataset"], root)
-    images, masks = masked_images(source, "train", config["seed"], root)
+def segmenter_of(config, num_classes):
+    "The untrained segmenter of a configuration; its random weights depend on the seed alone."
     torch.manual_seed(config["seed"])
     backbone = ImageNetNetwork(genotype_of(config), num_classes=None, auxiliary=False, output_stride=16, **config["network"])
-    model = DeepLabV3(backbone, num_classes=len(classes), **config["head"]).to(given.get("device", "cpu"))
-    curve = fit_segmentation(model, images, masks, seed=config["seed"], checkpoint=checkpoint, progress=progress, **config["recipe"])
-    record = {"metrics": {}, "curves": [{key: value for key, value in row.items() if key != "seconds"} for row in curve], "device": place_of(model)}
+    return DeepLabV3(backbone, num_classes=num_classes, **config["head"])
+
+
+def trained_segmenter(config, *, checkpoint=None, given=None, progress=None):
+    """The trained segmenter of a configuration and its curve, from the cache or by training it now.
+
+    `config`: `genotype`, `network` {"channels", "cells"}, `head` (options of `DeepLabV3`), `train` (see `masked_images`), `recipe` (see
+    `fit_segmentation`), `seed`.
+    """
+    given = given or {}
+    root, source = given.get("data_root", ""), config["train"]
+    model = segmenter_of(config, len(segmentation_classes(source["dataset"], root))).to(given.get("device", "cpu"))
+    return fitted(model, config, lambda: fit_segmentation(model, *masked_images(source, "train", config["seed"], root), seed=config["seed"],
+                                                          checkpoint=checkpoint, progress=progress, **config["recipe"]))
+
+
+def train_segmenter(config, *, checkpoint, given, progress):
+    """Trial function: train DeepLabv3 on a genotype's network; mean IoU and pixel accuracy on the images of each source in `test` {name: source}.
+
+    For the rest of `config` see `trained_segmenter`, for the other arguments `scalable_arch.study.trials.execute`.
+    """
+    root = given.get("data_root", "")
+    model, curve = trained_segmenter(config, checkpoint=checkpoint, given=given, progress=progress)
+    record = {"metrics": {}, "curves": curve, "device": place_of(model)}
+    classes = segmentation_classes(config["train"]["dataset"], root)
     for name, source in config["test"].items():
         images, masks = masked_images(source, "val", data_root=root)
         result = evaluate_segmentation(predict_segmentation(model, images, progress=progress), masks, len(classes))

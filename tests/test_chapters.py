@@ -1,0 +1,51 @@
+"What chapters share: how a plan is run, what stands in for CIFAR, how errors and claims reach the pages."
+import pytest
+
+from scalable_arch.study.chapters import claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan
+from scalable_arch.study.reports import Report
+from scalable_arch.study.tables import Study
+
+toy = lambda seed: {"run": "toy_trials:train", "width": 4, "epochs": 1, "seed": seed}
+
+
+def test_a_core_each_unless_starting_takes_longer_than_working():
+    assert how_to_run("quick", workers=3, scheduler="local", data_root="/data") == {
+        "workers": 3, "scheduler": "local", "given": {"data_root": "/data", "device": how_to_run("quick")["given"]["device"]}}
+    assert how_to_run("smoke")["workers"] == 1 <= how_to_run("quick")["workers"] and how_to_run("quick")["scheduler"] is None
+
+
+def test_records_come_under_the_keys_of_their_plan(tmp_path, capsys):
+    plan = {("a", 0): toy(0), ("b", 1): toy(1), "again": toy(0)}
+    found = run_plan(plan, tmp_path, "toys", workers=1, scheduler=None, given={})
+    assert list(found) == list(plan) and found["again"] == found["a", 0]
+    assert all(found[key]["config"] == config for key, config in plan.items())
+    assert capsys.readouterr().out.startswith("3 toys, which took 0 minutes")
+
+
+@pytest.mark.parametrize("dataset, profile, used", [
+    ("fashion_mnist", "quick", ["fashion_mnist", "persons"]), ("fashion_mnist", "smoke", ["digits", "persons"]), ("cifar10", "paper", ["CIFAR-10", "CIFAR-100"])])
+def test_what_stands_in_for_what(dataset, profile, used):
+    sources, names = image_sources(dataset, profile, size=16, people=5, shots=2)
+    assert list(names.values()) == used and list(sources) == list(names) == ["CIFAR-10", "CIFAR-100"]
+    for source in sources.values():
+        both = learnt_and_tested(source, 200, 100)
+        assert both["train"].get("limit") == (None if "people" in source else 200) and both["test"]["test"].get("limit") == (None if "people" in source else 100)
+        assert source.items() <= both["train"].items() and source["size"] == 16
+
+
+def test_errors_and_claims_reach_the_pages(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
+    report = Report("ch6_nos", "quick", data="digits")
+    study = Study("wei_li_thesis_t6_03", report, data={"CIFAR-10": "digits", "CIFAR-100": "persons"})
+    trial = lambda seed, wrong: {"trial": f"{seed:012d}", "config": {"seed": seed}, "queries": {"test": {"top1": wrong, "top5": [0] * len(wrong)}}}
+    for row, wrong in (("w/o AGS", [1, 1, 0, 0]), ("w/ AGS", [1, 0, 0, 0])):
+        put_errors(study, [trial(seed, wrong) for seed in range(3)], row=row, dataset="CIFAR-10")
+    put_errors(study, [], row="w/ AGS", dataset="CIFAR-100")
+    study.table()
+    ours = {cell["row"]: cell["ours"]["mean"] for cell in study.all() if cell["ours"]}
+    assert ours == {"w/o AGS": 50.0, "w/ AGS": 25.0} and len(study.trials) == 3
+    capsys.readouterr()
+    page = claims_table(report, "Claims").data
+    verdicts = page["here"].value_counts()
+    assert capsys.readouterr().out.strip() == "; ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+    assert set(page.index) == {"wei_li_thesis_t6_03"} and verdicts.sum() == len(page) > 0
