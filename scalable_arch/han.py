@@ -9,7 +9,9 @@ __all__ = ['UNITS', 'STEP', 'DepthwiseUnit', 'ResidualUnit', 'InceptionUnit', 'g
            'han_small', 'han_medium', 'han_large', 'han_residual', 'han_inception']
 
 # %% ../nbs/ch3_han.ipynb #dcfbbec0
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 from typing import NamedTuple
 
 import torch
@@ -23,7 +25,7 @@ from .nn.units import BranchOutput, ConvUnit
 class DepthwiseUnit(nn.Sequential):
     "1x1 convolution, then depthwise 3x3 with the stride: (B, c, H, W) -> (B, d, H/s, W/s). W Fig. 3.4(c)."
 
-    def __init__(self, in_channels, out_channels, stride=1):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(
             ConvUnit(in_channels, out_channels),
             ConvUnit(out_channels, out_channels, 3, stride=stride, groups=out_channels),
@@ -33,7 +35,7 @@ class DepthwiseUnit(nn.Sequential):
 class ResidualUnit(nn.Module):
     "Residual bottleneck, inside half as wide: (B, c, H, W) -> (B, d, H/s, W/s). W sec. 3.3.1, block (2)."
 
-    def __init__(self, in_channels, out_channels, stride=1):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         inner = out_channels // 2
         self.body = nn.Sequential(
@@ -44,14 +46,14 @@ class ResidualUnit(nn.Module):
         same = in_channels == out_channels and stride == 1
         self.shortcut = nn.Identity() if same else ConvUnit(in_channels, out_channels, stride=stride, relu=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
 
 # %% ../nbs/ch3_han.ipynb #1d67c0d8
 class InceptionUnit(nn.Module):
     "Stacked streams, form A for stride 1, B for 2: (B, c, H, W) -> (B, d, H/s, W/s). W sec. 3.3.1, block (1)."
 
-    def __init__(self, in_channels, out_channels, stride=1):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         d = out_channels // 4
         narrow_wide = lambda *more: nn.Sequential(ConvUnit(in_channels, d), *more, ConvUnit(d, d, 3, stride=stride))
@@ -63,7 +65,7 @@ class InceptionUnit(nn.Module):
             streams = [narrow_wide(), narrow_wide(ConvUnit(d, d, 3)), pooled]
         self.streams = nn.ModuleList(streams)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([stream(x) for stream in self.streams], 1)
 
 # %% ../nbs/ch3_han.ipynb #36c8dc7f
@@ -79,12 +81,12 @@ def global_block(unit, in_channels, out_channels, strides):
 class SpatialAttention(nn.Module):
     "Saliency of each pixel, not negative: (B, c, H, W) -> (B, 1, H, W). W Eq. 3.4; 10 weights and BN."
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.look = ConvUnit(1, 1, 3, stride=2)
         self.scale = ConvUnit(1, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         coarse = self.look(x.mean(1, keepdim=True))
         return self.scale(F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False))
 
@@ -92,7 +94,7 @@ class SpatialAttention(nn.Module):
 class ChannelAttention(nn.Sequential):
     "Weight of each channel, not negative: pooled map (B, c, 1, 1) -> (B, c, 1, 1). W Eq. 3.6."
 
-    def __init__(self, channels, reduction=16):
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         inner = max(channels // reduction, 1)
         super().__init__(ConvUnit(channels, inner), ConvUnit(inner, channels))
 
@@ -104,7 +106,7 @@ class SoftAttention(nn.Module):
     `factored`: blend the channel factor before it is spread over the pixels; the same result for less work.
     """
 
-    def __init__(self, channels, *, spatial=True, channel=True, factored=False, reduction=16):
+    def __init__(self, channels: int, *, spatial: bool = True, channel: bool = True, factored: bool = False, reduction: int = 16) -> None:
         super().__init__()
         self.spatial = SpatialAttention() if spatial else None
         self.channel = ChannelAttention(channels, reduction) if channel else None
@@ -112,7 +114,7 @@ class SoftAttention(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.factored = factored
 
-    def forward(self, x, pooled):
+    def forward(self, x: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         pixels = x.new_ones(()) if self.spatial is None else self.spatial(x)
         filters = torch.ones_like(pooled) if self.channel is None else self.channel(pooled)
         if self.factored:
@@ -128,7 +130,7 @@ STEP = 0.1  # of the regions; its square is how much slower they learn than the 
 class RegionAttention(nn.Module):
     "Centres (x, y) of T regions in [-1, 1]: (B, c, 1, 1) -> (B, T, 2). W Eq. 3.7; 2Tc weights."
 
-    def __init__(self, channels, num_regions=4):
+    def __init__(self, channels: int, num_regions: int = 4) -> None:
         super().__init__()
         self.locate = nn.Linear(channels, 2 * num_regions, bias=False)
         nn.init.zeros_(self.locate.weight)
@@ -136,17 +138,17 @@ class RegionAttention(nn.Module):
         stripes = torch.linspace(-reach, reach, num_regions).atanh()
         self.register_buffer("start", torch.stack([torch.zeros_like(stripes), stripes], 1))
 
-    def forward(self, pooled):
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         shift = STEP * self.locate(pooled.flatten(1)).unflatten(1, (-1, 2))
         return (self.start + shift).tanh()
 
 
-def region_height(num_regions):
+def region_height(num_regions: int) -> float:
     "Share of the map's height that a region has: 0.3 for four, which overlap; 24 of 80 rows, W sec. 3.3."
     return min(1.2 / num_regions, 0.9)
 
 # %% ../nbs/ch3_han.ipynb #723488b9
-def crop_regions(x, centres, size):
+def crop_regions(x: torch.Tensor, centres: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Regions of `size` (rows, columns): maps (B, c, H, W), centres (B, T, 2) -> (B * T, c, rows, columns).
 
     One map pixel a step, bilinear between pixels, zero outside, differentiable in `x` and `centres`.
@@ -176,8 +178,8 @@ class HarmoniousAttention(nn.Module):
     `spatial`, `channel`, `regional` switch the three kinds; without `regional` the regions stay where they start.
     """
 
-    def __init__(self, channels, *, num_regions=4, spatial=True, channel=True, regional=True, factored=False,
-                 reduction=16):
+    def __init__(self, channels: int, *, num_regions: int = 4, spatial: bool = True, channel: bool = True, regional: bool = True, factored: bool = False,
+                 reduction: int = 16) -> None:
         super().__init__()
         self.soft = None
         if spatial or channel:
@@ -185,7 +187,7 @@ class HarmoniousAttention(nn.Module):
             self.soft = SoftAttention(channels, **kinds)
         self.hard = RegionAttention(channels, num_regions).requires_grad_(regional)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         pooled = x.mean((2, 3), keepdim=True)
         centres = self.hard(pooled)
         if self.soft is None:
@@ -197,17 +199,17 @@ class HarmoniousAttention(nn.Module):
 class FeatureHead(nn.Sequential):
     "Fully connected feature layer with BN: (B, in_features) -> (B, out_features). W sec. 3.2.3."
 
-    def __init__(self, in_features, out_features):
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(nn.Linear(in_features, out_features, bias=False), nn.BatchNorm1d(out_features))
 
 
-def region_size(map_size, num_regions):
+def region_size(map_size: Sequence[int], num_regions: int) -> tuple[int, int]:
     "Rows and columns of a region on a (H, W) map: 24x28 on 80x32 for four regions. W sec. 3.3."
     height, width = map(int, map_size)  # tracers pass tensors
     return max(round(region_height(num_regions) * height), 1), max(round(0.875 * width), 1)
 
 
-def region_boxes(centres, size, map_size):
+def region_boxes(centres: torch.Tensor, size: Sequence[int], map_size: Sequence[int]) -> torch.Tensor:
     "Boxes (B, T, 4) x1, y1, x2, y2 as shares of the image, from centres (B, T, 2) in [-1, 1]."
     half = centres.new_tensor([size[1] / map_size[1], size[0] / map_size[0]])
     return torch.cat([centres - half, centres + half], -1) * 0.5 + 0.5
@@ -249,9 +251,9 @@ class HAN(nn.Module):
     attentions and CAIL; `factored` blends with less work. Source: W ch. 3, Fig. 3.1 and Table 3.1.
     """
 
-    def __init__(self, num_classes=None, *, strides=(1, 1, 2), widths=(128, 256, 384), stem_width=32,
-                 feature_dim=1024, num_regions=4, unit="depthwise", spatial=True, channel=True, regional=True,
-                 interaction=True, factored=False, reduction=16):
+    def __init__(self, num_classes: int | None = None, *, strides: Sequence[int] = (1, 1, 2), widths: Sequence[int] = (128, 256, 384), stem_width: int = 32,
+                 feature_dim: int = 1024, num_regions: int = 4, unit: str = "depthwise", spatial: bool = True, channel: bool = True, regional: bool = True,
+                 interaction: bool = True, factored: bool = False, reduction: int = 16) -> None:
         super().__init__()
         check_options(num_classes, feature_dim, num_regions, unit)
         self.num_regions, self.interaction = num_regions, interaction
@@ -267,7 +269,7 @@ class HAN(nn.Module):
         classes = [] if num_classes is None else [num_classes, num_classes]
         self.classifiers = nn.ModuleList(nn.Linear(half, n) for n in classes)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor | BranchOutput:
         whole, parts, _ = self.branches(images)
         embeddings = tuple(head(pooled) for head, pooled in zip(self.heads, (whole, parts)))
         if self.training:
@@ -275,7 +277,7 @@ class HAN(nn.Module):
             return BranchOutput(logits, embeddings)
         return torch.cat([F.normalize(x) for x in embeddings], 1)
 
-    def branches(self, images):
+    def branches(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Attention]]:
         "Pooled global maps (B, d), pooled local maps (B, T * d) and the `Attention` of each level."
         check_images(images, self.heads[0][0].weight, self.training)
         x, local, seen = self.stem(images), None, []
@@ -293,31 +295,31 @@ class HAN(nn.Module):
         return x.mean((2, 3)), local.mean((2, 3)).unflatten(0, (-1, self.num_regions)).flatten(1), seen
 
     @torch.no_grad()
-    def attend(self, images):
+    def attend(self, images: torch.Tensor) -> list[Attention]:
         "The `Attention` of the three levels for images (B, 3, H, W): soft weights and region boxes."
         return self.branches(images)[2]
 
 # %% ../nbs/ch3_han.ipynb #9bb9371e
-def han_small(num_classes=None, **options):
+def han_small(num_classes: int | None = None, **options: Any) -> HAN:
     "HAN (Small): the maps shrink in the first unit of each block. W Table 3.1. `options` as of `HAN`."
     return HAN(num_classes, **{"strides": (2, 1, 1), **options})
 
 
-def han_medium(num_classes=None, **options):
+def han_medium(num_classes: int | None = None, **options: Any) -> HAN:
     "HAN (Medium): the maps shrink in the second unit of each block. W Table 3.1. `options` as of `HAN`."
     return HAN(num_classes, **{"strides": (1, 2, 1), **options})
 
 
-def han_large(num_classes=None, **options):
+def han_large(num_classes: int | None = None, **options: Any) -> HAN:
     "HAN (Large): the maps shrink in the third unit of each block. W Table 3.1. `options` as of `HAN`."
     return HAN(num_classes, **{"strides": (1, 1, 2), **options})
 
 
-def han_residual(num_classes=None, **options):
+def han_residual(num_classes: int | None = None, **options: Any) -> HAN:
     "HAN with residual bottlenecks, two a block. W Table 3.7. `options` as of `HAN`."
     return HAN(num_classes, **{"strides": (1, 2), "unit": "residual", **options})
 
 
-def han_inception(num_classes=None, **options):
+def han_inception(num_classes: int | None = None, **options: Any) -> HAN:
     "HAN with inception units, A then B in each block. W Table 3.7. `options` as of `HAN`."
     return HAN(num_classes, **{"strides": (1, 2), "unit": "inception", **options})

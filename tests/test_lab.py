@@ -1,4 +1,5 @@
 "`make lab`: JupyterLab opens at the index, and Run All runs it, in a real browser."
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,14 @@ from test_book import browser, page  # noqa: F401, fixtures
 root = Path(__file__).parents[1]
 
 
+def wait_until(true, seconds=300):
+    "Wait until `true()`."
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
 def lab_command():
     "The words of the Makefile's recipe of `make lab`."
     recipe = re.search(r"^lab:.*\n\t(.+)$", (root / "Makefile").read_text(encoding="utf-8"), re.M).group(1)
@@ -24,14 +33,20 @@ def lab_command():
 
 @pytest.fixture
 def lab(tmp_path):
-    "Address of a JupyterLab on a copy of the notebooks."
+    "Address of a JupyterLab on a copy of the notebooks; chapter 3 is set to `smoke`, and its reports and cache lie in `tmp_path`."
     shutil.copytree(root / "nbs", tmp_path / "nbs")
+    chapter = tmp_path / "nbs/ch3_han.ipynb"
+    chapter.write_text(chapter.read_text(encoding="utf-8").replace('profile = \\"quick\\"', 'profile = \\"smoke\\"'), encoding="utf-8")
+    settings = tmp_path / "settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')  # cells out of sight are in the page too
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     more = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=secret"]
     folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")} | {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
                                                                                                          "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
+    folders |= {f"SCALABLE_ARCH_{name.upper()}": str(tmp_path / name) for name in ("cache", "reports")}
     server = subprocess.Popen([*lab_command(), *more], cwd=tmp_path, env=os.environ | folders, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     for _ in range(480):
@@ -49,12 +64,46 @@ def lab(tmp_path):
         os.killpg(server.pid, signal.SIGKILL)
 
 
+def run_all(page):  # noqa: F811
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+
+def errors(page):  # noqa: F811
+    "What went wrong in the notebook that is open, a text for each."
+    return page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').filter(has_text="Traceback (most recent call last)").all_inner_texts()
+
+
+def wait_for_output(page, text):  # noqa: F811
+    "Wait until a cell has said so, and no cell failed."
+    said = page.locator(".jp-OutputArea-output").filter(has_text=text)
+    wait_until(lambda: said.count() or errors(page))
+    assert errors(page) == []
+
+
 def test_lab_opens_at_the_index_and_runs_it(lab, page):  # noqa: F811
     page.set_default_timeout(90_000)
     page.goto(lab)
     page.wait_for_url("**/lab/tree/index.ipynb*")
     page.get_by_role("heading", name="scalable_arch").first.wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    page.locator(".jp-OutputArea-output").filter(has_text="mAP").first.wait_for()
-    assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    run_all(page)
+    wait_for_output(page, "mAP")
+
+
+def test_chapter_3_runs_in_lab_also_after_an_interruption(lab, page, tmp_path):  # noqa: F811
+    page.set_default_timeout(90_000)
+    page.goto(lab.replace("/?", "/lab/tree/ch3_han.ipynb?"))
+    page.get_by_role("heading", name="Chapter 3").first.wait_for()
+    run_all(page)
+    trials = tmp_path / "reports/ch3_han/trials"
+    wait_until(lambda: len([*trials.glob("*.json")]) >= 3)
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_text("Interrupt Kernel", exact=True).click()
+    wait_until(lambda: errors(page))
+    assert "KeyboardInterrupt" in errors(page)[0]
+    kept = {path: path.read_bytes() for path in trials.iterdir()}
+    assert all(json.loads(text)["checksum"] for text in kept.values()), "a result is whole or not there"
+
+    run_all(page)
+    wait_for_output(page, "exported; three images")
+    assert all(path.read_bytes() == text for path, text in kept.items()), "what was there is not run again"

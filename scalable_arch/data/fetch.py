@@ -25,7 +25,7 @@ from .manifests import list_datasets, load_manifest
 from ..errors import one_of
 
 # %% ../../nbs/data/fetch.ipynb #2909d045
-def cache_dir():
+def cache_dir() -> Path:
     """Folder for fetched files: $SCALABLE_ARCH_CACHE, else the platform's cache folder for scalable_arch (not created here)."""
     if os.environ.get("SCALABLE_ARCH_CACHE"):
         return Path(os.environ["SCALABLE_ARCH_CACHE"]).expanduser()
@@ -200,7 +200,7 @@ def cached_file(name):
     """Path in the cache of the file that the data set `name` needs, whether or not it is there."""
     return cache_dir() / load_manifest(name)["file"]["name"]
 
-def get_dataset(name, *, from_file=None, progress=None):
+def get_dataset(name: str, *, from_file: str | Path | None = None, progress: bool | None = None) -> Path:
     """Bring the file of the data set `name` into the cache and return its path; nothing is done where it is there already.
 
     Sources: `from_file` alone if given, else those of the manifest in order. OSError lists what was tried where all fail; ValueError for

@@ -6,6 +6,8 @@
 __all__ = ['rgb_to_hsv', 'colour_histogram_stripes', 'histogram_rows']
 
 # %% ../../nbs/data/histograms.ipynb #a3c1d859
+from collections.abc import Sequence
+
 import torch
 
 # %% ../../nbs/data/histograms.ipynb #50707587
@@ -21,7 +23,7 @@ def rgb_to_hsv(images):
     return torch.stack([(hue / 6) % 1 * (chroma > 0), saturation, value], 1)
 
 # %% ../../nbs/data/histograms.ipynb #319d3a5f
-def colour_histogram_stripes(images, num_stripes=6, bins=(8, 4, 4)):
+def colour_histogram_stripes(images: torch.Tensor, num_stripes: int = 6, bins: Sequence[int] = (8, 4, 4)) -> torch.Tensor:
     """Square-rooted HSV histograms of horizontal stripes: float32 (N, num_stripes * product of bins), each row of length 1.
 
     `images` is uint8 (N, 3, H, W) with H at least `num_stripes`; `bins` counts hue, saturation and value. Euclidean distances of the rows

@@ -9,6 +9,7 @@ __all__ = ['manifest_dir', 'list_datasets', 'load_manifest']
 import tomllib
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ..errors import one_of
 
@@ -22,11 +23,11 @@ def manifest_dir():
     return package / "data_manifests" / "datasets"
 
 # %% ../../nbs/data/manifests.ipynb #5d9bb1ea
-def list_datasets():
+def list_datasets() -> list[str]:
     """Names of the data sets that have a manifest, sorted."""
     return sorted(file.name.removesuffix(".toml") for file in manifest_dir().iterdir() if file.name.endswith(".toml"))
 
-def load_manifest(name):
+def load_manifest(name: str) -> dict[str, Any]:
     """Manifest of the data set `name` as a dict; a misspelt name is a ValueError that lists the valid ones."""
     file = manifest_dir() / f"{one_of('data set', name, list_datasets())}.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -16,7 +16,9 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -290,7 +292,8 @@ def manifest_of(name):
         raise ValueError(f"dukemtmc_ps: {load_manifest(name)['obtain']}")
     return load_manifest(one_of("person-search set", name, search_names()))
 
-def load_person_search(name, root, gallery_size=100, *, check=True, progress=None):
+def load_person_search(name: str, root: str | Path, gallery_size: int | None = 100, *, check: bool = True, progress:
+                       bool | None = None) -> tuple[SceneSet, SceneSearch]:
     """(training `SceneSet`, `SceneSearch` of the test) of cuhk_sysu or prw in the folder `root`; images are read when asked for.
 
     `gallery_size`: 50, 100, 500, 1000, 2000 or 4000 scenes a query of cuhk_sysu, None for all test scenes; prw always searches all but the
@@ -386,7 +389,7 @@ def protocol_rows(search, names, queries, size):
     return rows
 
 # %% ../../nbs/data/person_search.ipynb #62900c49
-def write_cuhk_sysu(folder, train, search, *, progress=None):
+def write_cuhk_sysu(folder: str | Path, train: SceneSet, search: SceneSearch, *, progress: bool | None = None) -> None:
     """Write a training `SceneSet` and the test of a `SceneSearch` into the new `folder` in the layout of CUHK-SYSU, one query for every person."""
     queries = choose_queries(search.scenes, "cuhk_sysu")
     train_names = [f"s{k + 1}.jpg" for k in range(len(train))]
@@ -420,7 +423,7 @@ def frame_names(scenes, sequence):
         names.append(f"c{camid}s{sequence}_{counts[camid]:06d}")
     return names
 
-def write_prw(folder, train, search, *, progress=None):
+def write_prw(folder: str | Path, train: SceneSet, search: SceneSearch, *, progress: bool | None = None) -> None:
     """Write a training `SceneSet` and a `SceneSearch` into the new `folder` in the layout of PRW."""
     train_names, test_names = frame_names(train, 1), frame_names(search.scenes, 2)
 
@@ -447,7 +450,8 @@ def write_prw(folder, train, search, *, progress=None):
 WRITERS = {"cuhk_sysu": write_cuhk_sysu, "prw": write_prw}
 
 # %% ../../nbs/data/person_search.ipynb #dbccac43
-def render_person_search(name, out, *, people=(60, 40), scenes=(300, 120), cameras=(12, 6), size=(192, 256), seed=0, progress=None):
+def render_person_search(name: str, out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (300, 120), cameras:
+                         Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0, progress: bool | None = None) -> dict[str, Any]:
     """Render simulated scenes into the new folder `out` in the layout of cuhk_sysu or prw; returns the contents of its world.json.
 
     `people`, `scenes`, `cameras`: how many in training and in the test, which share none; `size` and `seed` as for `load_scenes`.
@@ -487,7 +491,7 @@ def decode_problems(sets, progress):
     return [f"{len(faults):,} of {len(paths):,} images cannot be used, the first is {faults[0][0]} ({faults[0][1]})"] if faults else []
 
 # %% ../../nbs/data/person_search.ipynb #4c30ba86
-def check_person_search(name, root, *, decode=False, progress=None):
+def check_person_search(name: str, root: str | Path, *, decode: bool = False, progress: bool | None = None) -> DatasetCheck:
     """Compare a copy of cuhk_sysu or prw under `root` with what it must hold; returns a `DatasetCheck`. `decode=True` also decodes every image.
 
     What is missing, damaged or impossible becomes a sentence in `problems`; only a misspelt name or `root` raises.

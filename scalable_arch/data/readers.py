@@ -42,12 +42,12 @@ class ReIDDataset:
     gallery: tuple
 
     @property
-    def num_train_pids(self):
+    def num_train_pids(self) -> int:
         """Number of training persons, the `num_classes` of a classifier."""
         return len({sample.pid for sample in self.train})
 
     @property
-    def train_labels(self):
+    def train_labels(self) -> list[int]:
         """Label 0 .. num_train_pids - 1 of every training sample, in the order of the training pids."""
         label_of = {pid: label for label, pid in enumerate(sorted({sample.pid for sample in self.train}))}
         return [label_of[sample.pid] for sample in self.train]
@@ -168,7 +168,7 @@ def locate(name, root, boxes=None):
     return manifest, find_home(manifest, root, boxes), boxes
 
 # %% ../../nbs/data/readers.ipynb #30ccfc29
-def load_dataset(name, root, *, boxes=None, check=True):
+def load_dataset(name: str, root: str | Path, *, boxes: str | None = None, check: bool = True) -> ReIDDataset:
     """Read market1501, dukemtmc, cuhk03, msmt17 (version 1) or msmt17_v2 from the folder `root` as a `ReIDDataset`.
 
     `boxes` ("labelled", the default, or "detected") is for cuhk03. Junk (pid -1) and distractors (pid 0 of Market-1501) stay in the gallery.
@@ -198,11 +198,11 @@ class DatasetCheck:
     problems: tuple
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         """True where the copy holds exactly what it should."""
         return not self.problems
 
-    def __str__(self):
+    def __str__(self) -> str:
         kind = {"published": "against the published counts", "rendered": "a RENDERED copy (simulated persons), against its world.json"}
         end = "complete" if self.ok else f"{len(self.problems)} problem(s), first: {self.problems[0]}"
         return f"{self.name} in {self.root}, {kind[self.source]}\n{self.table.to_string(index=False)}\n{end}"
@@ -259,7 +259,7 @@ def count_rows(split, expected, samples):
     return [(split, kind, expected[kind], found[kind], verdicts[kind]) for kind in expected]
 
 # %% ../../nbs/data/readers.ipynb #57fb6793
-def check_dataset(name, root, *, boxes=None, decode=False, progress=None):
+def check_dataset(name: str, root: str | Path, *, boxes: str | None = None, decode: bool = False, progress: bool | None = None) -> DatasetCheck:
     """Compare a copy of the data set `name` under `root` with what it must hold; returns a `DatasetCheck`.
 
     Counts come from the manifest, or from world.json of a copy that the simulated world rendered. `decode=True` also decodes every image.

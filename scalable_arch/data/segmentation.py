@@ -16,8 +16,10 @@ import inspect
 import json
 import os
 import textwrap
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -56,13 +58,13 @@ def palette():
 class ImageFiles:
     """Image files that are read when indexed by a number: uint8 (3, H, W); an error names a file that cannot be."""
 
-    def __init__(self, paths):
+    def __init__(self, paths: Iterable[str | Path]) -> None:
         self.paths = list(paths)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> torch.Tensor:
         return read_image(self.paths[index])
 
 class MaskFiles:
@@ -71,13 +73,13 @@ class MaskFiles:
     ValueError where a mask is damaged, has a class that does not exist, or another size than its image.
     """
 
-    def __init__(self, paths, image_paths, num_classes):
+    def __init__(self, paths: Iterable[str | Path], image_paths: Iterable[str | Path], num_classes: int) -> None:
         self.paths, self.image_paths, self.num_classes = list(paths), list(image_paths), num_classes
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> torch.Tensor:
         path, mask = self.paths[index], read_mask(self.paths[index])
         strange = mask[(mask >= self.num_classes) & (mask != IGNORE)]
         if strange.size:
@@ -177,7 +179,16 @@ def expected_voc(root):
     return expected, classes, "rendered"
 
 # %% ../../nbs/data/segmentation.ipynb #a830ab82
-def load_voc(root, split="train", *, size=None, check=True, progress=None):
+if TYPE_CHECKING:  # files without a size, tensors with one
+    @overload
+    def load_voc(root: str | Path, split: str = "train", *, size: None = None, check: bool = True,
+                 progress: bool | None = None) -> tuple[ImageFiles, MaskFiles]: ...
+    @overload
+    def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int], check: bool = True,
+                 progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int] | None = None, check: bool = True, progress:
+             bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
     """Images and masks of PASCAL VOC 2012 under `root`, sorted by name.
 
     `split`: train, val, trainval, or trainaug with SBD's annotations. Without `size` they are `ImageFiles` and
@@ -296,14 +307,33 @@ def render_set(plans, render_seed, size, progress=None):
     return images, masks
 
 # %% ../../nbs/data/segmentation.ipynb #fdb911cb
-def segmentation_classes(name, root=""):
+def segmentation_classes(name: str, root: str | Path = "") -> tuple[str, ...]:
     """Names of the classes, by number, of "scenes" or "voc2012" (of a rendered copy under `root`: its own)."""
     if one_of("data set", name, ("scenes", "voc2012")) == "scenes":
         return SIMULATED_CLASSES
     return expected_voc(root)[1] if root else tuple(load_manifest("voc2012")["masks"]["classes"])
 
-def load_segmentation(name="scenes", root="", split="train", *, people=None, scenes=None, cameras=None, size=None, seed=0,
-                      progress=None):
+if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
+    @overload
+    def load_segmentation(name: Literal["scenes"] = "scenes", root: str | Path = "", split: str = "train", *, people: int | None = None,
+                          scenes: int | None = None, cameras: int | None = None, size: Sequence[int] | None = None, seed: int = 0,
+                          progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
+    @overload
+    def load_segmentation(name: Literal["voc2012"], root: str | Path = "", split: str = "train", *, people: int | None = None,
+                          scenes: int | None = None, cameras: int | None = None, size: None = None, seed: int = 0,
+                          progress: bool | None = None) -> tuple[ImageFiles, MaskFiles]: ...
+    @overload
+    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None,
+                          scenes: int | None = None, cameras: int | None = None, size: Sequence[int], seed: int = 0,
+                          progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
+    @overload
+    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None,
+                          scenes: int | None = None, cameras: int | None = None, size: None = None, seed: int = 0,
+                          progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]: ...
+
+def load_segmentation(name: str = "scenes", root: str | Path = "", split: str = "train", *, people: int | None = None, scenes:
+                      int | None = None, cameras: int | None = None, size: Sequence[int] | None = None, seed: int = 0,
+                      progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
     """Images uint8 (N, 3, H, W) and masks uint8 (N, H, W), 255 not counted, of simulated "scenes" or of "voc2012".
 
     voc2012: under `root`, see `load_voc`. scenes: `split` train or val; `people`, `scenes`, `cameras` are 60, 240, 12 in
@@ -361,7 +391,8 @@ def write_voc(home, train, extra, val):
     return {split: dict(images=count) for split, count in counts.items()}
 
 # %% ../../nbs/data/segmentation.ipynb #f1e3b5f4
-def render_voc(out, *, people=(60, 40), scenes=(240, 80), extra=None, cameras=(12, 6), size=(192, 256), seed=0, progress=None):
+def render_voc(out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (240, 80), extra: int | None = None, cameras:
+               Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0, progress: bool | None = None) -> dict[str, Any]:
     """Render simulated scenes into the new folder `out` in the layout of PASCAL VOC 2012 and SBD; returns its world.json.
 
     `people`, `scenes`, `cameras`: how many in training and in validation, which share none; `extra` scenes of training, by
@@ -383,7 +414,7 @@ def render_voc(out, *, people=(60, 40), scenes=(240, 80), extra=None, cameras=(1
     return world
 
 # %% ../../nbs/data/segmentation.ipynb #24c9ca65
-def check_segmentation(name, root, *, decode=False, progress=None):
+def check_segmentation(name: str, root: str | Path, *, decode: bool = False, progress: bool | None = None) -> DatasetCheck:
     """Compare a copy of voc2012 under `root` with what it must hold; returns a `DatasetCheck`.
 
     `decode=True` also reads all images and masks. What is missing, damaged or impossible becomes a sentence in `problems`;

@@ -15,10 +15,12 @@ import inspect
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -91,7 +93,7 @@ CITY = World("msmt17", "streets and halls, morning, noon and afternoon; many cam
 
 WORLDS = {"campus": CAMPUS, "city": CITY, "gate": GATE, "plaza": PLAZA}
 
-def list_worlds():
+def list_worlds() -> list[str]:
     """Names of the simulated data sets for `load_world`."""
     return list(WORLDS)
 
@@ -129,7 +131,7 @@ def count_world(name, *, train_people=160, test_people=100):
             "junk": int((pids < 0).sum()), "train cameras": len({shot.camid for shot in train}),
             "test cameras": len({shot.camid for shot in test})}
 
-def world_statistics(*, train_people=160, test_people=100):
+def world_statistics(*, train_people: int = 160, test_people: int = 100) -> pd.DataFrame:
     """Table of the worlds' counts beside those that W Table 3.2 prints for the sets they stand for; two groups of columns, never mixed."""
     rows = {}
     for name, chosen in WORLDS.items():
@@ -216,7 +218,19 @@ def check_request(name, split, people, size, boxes):
         raise ValueError(f"size must be (height, width) in whole pixels from 8 to 1024, such as (160, 64), not {size!r}")
 
 # %% ../../nbs/data/standins.ipynb #b238a4b1
-def load_world(name, split="train", *, people=None, seed=0, size=(160, 64), boxes=None, workers=1, progress=None):
+if TYPE_CHECKING:  # which set comes with which split
+    @overload
+    def load_world(name: str, split: Literal["train"] = "train", *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
+                   boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet: ...
+    @overload
+    def load_world(name: str, split: Literal["test"], *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
+                   boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> SearchSet: ...
+    @overload
+    def load_world(name: str, split: str, *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
+                   boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet: ...
+
+def load_world(name: str, split: str = "train", *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64), boxes:
+               str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet:
     """A split of a simulated data set (`list_worlds()`): `TrainSet` for "train", `SearchSet` for "test"; from the cache where it was rendered before.
 
     `people`: how many persons, 160 in training and 100 in the test unless given. Each training `seed` has other people and cameras; the test set is
@@ -234,7 +248,7 @@ def load_world(name, split="train", *, people=None, seed=0, size=(160, 64), boxe
     return SearchSet(images, pids, camids, query, ~query)
 
 # %% ../../nbs/data/standins.ipynb #66459794
-def cross_view_pairs(name, people=4, *, size=(160, 64), boxes=None, seed=0):
+def cross_view_pairs(name: str, people: int = 4, *, size: Sequence[int] = (160, 64), boxes: str | None = None, seed: int = 0) -> np.ndarray:
     """Two views of test persons drawn at random, each pair from two cameras: uint8 (people, 2, H, W, 3). W Fig. 3.5."""
     check_request(name, "test", people, size, boxes)
     rng, chosen = np.random.default_rng(seed), WORLDS[name]

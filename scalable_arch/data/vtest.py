@@ -6,6 +6,7 @@
 __all__ = ['read_tracks', 'VTest', 'import_opencv', 'read_frames', 'crop_box', 'find_video', 'load_vtest']
 
 # %% ../../nbs/data/vtest.ipynb #186241a4
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def find_video(video=None):
     return path
 
 # %% ../../nbs/data/vtest.ipynb #b44aa925
-def load_vtest(video=None, *, size=(160, 64), every=10, margin=0.0):
+def load_vtest(video: str | Path | None = None, *, size: Sequence[int] = (160, 64), every: int = 10, margin: float = 0.0) -> VTest:
     """Crops of real people with the protocol of this notebook as a `VTest`; reads `video` or the file in the cache, never the network.
 
     `every` takes the boxes of frames divisible by it, `margin` adds that share of the box on each side, `size` is (height, width) of the

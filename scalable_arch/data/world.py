@@ -17,8 +17,10 @@ __all__ = ['PERSON', 'CAMERA', 'VISIT', 'SHOT', 'COLOURS', 'WARDROBE_WEIGHTS', '
 
 # %% ../../nbs/data/world.ipynb #b2760b0e
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any, Self
 
 import numba
 import numpy as np
@@ -154,7 +156,7 @@ class Person:
     swing: float               # how far arms and legs swing, 1: average
     lean: float                # radians
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> Self:
         """A copy with some attributes changed."""
         return replace(self, **changes)
 
@@ -258,7 +260,7 @@ def invent_person(rng, pid, crowd):
                   swing=float(np.clip(rng.normal(1, 0.2), 0.5, 1.5)), lean=float(rng.normal(0.03, 0.03)))
 
 @lru_cache(maxsize=8192)
-def make_person(pid, seed=0, crowd=Crowd()):
+def make_person(pid: int, seed: int = 0, crowd: Crowd = Crowd()) -> Person:
     """The `Person` number `pid` of the world `seed`, one of a `crowd`; some are near-twins of person `pid - 1`."""
     rng = stream(seed, PERSON, pid + 1)
     person = invent_person(rng, pid, crowd)
@@ -809,7 +811,7 @@ class Light:
     sky: tuple = (0.8, 0.8, 0.8)
     shadow: float = 0.0
 
-    def on_screen(self, pitch):
+    def on_screen(self, pitch: float) -> np.ndarray:
         """The nine numbers of the painter: direction in screen axes (right, down, towards the camera), sun, sky."""
         across, away, up = np.asarray(self.towards, float) / np.linalg.norm(self.towards)
         c, s = math.cos(pitch), math.sin(pitch)
@@ -854,7 +856,8 @@ def paint(canvas, placed, light, *, origin=(0, 0)):
     box = np.array(placed.box) - np.array((*origin, *origin))
     paint_parts(canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, y, placed.scale)
 
-def draw_person(canvas, person, pose, *, foot, scale, yaw=0.0, pitch=0.0, light=Light()):
+def draw_person(canvas: np.ndarray, person: Person, pose: Pose, *, foot: Sequence[float], scale: float, yaw: float = 0.0, pitch: float = 0.0, light:
+                Light = Light()) -> tuple[float, float, float, float]:
     """Draw `person` on `canvas` (H, W, 3) float32 linear light with the feet at `foot` (x, y); returns the exact box (see `Placed`)."""
     placed = place(person, pose, foot=foot, scale=scale, yaw=yaw, pitch=pitch)
     paint(canvas, placed, light)
@@ -914,20 +917,20 @@ class Camera:
     place: Place = field(default=Place(), repr=False)
 
     @property
-    def scene(self):
+    def scene(self) -> np.ndarray:
         """The empty place, display values (480, 720, 3) uint8; made at the first use."""
         return scene_of(self.camid, self.seed, self.place)
 
     @property
-    def metering(self):
+    def metering(self) -> float:
         """Factor by which the camera's automatic exposure answers the brightness of its place."""
         return metering_of(self.camid, self.seed, self.place)
 
-    def scale(self, row):
+    def scale(self, row: float) -> float:
         """Pixels a metre for somebody whose feet are at `row`."""
         return (row - self.horizon) / self.mount
 
-    def pitch(self, row):
+    def pitch(self, row: float) -> float:
         """Angle below the horizontal under which the camera sees somebody at `row`, radians."""
         return math.atan2(row - self.horizon - 0.9 * self.scale(row), self.focal)
 
@@ -970,7 +973,7 @@ def draw_light(rng, place):
 
 # %% ../../nbs/data/world.ipynb #12b7f119
 @lru_cache(maxsize=1024)
-def make_camera(camid, seed=0, place=Place()):
+def make_camera(camid: int, seed: int = 0, place: Place = Place()) -> Camera:
     """The `Camera` number `camid` of the world `seed`, hung in a `place`."""
     rng = stream(seed, CAMERA, camid)
     mount = float(np.exp(rng.uniform(*map(math.log, place.mount))))

@@ -17,7 +17,7 @@ from ..errors import one_of
 class ReLUConvBN(nn.Sequential):
     "ReLU, convolution without bias, batch normalisation: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."
 
-    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, *, affine=True):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, *, affine: bool = True) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
         super().__init__(nn.ReLU(), conv, nn.BatchNorm2d(out_channels, affine=affine))
 
@@ -25,14 +25,14 @@ class ReLUConvBN(nn.Sequential):
 class FactorizedReduce(nn.Module):
     "ReLU, two 1x1 convolutions of stride 2 side by side, batch normalisation: (B, in_channels, H, W) -> (B, out_channels, ceil(H/2), ceil(W/2))."
 
-    def __init__(self, in_channels, out_channels, *, affine=True):
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool = True) -> None:
         super().__init__()
         half = out_channels // 2
         self.conv_even = nn.Conv2d(in_channels, half, 1, 2, bias=False)
         self.conv_odd = nn.Conv2d(in_channels, out_channels - half, 1, 2, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(x)
         return self.norm(torch.cat([self.conv_even(x), self.conv_odd(shifted(x))], 1))
 
@@ -53,21 +53,21 @@ def separable(channels, kernel_size, stride, affine, dilation=1):
 class SeparableConv(nn.Sequential):
     "Two separable convolutions, the first of them with `stride`: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."
 
-    def __init__(self, channels, kernel_size, stride, *, affine=True):
+    def __init__(self, channels: int, kernel_size: int, stride: int, *, affine: bool = True) -> None:
         super().__init__(*separable(channels, kernel_size, stride, affine), *separable(channels, kernel_size, 1, affine))
 
 
 class DilatedConv(nn.Sequential):
     "One separable convolution whose kernel has gaps of one pixel: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."
 
-    def __init__(self, channels, kernel_size, stride, *, affine=True):
+    def __init__(self, channels: int, kernel_size: int, stride: int, *, affine: bool = True) -> None:
         super().__init__(*separable(channels, kernel_size, stride, affine, dilation=2))
 
 
 class CrossConv(nn.Sequential):
     "ReLU, a 1x7 and a 7x1 convolution of all channels, batch normalisation (NASNet's 1x7 then 7x1)."
 
-    def __init__(self, channels, stride, *, affine=True):
+    def __init__(self, channels: int, stride: int, *, affine: bool = True) -> None:
         super().__init__(nn.ReLU(), nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
                          nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False), nn.BatchNorm2d(channels, affine=affine))
 
@@ -75,11 +75,11 @@ class CrossConv(nn.Sequential):
 class Zero(nn.Module):
     "Zeros of the size that the other operations give; the graph of gradients stays connected."
 
-    def __init__(self, stride):
+    def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :, ::self.stride, ::self.stride] * 0.0
 
 
@@ -95,7 +95,7 @@ CONVOLUTIONS = {"skip_connect": skip, "conv_7x1_1x7": CrossConv,
 OPERATIONS = ("none", *POOLS, *CONVOLUTIONS)
 
 # %% ../../nbs/nas/operations.ipynb #6a063b8a
-def make_operation(name, channels, stride=1, *, affine=True, pool_norm=False):
+def make_operation(name: str, channels: int, stride: int = 1, *, affine: bool = True, pool_norm: bool = False) -> nn.Module:
     """The operation `name` as a module: (B, channels, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride)).
 
     `name`: one of `OPERATIONS`, as published genotypes write it. `stride`: 1 or 2. `affine`: scale and shift in normalisations.

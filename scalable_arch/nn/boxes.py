@@ -8,6 +8,7 @@ __all__ = ['ANCHOR_HEIGHTS', 'LARGEST_GROWTH', 'as_boxes', 'box_iou', 'keep_gree
 
 # %% ../../nbs/nn/boxes.ipynb #5eadec1a
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -16,7 +17,7 @@ from numba import njit
 from torch.nn import functional as F
 
 # %% ../../nbs/nn/boxes.ipynb #9db4868a
-def as_boxes(name, boxes, positive=False):
+def as_boxes(name: str, boxes: torch.Tensor, positive: bool = False) -> torch.Tensor:
     "`boxes` as floating tensor (n, 4), at least float32; ValueError where that cannot be. `positive`: width and height above 0 too."
     if not isinstance(boxes, torch.Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
         shape = tuple(boxes.shape) if hasattr(boxes, "shape") else type(boxes).__name__
@@ -31,7 +32,7 @@ def as_boxes(name, boxes, positive=False):
     return boxes
 
 # %% ../../nbs/nn/boxes.ipynb #0041c1bd
-def box_iou(a, b):
+def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Intersection over union of each box of `a` (n, 4) with each of `b` (m, 4): (n, m), from 0 to 1; 0 where both have no area."""
     a, b = as_boxes("a", a), as_boxes("b", b)
     sides = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0)
@@ -69,7 +70,7 @@ def torchvision_ops():
     return ops
 
 # %% ../../nbs/nn/boxes.ipynb #ffbb8d6b
-def nms(boxes, scores, iou_threshold):
+def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """Indices of the boxes that greedy non-maximum suppression keeps, best first.
 
     `boxes` (n, 4), `scores` (n,); a box is dropped if its IoU with a better kept one is above `iou_threshold`; of equal
@@ -90,7 +91,8 @@ def nms(boxes, scores, iou_threshold):
 ANCHOR_HEIGHTS = tuple(40 * 1.3**k for k in range(11))
 
 
-def anchor_boxes(map_size, stride, heights=ANCHOR_HEIGHTS, ratio=2.44, *, device=None):
+def anchor_boxes(map_size: Sequence[int], stride: float, heights: Sequence[float] | np.ndarray | torch.Tensor = ANCHOR_HEIGHTS, ratio: float = 2.44, *, device:
+                 torch.device | str | None = None) -> torch.Tensor:
     """Anchors of a feature map, float32 (H * W * A, 4) in pixels: row by row, place by place, in order of `heights` at each.
 
     `map_size` (H, W) cells of `stride` pixels; `heights`: A heights in pixels; `ratio`: height / width. That is the order
@@ -108,7 +110,7 @@ def anchor_boxes(map_size, stride, heights=ANCHOR_HEIGHTS, ratio=2.44, *, device
 LARGEST_GROWTH = math.log(1000 / 16)  # as in the public detectors: an anchor of 16 pixels can grow to 1000
 
 
-def encode_boxes(boxes, anchors, weights=(1, 1, 1, 1)):
+def encode_boxes(boxes: torch.Tensor, anchors: torch.Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> torch.Tensor:
     """Deltas dx, dy, dw, dh of `boxes` against `anchors`, all (n, 4), each times its weight; width and height must be above 0."""
     boxes, anchors = as_boxes("boxes", boxes, positive=True), as_boxes("anchors", anchors, positive=True)
     if boxes.shape != anchors.shape:
@@ -118,7 +120,7 @@ def encode_boxes(boxes, anchors, weights=(1, 1, 1, 1)):
     return torch.cat([shift, (own / size).log()], 1) * shift.new_tensor(weights)
 
 
-def decode_boxes(deltas, anchors, weights=(1, 1, 1, 1)):
+def decode_boxes(deltas: torch.Tensor, anchors: torch.Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> torch.Tensor:
     """Boxes (n, 4) of `deltas` and `anchors` (n, 4): the inverse of `encode_boxes`; no side grows beyond 62.5 times."""
     anchors = as_boxes("anchors", anchors)
     if deltas.shape != anchors.shape:
@@ -131,7 +133,7 @@ def decode_boxes(deltas, anchors, weights=(1, 1, 1, 1)):
     return torch.cat([centre - half, centre + half], 1)
 
 
-def clip_boxes(boxes, size):
+def clip_boxes(boxes: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """`boxes` (n, 4) cut at the edges of an image of `size` (H, W); a box wholly outside becomes one without area."""
     height, width = size
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
@@ -153,7 +155,7 @@ def sample_axis(start, length, bins, ratio, size):
     return torch.stack([low, high], 3).flatten(2), weights.flatten(2)
 
 # %% ../../nbs/nn/boxes.ipynb #94a9a51a
-def roi_align(features, rois, size, spatial_scale, sampling_ratio=2, aligned=True):
+def roi_align(features: torch.Tensor, rois: torch.Tensor, size: int | Sequence[int], spatial_scale: float, sampling_ratio: int = 2, aligned: bool = True) -> torch.Tensor:
     """What `features` (B, C, H, W) hold at each of `rois` (K, 5), in `size` bins: (K, C, *size), differentiable in the features.
 
     `rois`: image index, x1, y1, x2, y2 in pixels of the image; `size`: bins, (h, w) or one number; `spatial_scale`: map
@@ -179,7 +181,7 @@ def roi_align(features, rois, size, spatial_scale, sampling_ratio=2, aligned=Tru
     return cut.view(len(rois), *size, channels).permute(0, 3, 1, 2)
 
 # %% ../../nbs/nn/boxes.ipynb #84dada3f
-def check_rois(features, rois, sampling_ratio):
+def check_rois(features: torch.Tensor, rois: torch.Tensor, sampling_ratio: int) -> torch.Tensor:
     "`rois` as floating tensor, at least float32, no less precise than `features`; ValueError where they do not fit them."
     if features.ndim != 4:
         raise ValueError(f"features must have shape (B, C, H, W), not {tuple(features.shape)}")

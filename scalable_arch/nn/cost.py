@@ -20,14 +20,14 @@ class Cost(NamedTuple):
     params: int
 
     @property
-    def flops(self):
+    def flops(self) -> int:
         return 2 * self.macs
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.macs / 1e6:.1f} M multiply-adds, {self.params / 1e6:.2f} M parameters"
 
 # %% ../../nbs/nn/cost.ipynb #3aa1804b
-def measure(model, input_size):
+def measure(model: nn.Module, input_size: tuple[int, ...] | list[int]) -> Cost:
     """Cost of one forward pass of `model` in eval mode on one input of `input_size`, without the batch: (3, 160, 64).
 
     Multiply-adds of convolutions, linear layers and matrix products; bias, BN, activations, pooling, resizing are not counted.
@@ -43,7 +43,7 @@ def measure(model, input_size):
     return Cost(counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters()))
 
 
-def without_weights(model):
+def without_weights(model: nn.Module) -> nn.Module:
     "A copy of `model` on the meta device. The weights are never copied, and what was shared stays shared."
     memo = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b.detach().to("meta") for b in model.buffers()}

@@ -7,6 +7,7 @@ __all__ = ['AtrousUnit', 'ASPP', 'backbone_features', 'DeepLabV3']
 
 # %% ../../nbs/nn/deeplab.ipynb #35dd20c7
 import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ class AtrousUnit(nn.Sequential):
     (B, in_channels, H, W) -> (B, out_channels, H, W).
     """
 
-    def __init__(self, in_channels, out_channels, *, rate=None):
+    def __init__(self, in_channels: int, out_channels: int, *, rate: int | None = None) -> None:
         conv = nn.Conv2d(in_channels, out_channels, 1 if rate is None else 3, padding=rate or 0, dilation=rate or 1, bias=False)
         super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
@@ -31,7 +32,7 @@ class ASPP(nn.Module):
     ones for small images.
     """
 
-    def __init__(self, in_channels, channels=256, *, rates=(6, 12, 18), dropout=0.1):
+    def __init__(self, in_channels: int, channels: int = 256, *, rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1) -> None:
         super().__init__()
         if not rates or any(not isinstance(rate, int) or rate < 1 for rate in rates):
             raise ValueError(f"rates must be whole numbers of at least 1, such as (6, 12, 18), not {rates!r}")
@@ -40,7 +41,7 @@ class ASPP(nn.Module):
         self.mix = AtrousUnit((len(rates) + 2) * channels, channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and len(x) < 2:
             raise ValueError("training needs batches of at least two images: the mean over a whole map is normalised over the "
                              "batch alone")
@@ -48,7 +49,7 @@ class ASPP(nn.Module):
         return self.dropout(self.mix(torch.cat([*(view(x) for view in self.views), whole], 1)))
 
 # %% ../../nbs/nn/deeplab.ipynb #281aabc6
-def backbone_features(backbone, images):
+def backbone_features(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
     "What `backbone.features(images)` gives, the last of several maps."
     maps = backbone.features(images)
     return maps[-1] if isinstance(maps, (tuple, list)) else maps
@@ -61,8 +62,9 @@ class DeepLabV3(nn.Module):
     Other options as of `ASPP`.
     """
 
-    def __init__(self, backbone, num_classes=21, in_channels=None, *, features=backbone_features, channels=256,
-                 rates=(6, 12, 18), dropout=0.1, drop=("classifier", "auxiliary", "fc")):
+    def __init__(self, backbone: nn.Module, num_classes: int = 21, in_channels: int | None = None, *, features:
+                 Callable[[nn.Module, torch.Tensor], torch.Tensor] = backbone_features, channels: int = 256,
+                 rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1, drop: Sequence[str] = ("classifier", "auxiliary", "fc")) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, background included, not {num_classes}")
@@ -78,6 +80,6 @@ class DeepLabV3(nn.Module):
         self.pyramid = ASPP(in_channels or backbone.feature_channels[-1], channels, rates=rates, dropout=dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.features(self.backbone, images)
         return F.interpolate(self.classifier(self.pyramid(maps)), images.shape[2:], mode="bilinear", align_corners=False)

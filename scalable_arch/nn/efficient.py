@@ -8,6 +8,8 @@ __all__ = ['MOBILE_LAYERS', 'SHUFFLE_CHANNELS', 'CONDENSE_STAGES', 'scaled', 'cl
            'condensenet']
 
 # %% ../../nbs/nn/efficient.ipynb #573b3689
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -15,12 +17,12 @@ from torch.nn import functional as F
 from .units import ConvUnit
 
 # %% ../../nbs/nn/efficient.ipynb #2fd5679b
-def scaled(channels, width, divisor=1):
+def scaled(channels: int, width: float, divisor: int = 1) -> int:
     "`channels` times `width`, rounded to a multiple of `divisor`, at least one."
     return max(int(channels * width / divisor + 0.5), 1) * divisor
 
 
-def classifier(num_features, num_classes):
+def classifier(num_features: int, num_classes: int | None) -> nn.Module:
     "Linear layer for logits, or nothing where `num_classes` is None. ValueError for fewer classes than one."
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
@@ -36,7 +38,7 @@ class MobileNet(nn.Module):
     `width` scales all channels. Source: Howard et al., arXiv 1704.04861, Table 1.
     """
 
-    def __init__(self, num_classes=1000, *, width=1.0):
+    def __init__(self, num_classes: int | None = 1000, *, width: float = 1.0) -> None:
         super().__init__()
         channels = scaled(32, width)
         layers = [ConvUnit(3, channels, 3, stride=2)]
@@ -47,11 +49,11 @@ class MobileNet(nn.Module):
         self.layers, self.num_features = nn.Sequential(*layers), channels
         self.fc = classifier(channels, num_classes)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.fc(self.layers(images).mean((2, 3)))
 
 # %% ../../nbs/nn/efficient.ipynb #294b8ad9
-def channel_shuffle(x, groups):
+def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
     "Deal the channels of (B, C, H, W), which lie group by group, one from each group in turn. Zhang et al. 2018, Fig. 1."
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
@@ -62,7 +64,7 @@ class ShuffleUnit(nn.Module):
     `first_groups`: groups of the first 1x1 convolution, one where its input is too narrow. Source: Zhang et al., CVPR 2018, Fig. 2.
     """
 
-    def __init__(self, in_channels, out_channels, *, stride=1, groups=3, first_groups=None):
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 3, first_groups: int | None = None) -> None:
         super().__init__()
         inner = out_channels // 4
         self.stride, self.groups = stride, groups
@@ -70,7 +72,7 @@ class ShuffleUnit(nn.Module):
         self.filter = ConvUnit(inner, inner, 3, stride=stride, groups=inner, relu=False)
         self.widen = ConvUnit(inner, out_channels - in_channels * (stride == 2), groups=groups, relu=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = self.widen(self.filter(channel_shuffle(self.narrow(x), self.groups)))
         if self.stride == 2:
             return F.relu(torch.cat([F.avg_pool2d(x, 3, 2, 1), found], 1))
@@ -86,7 +88,7 @@ class ShuffleNet(nn.Module):
     `groups` 1, 2, 3, 4 or 8; `width` scales all channels. Source: Zhang et al., CVPR 2018, Table 1.
     """
 
-    def __init__(self, num_classes=1000, *, groups=3, width=1.0):
+    def __init__(self, num_classes: int | None = 1000, *, groups: int = 3, width: float = 1.0) -> None:
         super().__init__()
         if groups not in SHUFFLE_CHANNELS:
             raise ValueError(f"groups must be one of {', '.join(map(str, SHUFFLE_CHANNELS))}, not {groups}")
@@ -100,7 +102,7 @@ class ShuffleNet(nn.Module):
         self.stages, self.num_features = nn.Sequential(*stages), channels
         self.fc = classifier(channels, num_classes)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = F.max_pool2d(self.stem(images), 3, 2, 1)
         return self.fc(self.stages(x).mean((2, 3)))
 
@@ -111,28 +113,28 @@ class CondensedConv(nn.Module):
     `index` (c,): which input feeds which place, c / groups for each group. Source: Huang et al., CVPR 2018, Fig. 3, with condensation factor = groups.
     """
 
-    def __init__(self, in_channels, out_channels, groups):
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
         picked = [torch.randperm(in_channels)[: in_channels // groups].sort().values for _ in range(groups)]
         self.register_buffer("index", torch.cat(picked))
         self.norm = nn.BatchNorm2d(in_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(F.relu(self.norm(x)).index_select(1, self.index))
 
 # %% ../../nbs/nn/efficient.ipynb #d828863b
 class CondenseLayer(nn.Module):
     "Condensed 1x1 to four times `growth`, shuffle, grouped 3x3 to `growth`, stacked on the input: (B, c, H, W) -> (B, c + growth, H, W)."
 
-    def __init__(self, in_channels, growth, groups):
+    def __init__(self, in_channels: int, growth: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
         self.condense = CondensedConv(in_channels, 4 * growth, groups)
         self.norm = nn.BatchNorm2d(4 * growth)
         self.conv = nn.Conv2d(4 * growth, growth, 3, padding=1, groups=groups, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = channel_shuffle(self.condense(x), self.groups)
         return torch.cat([x, self.conv(F.relu(self.norm(found)))], 1)
 
@@ -146,7 +148,7 @@ class CondenseNet(nn.Module):
     `width` scales the growth; it stays a multiple of `groups`. Source: Huang et al., CVPR 2018, Table 3.
     """
 
-    def __init__(self, num_classes=1000, *, groups=8, width=1.0):
+    def __init__(self, num_classes: int | None = 1000, *, groups: int = 8, width: float = 1.0) -> None:
         super().__init__()
         channels, layers = 2 * scaled(8, width, groups), []
         self.stem = nn.Conv2d(3, channels, 3, 2, 1, bias=False)
@@ -162,21 +164,21 @@ class CondenseNet(nn.Module):
         self.register_buffer("kept", torch.randperm(channels)[:kept].sort().values)
         self.fc = classifier(kept, num_classes)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.norm(self.layers(self.stem(images))))
         return self.fc(x.mean((2, 3)).index_select(1, self.kept))
 
 # %% ../../nbs/nn/efficient.ipynb #396b87ea
-def mobilenet(num_classes=1000, **options):
+def mobilenet(num_classes: int | None = 1000, **options: Any) -> MobileNet:
     "MobileNet v1. `options` as of `MobileNet`."
     return MobileNet(num_classes, **options)
 
 
-def shufflenet(num_classes=1000, **options):
+def shufflenet(num_classes: int | None = 1000, **options: Any) -> ShuffleNet:
     "ShuffleNet v1 with three groups. `options` as of `ShuffleNet`."
     return ShuffleNet(num_classes, **options)
 
 
-def condensenet(num_classes=1000, **options):
+def condensenet(num_classes: int | None = 1000, **options: Any) -> CondenseNet:
     "CondenseNet with G = C = 8. `options` as of `CondenseNet`."
     return CondenseNet(num_classes, **options)

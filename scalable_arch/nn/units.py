@@ -17,7 +17,7 @@ class ConvUnit(nn.Sequential):
     `padding` defaults to half the kernel, so that only `stride` changes the size: H' = ceil(H / stride).
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size=1, *, stride=1, groups=1, relu=True):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, groups: int = 1, relu: bool = True) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True) if relu else nn.Identity())
 

@@ -11,8 +11,10 @@ import json
 import os
 import warnings
 import zlib
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -64,7 +66,7 @@ def checksum(tensors, text):
     return f"{crc:08x}"
 
 
-def save_checkpoint(path, tensors, state):
+def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
     """Write `tensors` ({name: tensor}, any dtype and device) and `state` (a JSON dict) to the file `path`, whole or not at all.
 
     OSError with one sentence where it cannot be written; the file that was there is kept.
@@ -77,7 +79,7 @@ def save_checkpoint(path, tensors, state):
 CHECKPOINT_FILE = "checkpoint.safetensors"  # its name inside a run's folder
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The (tensors, state) that `save_checkpoint` wrote to the file `path`, or to `checkpoint.safetensors` in the folder `path`.
 
     FileNotFoundError where there is none, ValueError where the file is damaged or of another kind; nothing is unpickled.
@@ -99,17 +101,17 @@ def load_checkpoint(path):
     return tensors, json.loads(header["state"])
 
 # %% ../../nbs/train/checkpoint.ipynb #e35bbc20
-def model_tensors(model):
+def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     "Weights and buffers of `model` under the names they have in a checkpoint."
     return {f"model.{name}": x for name, x in model.state_dict().items()}
 
 
-def save_model(path, model, **about):
+def save_model(path: str | Path, model: torch.nn.Module, **about: Any) -> None:
     "Write the weights and buffers of `model` to the file `path`, with the JSON-like facts `about` it; see `save_checkpoint`."
     save_checkpoint(path, model_tensors(model), about)
 
 
-def load_model(path, model):
+def load_model(path: str | Path, model: torch.nn.Module) -> dict[str, Any]:
     """Load weights into `model`, in place, from a file of `save_model` or a run's checkpoint (file or folder); returns its state.
 
     ValueError where the file is damaged or holds a network of another structure; then `model` is as before.
@@ -119,7 +121,7 @@ def load_model(path, model):
     return state
 
 
-def copy_into(model, tensors, path):
+def copy_into(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
     "Copy the `model.` entries of a checkpoint's `tensors` into `model`, once all names and shapes are known to fit."
     prefix = "model."
     found = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
