@@ -27,7 +27,7 @@ book: $(READY)  ## the book, from reports/ into _book/: open _book/index.html, n
 # Threads that wait asleep: the tests start processes side by side, and threads that spin would slow each other tenfold.
 test: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY)  ## everything CI runs
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests
 
 lab: $(READY)  ## JupyterLab on the notebooks, open at the index
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/index.ipynb

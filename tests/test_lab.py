@@ -64,7 +64,16 @@ def lab(tmp_path):
         os.killpg(server.pid, signal.SIGKILL)
 
 
-def run_all(page):  # noqa: F811
+def connected(lab):
+    "Whether a page talks to a kernel that is ready."
+    with urllib.request.urlopen(lab.replace("/?", "/api/kernels?")) as answer:
+        return any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in json.load(answer))
+
+
+def run_all(lab, page):  # noqa: F811
+    "Run All, once there is a kernel: JupyterLab lets it pass in silence before."
+    wait_until(lambda: connected(lab))
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
 
@@ -86,7 +95,7 @@ def test_lab_opens_at_the_index_and_runs_it(lab, page):  # noqa: F811
     page.goto(lab)
     page.wait_for_url("**/lab/tree/index.ipynb*")
     page.get_by_role("heading", name="scalable_arch").first.wait_for()
-    run_all(page)
+    run_all(lab, page)
     wait_for_output(page, "mAP")
 
 
@@ -94,7 +103,7 @@ def test_chapter_3_runs_in_lab_also_after_an_interruption(lab, page, tmp_path): 
     page.set_default_timeout(90_000)
     page.goto(lab.replace("/?", "/lab/tree/ch3_han.ipynb?"))
     page.get_by_role("heading", name="Chapter 3").first.wait_for()
-    run_all(page)
+    run_all(lab, page)
     trials = tmp_path / "reports/ch3_han/trials"
     wait_until(lambda: len([*trials.glob("*.json")]) >= 3)
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
@@ -104,6 +113,6 @@ def test_chapter_3_runs_in_lab_also_after_an_interruption(lab, page, tmp_path): 
     kept = {path: path.read_bytes() for path in trials.iterdir()}
     assert all(json.loads(text)["checksum"] for text in kept.values()), "a result is whole or not there"
 
-    run_all(page)
+    run_all(lab, page)
     wait_for_output(page, "exported; three images")
     assert all(path.read_bytes() == text for path, text in kept.items()), "what was there is not run again"
