@@ -81,6 +81,18 @@ def test_annotations_do_not_count():
     assert bare_code(TYPED) == BARE
 
 
+@pytest.mark.parametrize("layout", ["def f(a, b=(1, 2), *,\n      c):\n    return a", "def f(\n        a, b=(1,\n              2), *, c):\n    return a",
+                                    "def f(a, b=(1, 2), *, c: int\n      ) -> int:\n    return a", "def f(a, b=(1, 2), *, c) -> tuple[\n        int]:\n    return a",
+                                    "def f(a,  # first\n      b=(1, 2),\n\n      *, c):\n    return a"])
+def test_arguments_on_several_lines(layout):
+    assert bare_code(layout) == "def f(a, b=(1, 2), *, c):\n    return a"
+
+
+def test_what_follows_the_arguments_stays_on_its_line():
+    code = "def f(a,\n      b): return a\nx = [1,\n     2]\n@g(1,\n   2)\ndef h():\n    return (1,\n            2)"
+    assert bare_code(code) == code.replace("a,\n      b", "a, b")
+
+
 @pytest.mark.parametrize("code", ["from typing import Any\nx = Any", "from collections.abc import Callable\nisinstance(f, Callable)", "import typing",
                                   "from math import pi", "if True:\n    import math", "x: int = 3"])
 def test_what_looks_like_an_annotation_and_counts(code):

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['one_parser', 'FUNCTIONS', 'TYPING', 'LIBRARY', 'TEXTS', 'UNCOUNTED', 'syntax_tree', 'docstrings', 'defaults',
-           'annotations', 'used_names', 'for_types', 'typing_statements', 'cut', 'without_words', 'bare_code',
-           'in_library', 'module_path', 'module_text', 'import_statements', 'imported_modules', 'required_modules',
-           'text_fingerprint', 'notebook_path', 'notebook_code', 'fingerprint', 'fingerprints', 'stale']
+           'annotations', 'used_names', 'for_types', 'typing_statements', 'continued', 'cut', 'without_words',
+           'bare_code', 'in_library', 'module_path', 'module_text', 'import_statements', 'imported_modules',
+           'required_modules', 'text_fingerprint', 'notebook_path', 'notebook_code', 'fingerprint', 'fingerprints',
+           'stale']
 
 # %% ../../nbs/study/sources.ipynb #d0761c0a
 import ast
@@ -91,15 +92,22 @@ def typing_statements(tree):
             yield node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 # %% ../../nbs/study/sources.ipynb #68694c56
+def continued(tree):
+    "Numbers of the lines on which the arguments of a function go on."
+    for node in (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)):
+        parts = [part for pair in defaults(node.args) for part in pair if part] + [part for part in [node.returns] if part]
+        yield from range(node.lineno + 1, max([part.end_lineno for part in parts], default=0) + 1)
+
+
 def cut(lines, span, instead=b""):
     "Put `instead` where a span stood, in place; the lines keep their numbers."
     first, column, last, end = span
     lines[first - 1:last] = [lines[first - 1][:column] + instead + lines[last - 1][end:]] + [b""] * (last - first)
 
 
-def without_words(text):
-    "A source text with nothing where docstrings, annotations and what serves them stood."
-    lines, tree = text.encode().split(b"\n"), syntax_tree(text)
+def without_words(text, tree):
+    "A source text with nothing where docstrings, annotations and what serves them stood; its lines keep their numbers."
+    lines = text.encode().split(b"\n")
     spans = [(span, b"") for span in (*docstrings(tree), *typing_statements(tree))] + list(annotations(tree, lines))
     for span, instead in sorted(spans, reverse=True):  # from the end, so that columns stay true
         cut(lines, span, instead)
@@ -109,14 +117,20 @@ def without_words(text):
 def bare_code(text):
     "A Python source text without comments, docstrings, annotations, blank lines and trailing spaces; one that is not plain Python (magics) as it is."
     try:
-        text = without_words(text)
-        comments = [token.start for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.COMMENT]
+        tree = syntax_tree(text)
+        lines = without_words(text, tree).split("\n")
+        comments = [token.start for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline) if token.type == tokenize.COMMENT]
     except (SyntaxError, tokenize.TokenError):
         return text
-    lines = text.split("\n")
     for row, column in comments:
         lines[row - 1] = lines[row - 1][:column]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    bare, going_on = [], {*continued(tree)}
+    for number, line in enumerate(lines, 1):
+        if line.strip() and number in going_on:
+            bare[-1] += ("" if bare[-1].endswith("(") or line.lstrip().startswith(")") else " ") + line.strip()
+        elif line.strip():
+            bare.append(line.rstrip())
+    return "\n".join(bare)
 
 # %% ../../nbs/study/sources.ipynb #74c718b4
 LIBRARY = Path(scalable_arch.__file__).resolve().parent
