@@ -178,8 +178,8 @@ class HarmoniousAttention(nn.Module):
     `spatial`, `channel`, `regional` switch the three kinds; without `regional` the regions stay where they start.
     """
 
-    def __init__(self, channels: int, *, num_regions: int = 4, spatial: bool = True, channel: bool = True, regional: bool = True, factored: bool = False,
-                 reduction: int = 16) -> None:
+    def __init__(self, channels: int, *, num_regions: int = 4, spatial: bool = True, channel: bool = True, regional: bool = True,
+                 factored: bool = False, reduction: int = 16) -> None:
         super().__init__()
         self.soft = None
         if spatial or channel:
@@ -251,9 +251,9 @@ class HAN(nn.Module):
     attentions and CAIL; `factored` blends with less work. Source: W ch. 3, Fig. 3.1 and Table 3.1.
     """
 
-    def __init__(self, num_classes: int | None = None, *, strides: Sequence[int] = (1, 1, 2), widths: Sequence[int] = (128, 256, 384), stem_width: int = 32,
-                 feature_dim: int = 1024, num_regions: int = 4, unit: str = "depthwise", spatial: bool = True, channel: bool = True, regional: bool = True,
-                 interaction: bool = True, factored: bool = False, reduction: int = 16) -> None:
+    def __init__(self, num_classes: int | None = None, *, strides: Sequence[int] = (1, 1, 2), widths: Sequence[int] = (128, 256, 384),
+                 stem_width: int = 32, feature_dim: int = 1024, num_regions: int = 4, unit: str = "depthwise", spatial: bool = True,
+                 channel: bool = True, regional: bool = True, interaction: bool = True, factored: bool = False, reduction: int = 16) -> None:
         super().__init__()
         check_options(num_classes, feature_dim, num_regions, unit)
         self.num_regions, self.interaction = num_regions, interaction

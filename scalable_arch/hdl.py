@@ -285,8 +285,8 @@ class PersonSearchNet(nn.Module):
     makes a detector alone. `attention` False leaves the ARMs out, `factored` computes them with less work. `anchor_heights` in pixels.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int | None = None, *, attention: bool = True, factored: bool = False, rpn_width: int = 512, anchor_heights:
-                 Sequence[float] = ANCHOR_HEIGHTS) -> None:
+    def __init__(self, backbone: nn.Module, num_classes: int | None = None, *, attention: bool = True, factored: bool = False, rpn_width: int = 512,
+                 anchor_heights: Sequence[float] = ANCHOR_HEIGHTS) -> None:
         super().__init__()
         check_options(num_classes, rpn_width, anchor_heights)
         self.backbone, self.num_classes = backbone, num_classes or None
@@ -355,16 +355,16 @@ def hdl_teacher(num_classes: int | None = None, *, width: float = 1.0, rpn_width
     return PersonSearchNet(TeacherBackbone(width), num_classes, rpn_width=rpn_width or max(round(512 * width), 1), **options)
 
 
-def hdl_student(num_classes: int | None = None, *, widths: Sequence[int] = (128, 256, 384, 512), stem_width: int = 32, rpn_width:
-                int | None = None, **options: Any) -> PersonSearchNet:
+def hdl_student(num_classes: int | None = None, *, widths: Sequence[int] = (128, 256, 384, 512), stem_width: int = 32, rpn_width: int | None = None,
+                **options: Any) -> PersonSearchNet:
     "HDL(S): blocks of `widths` channels; the detection subnet scales with them. `options` as of `PersonSearchNet`. W sec. 4.2.5."
     rpn_width = rpn_width or max(round(512 * widths[2] / 384), 1)
     return PersonSearchNet(StudentBackbone(widths, stem_width), num_classes, rpn_width=rpn_width, **options)
 
 # %% ../nbs/ch4_hdl.ipynb #ba89def9
 @torch.no_grad()
-def propose(model: PersonSearchNet, scenes: Scenes, sizes: Sequence[tuple[int, int]], *, number: int = 100, before_nms: int = 600, nms_threshold:
-            float = 0.7) -> list[torch.Tensor]:
+def propose(model: PersonSearchNet, scenes: Scenes, sizes: Sequence[tuple[int, int]], *, number: int = 100, before_nms: int = 600,
+            nms_threshold: float = 0.7) -> list[torch.Tensor]:
     "At most `number` proposals of each scene of a batch, best first: list of (n, 4) in pixels, inside the scenes' `sizes`."
     anchors, found = model.anchors(scenes.maps[-1]), []
     for logits, deltas, size in zip(scenes.logits, scenes.deltas, sizes):
@@ -413,8 +413,8 @@ def box_loss(deltas: torch.Tensor, targets: torch.Tensor, beta: float) -> torch.
     return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="sum") / max(len(deltas), 1)
 
 
-def anchor_losses(model: PersonSearchNet, scenes: Scenes, truth: Sequence[torch.Tensor], *, number: int = 128, person: float = 0.5, background:
-                  float = 0.3, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+def anchor_losses(model: PersonSearchNet, scenes: Scenes, truth: Sequence[torch.Tensor], *, number: int = 128, person: float = 0.5,
+                  background: float = 0.3, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
     """Losses of the detection subnet on a sample of `number` anchors a scene: {"anchor", "anchor_box"}. W sec. 4.2.1 (II).
 
     `truth`: boxes of each scene, a list of (n_i, 4) in pixels; a scene may have none, then all is background.
@@ -444,8 +444,8 @@ class Sample(NamedTuple):
     targets: torch.Tensor
 
 
-def sample_rois(proposals: Sequence[torch.Tensor], truth: Sequence[torch.Tensor], labels:
-                Sequence[torch.Tensor], *, number: int = 32, person: float = 0.5, background: float = 0.4, generator: torch.Generator | None = None) -> Sample:
+def sample_rois(proposals: Sequence[torch.Tensor], truth: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], *, number: int = 32,
+                person: float = 0.5, background: float = 0.4, generator: torch.Generator | None = None) -> Sample:
     "`Sample` of all true boxes of each scene and of proposals, up to `number` a scene, of which a third show persons unless more are true boxes."
     chosen, kinds, names, targets = [], [], [], []
     for boxes, real, known in zip(proposals, truth, labels):
@@ -519,9 +519,9 @@ def prediction_loss(student: torch.Tensor, teacher: torch.Tensor, *, temperature
 DISTILLATIONS = ("feature", "attention", "prediction")
 
 
-def distillation_losses(student: tuple[Scenes, People], teacher: tuple[Scenes, People], persons: torch.Tensor, *, starts:
-                        Sequence[float], distill: Collection[str] = DISTILLATIONS, levels: Collection[int] = (0, 1, 2), norm: str = "mean",
-                        temperature: float = 4.0, kl: Literal["teacher", "literal"] = "teacher") -> dict[str, torch.Tensor]:
+def distillation_losses(student: tuple[Scenes, People], teacher: tuple[Scenes, People], persons: torch.Tensor, *, starts: Sequence[float],
+                        distill: Collection[str] = DISTILLATIONS, levels: Collection[int] = (0, 1, 2), norm: str = "mean", temperature: float = 4.0,
+                        kl: Literal["teacher", "literal"] = "teacher") -> dict[str, torch.Tensor]:
     """Losses of those named in `distill`: {"feature", "attention", "prediction"}. W Eq. 4.4 to 4.8.
 
     `student`, `teacher`: (`Scenes`, `People`) of each on the same scenes and boxes. `persons` (R,): which boxes hold a person. `starts`: cell of the
@@ -567,10 +567,10 @@ def check_distillation(student, teacher, distill):
     return [name for name in DISTILLATIONS if name in chosen]
 
 # %% ../nbs/ch4_hdl.ipynb #f5dad2be
-def batch_losses(model: PersonSearchNet, batch: torch.Tensor, sizes: Sequence[tuple[int, int]], truth: Sequence[torch.Tensor], labels:
-                 Sequence[torch.Tensor], *, teacher: PersonSearchNet | None = None, distill:
-                 Collection[str] = (), generator: torch.Generator | None = None, num_anchors: int = 128, num_proposals: int = 100,
-                 num_rois: int = 32, **how: Any) -> dict[str, torch.Tensor]:
+def batch_losses(model: PersonSearchNet, batch: torch.Tensor, sizes: Sequence[tuple[int, int]], truth: Sequence[torch.Tensor],
+                 labels: Sequence[torch.Tensor], *, teacher: PersonSearchNet | None = None, distill: Collection[str] = (),
+                 generator: torch.Generator | None = None, num_anchors: int = 128, num_proposals: int = 100, num_rois: int = 32,
+                 **how: Any) -> dict[str, torch.Tensor]:
     """All losses of a batch by name, unweighted. `truth`, `labels`: boxes (n_i, 4) and classes (n_i,), or -1, of each scene.
 
     `num_anchors`, `num_rois`: how many of a scene are learnt from, the latter of `num_proposals`. `teacher` is in eval mode.
@@ -694,14 +694,13 @@ def check_recipe(model, scenes, known, **numbers_of):
                          f"make it with num_classes={len(known)}")
 
 # %% ../nbs/ch4_hdl.ipynb #f8711f14
-def fit_person_search(model: PersonSearchNet, scenes: ScenesToLearn, *, teacher: PersonSearchNet | None = None, distill:
-                      str | Iterable[str] = (), epochs: int = 60, batch_size: int = 8, lr: float = 0.005, momentum: float = 0.9, weight_decay: float = 5e-4,
-                      milestones: Iterable[int] = (50,), gamma: float = 0.1, warmup: int = 0, lambda0: float = 0.9, lambda1: float = 2e4, lambda2: float = 2e3, levels:
-                      Iterable[int] = (0, 1, 2), norm: str = "mean",
-                      kl: Literal["teacher", "literal"] = "teacher", temperature: float = 4.0, num_anchors: int = 128, num_proposals: int = 100, num_rois:
-                      int = 32, flip: bool = False, seed: int = 0,
-                      checkpoint: str | Path | None = None, checkpoint_every: int = 1, progress: bool | None = None, on_epoch:
-                      Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit_person_search(model: PersonSearchNet, scenes: ScenesToLearn, *, teacher: PersonSearchNet | None = None, distill: str | Iterable[str] = (),
+                      epochs: int = 60, batch_size: int = 8, lr: float = 0.005, momentum: float = 0.9, weight_decay: float = 5e-4,
+                      milestones: Iterable[int] = (50,), gamma: float = 0.1, warmup: int = 0, lambda0: float = 0.9, lambda1: float = 2e4,
+                      lambda2: float = 2e3, levels: Iterable[int] = (0, 1, 2), norm: str = "mean", kl: Literal["teacher", "literal"] = "teacher",
+                      temperature: float = 4.0, num_anchors: int = 128, num_proposals: int = 100, num_rois: int = 32, flip: bool = False,
+                      seed: int = 0, checkpoint: str | Path | None = None, checkpoint_every: int = 1, progress: bool | None = None,
+                      on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
     """Train `model` in place on whole scenes; returns a dict an epoch: epoch, loss, each loss by its name, lr, seconds.
 
     `scenes`: a `data.scenes.SceneSet`, or anything with `names`, `boxes`, `pids`, a length and `image(i)`. `distill`: any of feature, attention,
@@ -751,8 +750,8 @@ class Detections(NamedTuple):
 
 
 @torch.inference_mode()
-def detect(model: PersonSearchNet, images: torch.Tensor | Iterable[torch.Tensor], *, score_threshold: float = 0.5, nms_threshold: float = 0.5, max_detections:
-           int = 100, num_proposals: int = 100, progress: bool | None = None) -> list[Detections]:
+def detect(model: PersonSearchNet, images: torch.Tensor | Iterable[torch.Tensor], *, score_threshold: float = 0.5, nms_threshold: float = 0.5,
+           max_detections: int = 100, num_proposals: int = 100, progress: bool | None = None) -> list[Detections]:
     """`Detections` of each scene, on the CPU: `images` uint8 (3, H, W), one or an iterable of them; returns a list.
 
     `num_proposals` boxes a scene are judged. `progress`: None shows a bar on a terminal. The model's mode is given back.

@@ -128,8 +128,8 @@ class NGEController(PlainController):
     `hidden`, `out`: widths of the `layers` of the GCN; `adjacency`: who hears whom, see `augmented_adjacency`. For the rest see `PlainController`.
     """
 
-    def __init__(self, space: EdgeSpace, *, embedding: int = 64, hidden: int = 128, out: int = 64, edge: int = 64, layers: int = 3, adjacency:
-                 str = "predecessors", cells: Iterable[str] = CELLS) -> None:
+    def __init__(self, space: EdgeSpace, *, embedding: int = 64, hidden: int = 128, out: int = 64, edge: int = 64, layers: int = 3,
+                 adjacency: str = "predecessors", cells: Iterable[str] = CELLS) -> None:
         if not isinstance(layers, int) or layers < 1:
             raise ValueError(f"layers must be a whole number of at least 1, not {layers!r}")
         super().__init__(space, embedding=embedding, edge=edge, out=out, cells=cells)

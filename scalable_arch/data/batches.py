@@ -79,8 +79,8 @@ def erasing_box(height, width, generator, area=(0.02, 0.4), min_aspect=0.3, atte
     return None
 
 # %% ../../nbs/data/batches.ipynb #fb5fb981
-def random_erasing(images: torch.Tensor, generator: torch.Generator, p: float = 0.5, area: tuple[float, float] = (0.02, 0.4), min_aspect:
-                   float = 0.3) -> torch.Tensor:
+def random_erasing(images: torch.Tensor, generator: torch.Generator, p: float = 0.5, area: tuple[float, float] = (0.02, 0.4),
+                   min_aspect: float = 0.3) -> torch.Tensor:
     """Paint a random rectangle of mean colour on each image of the batch (N, 3, H, W) with probability `p`; a new tensor.
 
     Float images count as normalised (mean 0), uint8 ones get ImageNet's mean colour. Source: Zhong et al., Random Erasing, AAAI 2020.

@@ -303,11 +303,11 @@ if TYPE_CHECKING:  # which images come with which name
     def load_classification(name: Literal["cifar10", "cifar100", "digits", "fashion_mnist"], root: str | Path = "", split: str = "train", *,
                             limit: int | None = None, seed: int = 0, check: bool = True, size: int = 224) -> tuple[torch.Tensor, torch.Tensor]: ...
     @overload
-    def load_classification(name: str, root: str | Path = "", split: str = "train", *, limit: int | None = None, seed: int = 0,
-                            check: bool = True, size: int = 224) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]: ...
+    def load_classification(name: str, root: str | Path = "", split: str = "train", *, limit: int | None = None, seed: int = 0, check: bool = True,
+                            size: int = 224) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]: ...
 
-def load_classification(name: str, root: str | Path = "", split: str = "train", *, limit: int | None = None, seed: int = 0, check: bool = True, size:
-                        int = 224) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]:
+def load_classification(name: str, root: str | Path = "", split: str = "train", *, limit: int | None = None, seed: int = 0, check: bool = True,
+                        size: int = 224) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]:
     """Images and labels of a data set of `classification_names()`: uint8 (N, 3, 32, 32) and int64 (N,) tensors.
 
     `root`: folder of a copy; not needed for digits, nor for fashion_mnist once fetched. `split`: train or test.

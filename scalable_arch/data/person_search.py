@@ -292,8 +292,8 @@ def manifest_of(name):
         raise ValueError(f"dukemtmc_ps: {load_manifest(name)['obtain']}")
     return load_manifest(one_of("person-search set", name, search_names()))
 
-def load_person_search(name: str, root: str | Path, gallery_size: int | None = 100, *, check: bool = True, progress:
-                       bool | None = None) -> tuple[SceneSet, SceneSearch]:
+def load_person_search(name: str, root: str | Path, gallery_size: int | None = 100, *, check: bool = True,
+                       progress: bool | None = None) -> tuple[SceneSet, SceneSearch]:
     """(training `SceneSet`, `SceneSearch` of the test) of cuhk_sysu or prw in the folder `root`; images are read when asked for.
 
     `gallery_size`: 50, 100, 500, 1000, 2000 or 4000 scenes a query of cuhk_sysu, None for all test scenes; prw always searches all but the
@@ -450,8 +450,9 @@ def write_prw(folder: str | Path, train: SceneSet, search: SceneSearch, *, progr
 WRITERS = {"cuhk_sysu": write_cuhk_sysu, "prw": write_prw}
 
 # %% ../../nbs/data/person_search.ipynb #dbccac43
-def render_person_search(name: str, out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (300, 120), cameras:
-                         Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0, progress: bool | None = None) -> dict[str, Any]:
+def render_person_search(name: str, out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (300, 120),
+                         cameras: Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0,
+                         progress: bool | None = None) -> dict[str, Any]:
     """Render simulated scenes into the new folder `out` in the layout of cuhk_sysu or prw; returns the contents of its world.json.
 
     `people`, `scenes`, `cameras`: how many in training and in the test, which share none; `size` and `seed` as for `load_scenes`.

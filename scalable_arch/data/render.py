@@ -202,7 +202,8 @@ def camera_of(camid, seed, places):
     """Camera `camid` of the world `seed`; cameras take turns in `places`."""
     return make_camera(camid, seed, places[camid % len(places)])
 
-def render_crop(shot: Shot, *, seed: int = 0, size: Sequence[int] | None = (128, 64), crowd: Crowd = Crowd(), places: Sequence[Place] = (Place(),)) -> Image.Image:
+def render_crop(shot: Shot, *, seed: int = 0, size: Sequence[int] | None = (128, 64), crowd: Crowd = Crowd(),
+                places: Sequence[Place] = (Place(),)) -> Image.Image:
     """The picture of a `Shot` as a PIL image of `size` (height, width), or of its natural size where `size` is None; before the file's own JPEG.
 
     `crowd` and `places` (one or more `Place`, in which the cameras hang by turns) give people and cameras another character.
@@ -276,9 +277,8 @@ def render_shots(plan, *, size=(128, 64), seed=0, crowd=Crowd(), places=(Place()
         images[row] = np.asarray(Image.open(io.BytesIO(data)))
     return Crops(images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64))
 
-def render_crops(pids: Iterable[int], cameras: Collection[int], *, shots: int = 4, cameras_per_id: int | None = None, visit_length:
-                 int = 4, size: Sequence[int] = (128, 64), seed: int = 0, workers: int = 1,
-                 progress: bool | None = None) -> Crops:
+def render_crops(pids: Iterable[int], cameras: Collection[int], *, shots: int = 4, cameras_per_id: int | None = None, visit_length: int = 4,
+                 size: Sequence[int] = (128, 64), seed: int = 0, workers: int = 1, progress: bool | None = None) -> Crops:
     """Crops of the persons `pids` seen by `cameras` as `Crops`, sorted by person, camera and time; JPEG artefacts included.
 
     `shots` images for each person and camera, in visits of `visit_length`; `cameras_per_id` limits how many cameras see one person.
@@ -431,11 +431,10 @@ def check_request(name, out, arguments):
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there already and not empty: give a new folder, nothing of yours is written over")
 
-def render_dataset(name: str, out: str | Path, *, num_train_ids: int, num_test_ids: int, num_cameras: int | None = None, shots: int = 4, cameras_per_id:
-                   int | None = None,
-                   visit_length: int = 4, num_distractors: int = 0,
-                   num_junk: int = 0, unseen_cameras: bool = False, size: Sequence[int] | None = (128, 64), seed: int = 0, workers: int = 1, progress:
-                   bool | None = None) -> dict[str, Any]:
+def render_dataset(name: str, out: str | Path, *, num_train_ids: int, num_test_ids: int, num_cameras: int | None = None, shots: int = 4,
+                   cameras_per_id: int | None = None, visit_length: int = 4, num_distractors: int = 0, num_junk: int = 0,
+                   unseen_cameras: bool = False, size: Sequence[int] | None = (128, 64), seed: int = 0, workers: int = 1,
+                   progress: bool | None = None) -> dict[str, Any]:
     """Render a data set of simulated persons into the new folder `out`, in the on-disk layout of `name`; returns the contents of its world.json.
 
     `name`: market1501, dukemtmc, cuhk03 (folders of CUHK03-NP, both kinds of boxes,

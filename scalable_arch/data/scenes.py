@@ -415,8 +415,8 @@ def expose(canvas, camera, window, rng, exposure, tint):
 # %% ../../nbs/data/scenes.ipynb #54610a3b
 STRANGER = 1 << 21
 
-def render_scene(pids: Sequence[int], camid: int, number: int = 0, *, size: Sequence[int] = (192, 256), seed: int = 0, crowd:
-                 Crowd = Crowd(), hung: Place = SQUARE) -> Scene:
+def render_scene(pids: Sequence[int], camid: int, number: int = 0, *, size: Sequence[int] = (192, 256), seed: int = 0, crowd: Crowd = Crowd(),
+                 hung: Place = SQUARE) -> Scene:
     """The `Scene` number `number` of camera `camid` with the persons `pids` in it; -1 is somebody who is never seen again.
 
     `size` (height, width), `seed`, `crowd` and `hung` (a `Place`) choose the world: the same arguments give the same bits. Who would be
@@ -434,8 +434,8 @@ def render_scene(pids: Sequence[int], camid: int, number: int = 0, *, size: Sequ
     return Scene(image, boxes, np.array([pids[one.number] for one in people], np.int64), shares)
 
 # %% ../../nbs/data/scenes.ipynb #3fec40eb
-def draw_scene(axis: Axes, image: ArrayLike, boxes: np.ndarray | torch.Tensor | Sequence[ArrayLike], *, texts:
-               Sequence[str] | None = None, colours: str | Sequence[ColorType] = "lime", linewidth: float = 1.2) -> None:
+def draw_scene(axis: Axes, image: ArrayLike, boxes: np.ndarray | torch.Tensor | Sequence[ArrayLike], *, texts: Sequence[str] | None = None,
+               colours: str | Sequence[ColorType] = "lime", linewidth: float = 1.2) -> None:
     """Show a scene, uint8 (3, H, W), on a matplotlib `axis` with its boxes (n, 4), a text above each and a colour or one for each."""
     axis.imshow(np.asarray(image).transpose(1, 2, 0))
     colours = [colours] * len(boxes) if isinstance(colours, str) else colours
@@ -555,21 +555,20 @@ def draw_galleries(scenes, queries, size, seed=0):
 # %% ../../nbs/data/scenes.ipynb #6e2f1e8c
 if TYPE_CHECKING:  # which set comes with which split
     @overload
-    def load_scenes(split: Literal["train"] = "train", *, people: int | None = None, scenes: int | None = None,
-                    cameras: int | None = None, size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw",
-                    gallery_size: int | None = None, progress: bool | None = None) -> SceneSet: ...
+    def load_scenes(split: Literal["train"] = "train", *, people: int | None = None, scenes: int | None = None, cameras: int | None = None,
+                    size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw", gallery_size: int | None = None,
+                    progress: bool | None = None) -> SceneSet: ...
     @overload
-    def load_scenes(split: Literal["test"], *, people: int | None = None, scenes: int | None = None,
-                    cameras: int | None = None, size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw",
-                    gallery_size: int | None = None, progress: bool | None = None) -> SceneSearch: ...
+    def load_scenes(split: Literal["test"], *, people: int | None = None, scenes: int | None = None, cameras: int | None = None,
+                    size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw", gallery_size: int | None = None,
+                    progress: bool | None = None) -> SceneSearch: ...
     @overload
-    def load_scenes(split: str, *, people: int | None = None, scenes: int | None = None,
-                    cameras: int | None = None, size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw",
-                    gallery_size: int | None = None, progress: bool | None = None) -> SceneSet | SceneSearch: ...
+    def load_scenes(split: str, *, people: int | None = None, scenes: int | None = None, cameras: int | None = None, size: Sequence[int] = (192, 256),
+                    seed: int = 0, protocol: str = "prw", gallery_size: int | None = None, progress: bool | None = None) -> SceneSet | SceneSearch: ...
 
-def load_scenes(split: str = "train", *, people: int | None = None, scenes: int | None = None, cameras: int | None = None, size:
-                Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw", gallery_size: int | None = None, progress:
-                bool | None = None) -> SceneSet | SceneSearch:
+def load_scenes(split: str = "train", *, people: int | None = None, scenes: int | None = None, cameras: int | None = None,
+                size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw", gallery_size: int | None = None,
+                progress: bool | None = None) -> SceneSet | SceneSearch:
     """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "test"; from the cache where they were rendered before.
 
     `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 40, 120 and 6 in the test unless given; `size` (height, width). Each training

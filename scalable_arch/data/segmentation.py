@@ -187,8 +187,8 @@ if TYPE_CHECKING:  # files without a size, tensors with one
     def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int], check: bool = True,
                  progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
 
-def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int] | None = None, check: bool = True, progress:
-             bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
+def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int] | None = None, check: bool = True,
+             progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
     """Images and masks of PASCAL VOC 2012 under `root`, sorted by name.
 
     `split`: train, val, trainval, or trainaug with SBD's annotations. Without `size` they are `ImageFiles` and
@@ -323,16 +323,16 @@ if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
                           scenes: int | None = None, cameras: int | None = None, size: None = None, seed: int = 0,
                           progress: bool | None = None) -> tuple[ImageFiles, MaskFiles]: ...
     @overload
-    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None,
-                          scenes: int | None = None, cameras: int | None = None, size: Sequence[int], seed: int = 0,
+    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None, scenes: int | None = None,
+                          cameras: int | None = None, size: Sequence[int], seed: int = 0,
                           progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
     @overload
-    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None,
-                          scenes: int | None = None, cameras: int | None = None, size: None = None, seed: int = 0,
+    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None, scenes: int | None = None,
+                          cameras: int | None = None, size: None = None, seed: int = 0,
                           progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]: ...
 
-def load_segmentation(name: str = "scenes", root: str | Path = "", split: str = "train", *, people: int | None = None, scenes:
-                      int | None = None, cameras: int | None = None, size: Sequence[int] | None = None, seed: int = 0,
+def load_segmentation(name: str = "scenes", root: str | Path = "", split: str = "train", *, people: int | None = None, scenes: int | None = None,
+                      cameras: int | None = None, size: Sequence[int] | None = None, seed: int = 0,
                       progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
     """Images uint8 (N, 3, H, W) and masks uint8 (N, H, W), 255 not counted, of simulated "scenes" or of "voc2012".
 
@@ -391,8 +391,8 @@ def write_voc(home, train, extra, val):
     return {split: dict(images=count) for split, count in counts.items()}
 
 # %% ../../nbs/data/segmentation.ipynb #f1e3b5f4
-def render_voc(out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (240, 80), extra: int | None = None, cameras:
-               Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0, progress: bool | None = None) -> dict[str, Any]:
+def render_voc(out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (240, 80), extra: int | None = None,
+               cameras: Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0, progress: bool | None = None) -> dict[str, Any]:
     """Render simulated scenes into the new folder `out` in the layout of PASCAL VOC 2012 and SBD; returns its world.json.
 
     `people`, `scenes`, `cameras`: how many in training and in validation, which share none; `extra` scenes of training, by

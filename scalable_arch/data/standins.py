@@ -226,11 +226,11 @@ if TYPE_CHECKING:  # which set comes with which split
     def load_world(name: str, split: Literal["test"], *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
                    boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> SearchSet: ...
     @overload
-    def load_world(name: str, split: str, *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
-                   boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet: ...
+    def load_world(name: str, split: str, *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64), boxes: str | None = None,
+                   workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet: ...
 
-def load_world(name: str, split: str = "train", *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64), boxes:
-               str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet:
+def load_world(name: str, split: str = "train", *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
+               boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet:
     """A split of a simulated data set (`list_worlds()`): `TrainSet` for "train", `SearchSet` for "test"; from the cache where it was rendered before.
 
     `people`: how many persons, 160 in training and 100 in the test unless given. Each training `seed` has other people and cameras; the test set is

@@ -856,8 +856,8 @@ def paint(canvas, placed, light, *, origin=(0, 0)):
     box = np.array(placed.box) - np.array((*origin, *origin))
     paint_parts(canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, y, placed.scale)
 
-def draw_person(canvas: np.ndarray, person: Person, pose: Pose, *, foot: Sequence[float], scale: float, yaw: float = 0.0, pitch: float = 0.0, light:
-                Light = Light()) -> tuple[float, float, float, float]:
+def draw_person(canvas: np.ndarray, person: Person, pose: Pose, *, foot: Sequence[float], scale: float, yaw: float = 0.0, pitch: float = 0.0,
+                light: Light = Light()) -> tuple[float, float, float, float]:
     """Draw `person` on `canvas` (H, W, 3) float32 linear light with the feet at `foot` (x, y); returns the exact box (see `Placed`)."""
     placed = place(person, pose, foot=foot, scale=scale, yaw=yaw, pitch=pitch)
     paint(canvas, placed, light)

@@ -90,7 +90,8 @@ class DetectionResult:
                 f"IoU {self.protocol['iou_threshold']})")
 
 # %% ../../nbs/metrics/detection.ipynb #8b97f8a9
-def evaluate_detection(detections: Sequence[Sequence[ArrayLike]], truth: Sequence[ArrayLike], *, iou_threshold: float = 0.5, min_score: float | None = None) -> DetectionResult:
+def evaluate_detection(detections: Sequence[Sequence[ArrayLike]], truth: Sequence[ArrayLike], *, iou_threshold: float = 0.5,
+                       min_score: float | None = None) -> DetectionResult:
     """Recall and average precision of boxes in scenes, as a `DetectionResult`.
 
     `detections`: one (boxes (m, 4), scores (m,)) a scene, what follows them is ignored; `truth`: one array of boxes (n, 4)

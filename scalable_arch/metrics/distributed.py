@@ -83,9 +83,9 @@ def agree(problem, size, digest):
     return [int(np.frombuffer(word[:8], np.int64)[0]) for word in words]
 
 # %% ../../nbs/metrics/distributed.ipynb #37f2e41b
-def evaluate_sharded(query_features: ArrayLike, gallery_features: ArrayLike, *, query_pids: ArrayLike, gallery_pids: ArrayLike, query_camids: ArrayLike, gallery_camids:
-                     ArrayLike, max_rank: int = 50,
-                     ap: Literal["rectangle", "trapezoid"] = "rectangle", top_k: int = 0, block_mb: float = 512) -> RetrievalResult:
+def evaluate_sharded(query_features: ArrayLike, gallery_features: ArrayLike, *, query_pids: ArrayLike, gallery_pids: ArrayLike,
+                     query_camids: ArrayLike, gallery_camids: ArrayLike, max_rank: int = 50, ap: Literal["rectangle", "trapezoid"] = "rectangle",
+                     top_k: int = 0, block_mb: float = 512) -> RetrievalResult:
     """`evaluate` over a gallery sharded across the processes of `torch.distributed`; all of them return the whole, same result.
 
     Call it in every process after `dist.init_process_group("gloo")`. Queries are the same everywhere; `gallery_*` is this process's shard.

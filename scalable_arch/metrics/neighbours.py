@@ -49,8 +49,8 @@ COLUMNS = 65536
 METHODS = ("exact", "flat", "sq8", "ivfpq")
 
 
-def build_index(gallery_features: ArrayLike, method: Literal["flat", "sq8", "ivfpq"] = "sq8", *, cells: int | None = None, code_bytes: int | None = None, probes:
-                int | None = None) -> faiss.Index:
+def build_index(gallery_features: ArrayLike, method: Literal["flat", "sq8", "ivfpq"] = "sq8", *, cells: int | None = None,
+                code_bytes: int | None = None, probes: int | None = None) -> faiss.Index:
     """A trained and filled faiss index over `gallery_features` (G, dim), to give to `search`; save it with `faiss.write_index`.
 
     `method`: "flat", "sq8" or "ivfpq", the last with `cells` (default about 4 sqrt(G)), `code_bytes` an image, dividing dim
@@ -86,8 +86,8 @@ def import_faiss():
     return faiss
 
 # %% ../../nbs/metrics/neighbours.ipynb #392e41d1
-def search(query_features: ArrayLike, gallery: ArrayLike | faiss.Index, k: int = 10, *, method: Literal["exact", "flat", "sq8", "ivfpq"] = "exact", threads:
-           int | None = None, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
+def search(query_features: ArrayLike, gallery: ArrayLike | faiss.Index, k: int = 10, *, method: Literal["exact", "flat", "sq8", "ivfpq"] = "exact",
+           threads: int | None = None, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
     """The `k` nearest gallery images of each query: Euclidean distances (Q, k) ascending and indices (Q, k).
 
     `query_features` (Q, dim); `gallery`: features (G, dim), arrays, tensors or memory maps, or an index of `build_index`.
@@ -154,8 +154,8 @@ def reduce_features(features, axes, dim):
 DIMENSIONS = (128, 256, 320, 448, 512, 640, 720, 832, 928, 1024)
 
 
-def dimension_study(query_features: ArrayLike, gallery_features: ArrayLike, dims: Sequence[int] = DIMENSIONS, *, method: Literal["pca", "slice"] = "pca", fit:
-                    ArrayLike | None = None, **protocol: Any) -> pd.DataFrame:
+def dimension_study(query_features: ArrayLike, gallery_features: ArrayLike, dims: Sequence[int] = DIMENSIONS, *,
+                    method: Literal["pca", "slice"] = "pca", fit: ArrayLike | None = None, **protocol: Any) -> pd.DataFrame:
     """Scores at several feature dimensions: a DataFrame with one row a dimension (W Fig. 3.6 uses the default ten).
 
     `method`: "pca" (axes of `fit`, default the gallery) or "slice" (the first coordinates), L2-normalised after slicing.

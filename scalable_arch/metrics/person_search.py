@@ -203,10 +203,12 @@ def most_similar(distances, top_k):
     return there[np.argsort(distances[there], kind="stable")][:top_k]
 
 # %% ../../nbs/metrics/person_search.ipynb #143c6858
-def evaluate_person_search(query_features: ArrayLike, detections: Sequence[Sequence[ArrayLike]], *, queries: ArrayLike, truth_boxes: Sequence[ArrayLike], truth_pids:
-                           Sequence[ArrayLike], camids: ArrayLike | None = None, galleries: Sequence[ArrayLike] | np.ndarray | None = None,
-                           protocol: Literal["cuhk_sysu", "prw", "prw_other_cameras"] = "cuhk_sysu", gallery_size: int | None = None, iou_threshold: float = 0.5, ks:
-                           Sequence[int] = (1, 5, 10), min_score: float | None = None, top_k: int = 0) -> PersonSearchResult:
+def evaluate_person_search(query_features: ArrayLike, detections: Sequence[Sequence[ArrayLike]], *, queries: ArrayLike,
+                           truth_boxes: Sequence[ArrayLike], truth_pids: Sequence[ArrayLike], camids: ArrayLike | None = None,
+                           galleries: Sequence[ArrayLike] | np.ndarray | None = None,
+                           protocol: Literal["cuhk_sysu", "prw", "prw_other_cameras"] = "cuhk_sysu", gallery_size: int | None = None,
+                           iou_threshold: float = 0.5, ks: Sequence[int] = (1, 5, 10), min_score: float | None = None,
+                           top_k: int = 0) -> PersonSearchResult:
     """CMC, mAP and per-query scores of people sought in scenes, as a `PersonSearchResult`.
 
     `query_features` (Q, D) and, for each of N scenes, `detections` (boxes (m, 4), scores (m,), features (m, D)); features

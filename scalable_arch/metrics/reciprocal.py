@@ -86,9 +86,9 @@ class RerankedDistances:
     enough, as the paper prints, not "more", as its published numbers do. Source: Zhong et al., CVPR 2017.
     """
 
-    def __init__(self, query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | None = None, num_query:
-                 int | None = None, k1: int = 20, k2: int = 6, lambda_value: float = 0.3,
-                 inclusive: bool = False, threads: int | None = None) -> None:
+    def __init__(self, query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | None = None,
+                 num_query: int | None = None, k1: int = 20, k2: int = 6, lambda_value: float = 0.3, inclusive: bool = False,
+                 threads: int | None = None) -> None:
         check_settings(k1, k2, lambda_value)
         self.points, self.lambda_value = make_points(query_features, gallery_features, distances, num_query), lambda_value
         n = self.points.shape[0]
@@ -173,9 +173,9 @@ def make_points(query_features, gallery_features, distances, num_query):
     return FeaturePoints(query_features, gallery_features) if distances is None else MatrixPoints(distances, num_query)
 
 # %% ../../nbs/metrics/reciprocal.ipynb #93ed82e8
-def rerank(query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | None = None, num_query:
-           int | None = None, k1: int = 20, k2: int = 6, lambda_value: float = 0.3,
-           inclusive: bool = False, threads: int | None = None) -> np.ndarray:
+def rerank(query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | None = None,
+           num_query: int | None = None, k1: int = 20, k2: int = 6, lambda_value: float = 0.3, inclusive: bool = False,
+           threads: int | None = None) -> np.ndarray:
     """k-reciprocal re-ranked distances, query x gallery, float32. To score them without the matrix, see `RerankedDistances`.
 
     `query_features` (Q, dim) and `gallery_features` (G, dim), or `distances`, the square matrix (Q+G, Q+G) of Euclidean distances, not

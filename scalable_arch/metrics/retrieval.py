@@ -293,9 +293,10 @@ def evaluate_source(source, people, *, max_rank, ap, top_k, threads, block_mb, e
         **(dict(ranking=ranking, ranking_distances=readable, ranking_labels=labels) if top_k else {}))
 
 # %% ../../nbs/metrics/retrieval.ipynb #917c3c74
-def evaluate(query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances:
-             ArrayLike | Distances | None = None, query_pids: ArrayLike, gallery_pids: ArrayLike, query_camids: ArrayLike, gallery_camids: ArrayLike,
-             max_rank: int = 50, ap: Literal["rectangle", "trapezoid"] = "rectangle", top_k: int = 0, threads: int | None = None, block_mb: float = 512) -> RetrievalResult:
+def evaluate(query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | Distances | None = None,
+             query_pids: ArrayLike, gallery_pids: ArrayLike, query_camids: ArrayLike, gallery_camids: ArrayLike, max_rank: int = 50,
+             ap: Literal["rectangle", "trapezoid"] = "rectangle", top_k: int = 0, threads: int | None = None,
+             block_mb: float = 512) -> RetrievalResult:
     """CMC, mAP, mINP and per-query scores of a retrieval problem, as a `RetrievalResult`.
 
     Either `query_features` (Q, dim) and `gallery_features` (G, dim), compared by Euclidean distance in their own precision (float32, or
@@ -345,9 +346,9 @@ def multi_query(features: ArrayLike, pids: ArrayLike, camids: ArrayLike) -> tupl
 FRAMES = {1: ("tab:green", "-", "match"), 0: ("tab:red", "-", "wrong"), -1: ("0.6", "--", "junk")}
 
 
-def plot_ranked_list(query_image: ArrayLike | Image, gallery_images: Sequence[ArrayLike | Image] | np.ndarray | torch.Tensor, labels: Sequence[int] | np.ndarray, *, distances:
-                     Sequence[float] | np.ndarray | None = None, titles: Sequence[str] | None = None, query_title: str = "query", axes:
-                     Sequence[Axes] | np.ndarray | None = None) -> np.ndarray:
+def plot_ranked_list(query_image: ArrayLike | Image, gallery_images: Sequence[ArrayLike | Image] | np.ndarray | torch.Tensor,
+                     labels: Sequence[int] | np.ndarray, *, distances: Sequence[float] | np.ndarray | None = None,
+                     titles: Sequence[str] | None = None, query_title: str = "query", axes: Sequence[Axes] | np.ndarray | None = None) -> np.ndarray:
     """Draw a query and its ranked gallery images in one row, nearest first; returns the axes.
 
     `query_image`, each of `gallery_images`: what `imshow` takes, or a PIL image; `labels`: 1 match, 0 wrong, -1 junk, one an image

@@ -84,7 +84,8 @@ def scores_of(confusion):
     return iou, float(np.nanmean(iou)), float(right.sum() / confusion.sum())
 
 # %% ../../nbs/metrics/segmentation.ipynb #7ced9e4a
-def evaluate_segmentation(predictions: Iterable[ArrayLike] | Maps, masks: Iterable[ArrayLike] | Maps, num_classes: int, *, ignore: int = 255) -> SegmentationResult:
+def evaluate_segmentation(predictions: Iterable[ArrayLike] | Maps, masks: Iterable[ArrayLike] | Maps, num_classes: int, *,
+                          ignore: int = 255) -> SegmentationResult:
     """Mean IoU and pixel accuracy of predicted class maps, as a `SegmentationResult`.
 
     `predictions` and `masks`: one map (H, W) of class numbers an image, the two of an image of one shape; a tensor

@@ -127,8 +127,8 @@ class UniformGuide:
         "Nothing."
 
 
-def regularised_evolution(sizes: Iterable[int], evaluate:
-        Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, population: int = 50, sample: int = 10, guide: Guide | None = None, seed: int = 0) -> Search:
+def regularised_evolution(sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, population: int = 50,
+                          sample: int = 10, guide: Guide | None = None, seed: int = 0) -> Search:
     """A `Search` by ageing evolution: `population` random networks, then children of the best of `sample` of the population, which replace the oldest.
 
     `guide`: who mutates; default `UniformGuide`. Source: Real et al., AAAI 2019, Algorithm 1.
@@ -189,8 +189,8 @@ class RunningMean:
         return reward - before
 
 
-def reinforce(sizes: Iterable[int], evaluate:
-        Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, policy: nn.Module | None = None, lr: float = 0.01, decay: float = 0.9, seed: int = 0) -> Search:
+def reinforce(sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, policy: nn.Module | None = None,
+              lr: float = 0.01, decay: float = 0.9, seed: int = 0) -> Search:
     """A `Search` by policy gradient with Adam, one network a step; `policy` is trained in place (default: a new `LogitsPolicy`).
 
     `decay` of the running mean of the rewards. Rewards may have any scale: Adam divides by it. Source: Williams 1992.

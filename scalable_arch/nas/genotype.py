@@ -275,8 +275,8 @@ PUBLISHED = {
 }
 
 # %% ../../nbs/nas/genotype.ipynb #3b7cdf3d
-def derive(probabilities: dict[str, Any], space: Space, *, exclude: Collection[str] = (), required:
-        Collection[str] | None = None, budget: float | None = None, cost: dict[str, Any] | None = None) -> Genotype:
+def derive(probabilities: dict[str, Any], space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None,
+           budget: float | None = None, cost: dict[str, Any] | None = None) -> Genotype:
     """The genotype with the largest product of probabilities among those that obey all rules.
 
     `probabilities`: {"normal": (E, O), "reduction": (E, O)}, arrays or tensors, rows as `space.edges()`, columns as `space.operations`.
@@ -373,8 +373,8 @@ def genotype_cost(genotype: Genotype, cost: dict[str, Any]) -> float:
     return total
 
 # %% ../../nbs/nas/genotype.ipynb #8bf0ab19
-def random_genotype(space: Space, rng: int | np.random.Generator, *, exclude: Collection[str] = (), required:
-        Collection[str] | None = None, budget: float | None = None, cost: dict[str, Any] | None = None, attempts: int = 10_000) -> Genotype:
+def random_genotype(space: Space, rng: int | np.random.Generator, *, exclude: Collection[str] = (), required: Collection[str] | None = None,
+                    budget: float | None = None, cost: dict[str, Any] | None = None, attempts: int = 10_000) -> Genotype:
     """A genotype drawn uniformly from the space, or from that part of it that costs at most `budget`.
 
     `rng`: a numpy Generator or a seed; the other options as in `derive`. ValueError where `attempts` draws were all too costly.

@@ -139,8 +139,8 @@ class CellNetwork(nn.Module):
     channels of the older and the newer map of the stem; and `stem_maps(images)`, which returns these maps.
     """
 
-    def __init__(self, genotype: Genotype, channels: int, cells: int, num_classes: int | None, auxiliary: bool, drop_path: float, cell:
-                 Callable[[Genotype, Position, int, int], nn.Module]) -> None:
+    def __init__(self, genotype: Genotype, channels: int, cells: int, num_classes: int | None, auxiliary: bool, drop_path: float,
+                 cell: Callable[[Genotype, Position, int, int], nn.Module]) -> None:
         super().__init__()
         if not isinstance(genotype, Genotype):
             raise ValueError(f"genotype must be a scalable_arch.nas.Genotype, like PUBLISHED['darts_v2'], not {type(genotype).__name__}")
@@ -198,8 +198,8 @@ class CifarNetwork(CellNetwork):
 
     halvings, head = 0, {"stride": 3}
 
-    def __init__(self, genotype: Genotype, *, channels: int = 36, cells: int = 20, num_classes: int | None = 10, auxiliary: bool = True, drop_path: float = 0.0, cell:
-                 Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell) -> None:
+    def __init__(self, genotype: Genotype, *, channels: int = 36, cells: int = 20, num_classes: int | None = 10, auxiliary: bool = True,
+                 drop_path: float = 0.0, cell: Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell) -> None:
         super().__init__(genotype, channels, cells, num_classes, auxiliary, drop_path, cell)
 
     def make_stem(self, channels: int) -> tuple[int, int]:
@@ -220,8 +220,8 @@ class ImageNetNetwork(CellNetwork):
 
     halvings, head = 3, {"stride": 2, "norm": False}
 
-    def __init__(self, genotype: Genotype, *, channels: int = 48, cells: int = 14, num_classes: int | None = 1000, auxiliary: bool = True, drop_path: float = 0.0, cell:
-                 Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell, output_stride: int = 32) -> None:
+    def __init__(self, genotype: Genotype, *, channels: int = 48, cells: int = 14, num_classes: int | None = 1000, auxiliary: bool = True,
+                 drop_path: float = 0.0, cell: Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell, output_stride: int = 32) -> None:
         one_of("output_stride", output_stride, (8, 16, 32))
         super().__init__(genotype, channels, cells, num_classes, auxiliary, drop_path, cell)
         keep_resolution(self, removed={32: 0, 16: 1, 8: 2}[output_stride])
@@ -348,8 +348,9 @@ def operation_cost(operation: str, channels: int, stride: int, size: tuple[int, 
     return measure(make_operation(operation, channels, stride), (channels, *size))
 
 
-def cell_costs(space: Space, network: type[CifarNetwork] | type[ImageNetNetwork] = CifarNetwork, *, image_size: int | Sequence[int] | None = None, quantity:
-               str = "macs", operation_cost: Callable[[str, int, int, tuple[int, int]], Cost] = operation_cost, **options: Any) -> dict[str, Any]:
+def cell_costs(space: Space, network: type[CifarNetwork] | type[ImageNetNetwork] = CifarNetwork, *, image_size: int | Sequence[int] | None = None,
+               quantity: str = "macs", operation_cost: Callable[[str, int, int, tuple[int, int]], Cost] = operation_cost,
+               **options: Any) -> dict[str, Any]:
     """Cost tables for `derive` and `random_genotype`: {"normal": (E, O), "reduction": (E, O), "fixed"}, whole numbers, exact for all genotypes of the space.
 
     `network`: `CifarNetwork` or `ImageNetNetwork`, with its `options` (channels, cells, num_classes, cell); without the auxiliary head.

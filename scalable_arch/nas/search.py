@@ -296,12 +296,12 @@ def supernet_settings(supernet):
             "cell": type(supernet.cells[0]).__name__, "dtype": str(placement(supernet)[1])}
 
 # %% ../../nbs/nas/search.ipynb #74ebf6ca
-def search(supernet: Supernet, images: Images, labels: ArrayLike, *, epochs: int = 25, batch_size: int = 64, validation: float = 0.5, alternate:
-           Literal["epoch", "batch"] = "epoch", order: int = 1, lr: float = 0.025, momentum: float = 0.9, weight_decay: float = 3e-4,
-           controller_lr: float = 6e-4, controller_weight_decay: float = 1e-3, clip: float | None = 5.0, crop_padding: int = 4, flip: bool = True, seed: int = 0, guidance:
-           Callable[[list[torch.Tensor], torch.Tensor], torch.Tensor] | None = None, guided: Literal["both", "weights"] = "both",
-           checkpoint: str | Path | None = None, checkpoint_every: int = 200, progress: bool | None = None, on_epoch:
-           Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def search(supernet: Supernet, images: Images, labels: ArrayLike, *, epochs: int = 25, batch_size: int = 64, validation: float = 0.5,
+           alternate: Literal["epoch", "batch"] = "epoch", order: int = 1, lr: float = 0.025, momentum: float = 0.9, weight_decay: float = 3e-4,
+           controller_lr: float = 6e-4, controller_weight_decay: float = 1e-3, clip: float | None = 5.0, crop_padding: int = 4, flip: bool = True,
+           seed: int = 0, guidance: Callable[[list[torch.Tensor], torch.Tensor], torch.Tensor] | None = None,
+           guided: Literal["both", "weights"] = "both", checkpoint: str | Path | None = None, checkpoint_every: int = 200,
+           progress: bool | None = None, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
     """Learn a `Supernet`'s weights and architecture in place; returns a dict an epoch, the last with the genotype found.
 
     `images`: uint8 (N, 3, H, W), or an object that gives such a tensor for an index tensor. `labels`: N integers from 0. `validation`: share of

@@ -450,8 +450,8 @@ class Supernet(nn.Module):
 
     memory_format = torch.channels_last
 
-    def __init__(self, space: Space | str, channels: int = 16, cells: int = 8, num_classes: int = 10, controller: nn.Module | None = None, *, cell:
-                 Callable[[Space, Position, int, int], nn.Module] = SearchCell) -> None:
+    def __init__(self, space: Space | str, channels: int = 16, cells: int = 8, num_classes: int = 10, controller: nn.Module | None = None, *,
+                 cell: Callable[[Space, Position, int, int], nn.Module] = SearchCell) -> None:
         super().__init__()
         self.space = SPACES[one_of("space", space, SPACES)] if isinstance(space, str) else space
         self.positions = skeleton(channels, cells)

@@ -91,8 +91,8 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
 ANCHOR_HEIGHTS = tuple(40 * 1.3**k for k in range(11))
 
 
-def anchor_boxes(map_size: Sequence[int], stride: float, heights: Sequence[float] | np.ndarray | torch.Tensor = ANCHOR_HEIGHTS, ratio: float = 2.44, *, device:
-                 torch.device | str | None = None) -> torch.Tensor:
+def anchor_boxes(map_size: Sequence[int], stride: float, heights: Sequence[float] | np.ndarray | torch.Tensor = ANCHOR_HEIGHTS, ratio: float = 2.44,
+                 *, device: torch.device | str | None = None) -> torch.Tensor:
     """Anchors of a feature map, float32 (H * W * A, 4) in pixels: row by row, place by place, in order of `heights` at each.
 
     `map_size` (H, W) cells of `stride` pixels; `heights`: A heights in pixels; `ratio`: height / width. That is the order
@@ -155,7 +155,8 @@ def sample_axis(start, length, bins, ratio, size):
     return torch.stack([low, high], 3).flatten(2), weights.flatten(2)
 
 # %% ../../nbs/nn/boxes.ipynb #94a9a51a
-def roi_align(features: torch.Tensor, rois: torch.Tensor, size: int | Sequence[int], spatial_scale: float, sampling_ratio: int = 2, aligned: bool = True) -> torch.Tensor:
+def roi_align(features: torch.Tensor, rois: torch.Tensor, size: int | Sequence[int], spatial_scale: float, sampling_ratio: int = 2,
+              aligned: bool = True) -> torch.Tensor:
     """What `features` (B, C, H, W) hold at each of `rois` (K, 5), in `size` bins: (K, C, *size), differentiable in the features.
 
     `rois`: image index, x1, y1, x2, y2 in pixels of the image; `size`: bins, (h, w) or one number; `spatial_scale`: map

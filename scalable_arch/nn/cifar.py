@@ -79,7 +79,8 @@ class CifarResNet(StagedNetwork):
     `width`: channels of the first stage. `calibration`: function channels -> module added after stages 1 to 3. He et al., CVPR 2016.
     """
 
-    def __init__(self, num_classes: int | None = 10, *, calibration: Callable[[int], nn.Module] | None = None, depths: Sequence[int] = (2, 2, 2, 2), width: int = 64) -> None:
+    def __init__(self, num_classes: int | None = 10, *, calibration: Callable[[int], nn.Module] | None = None, depths: Sequence[int] = (2, 2, 2, 2),
+                 width: int = 64) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         channels, self.stages, self.top = width, nn.ModuleList(), nn.Identity()

@@ -62,8 +62,8 @@ class DeepLabV3(nn.Module):
     Other options as of `ASPP`.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int = 21, in_channels: int | None = None, *, features:
-                 Callable[[nn.Module, torch.Tensor], torch.Tensor] = backbone_features, channels: int = 256,
+    def __init__(self, backbone: nn.Module, num_classes: int = 21, in_channels: int | None = None, *,
+                 features: Callable[[nn.Module, torch.Tensor], torch.Tensor] = backbone_features, channels: int = 256,
                  rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1, drop: Sequence[str] = ("classifier", "auxiliary", "fc")) -> None:
         super().__init__()
         if num_classes < 2:

@@ -65,7 +65,8 @@ def learnt_and_tested(source: dict[str, Any], trained: int, tested: int) -> dict
 ERRORS = {"CIFAR-10": "Error_C10", "CIFAR-100": "Error_C100"}
 
 
-def put_errors(study: Study, records: list[dict[str, Any]], *, row: str, dataset: str, metric: str | None = None, top: str = "top1", group: str = "", printed: bool = True) -> None:
+def put_errors(study: Study, records: list[dict[str, Any]], *, row: str, dataset: str, metric: str | None = None, top: str = "top1", group: str = "",
+               printed: bool = True) -> None:
     "Put the errors of trained classifiers into a row of a study, one record a seed; without records nothing. `top`: top1 or top5."
     if records:
         study.measured([record["queries"]["test"][top] for record in records], row=row, metric=metric or ERRORS[dataset], dataset=dataset, group=group,

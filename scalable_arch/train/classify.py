@@ -195,13 +195,13 @@ def kept_settings(settings):
     return {name: value for name, value in settings.items() if name != "epochs" or not open_end}
 
 # %% ../../nbs/train/classify.ipynb #0e11c129
-def fit_classifier(model: nn.Module, images: Images, labels: ArrayLike, *, epochs: int, batch_size: int = 128, lr: float = 0.025, schedule:
-                   Literal["cosine", "linear", "steps"] = "cosine", milestones: Sequence[int] = (), gamma: float = 0.1, warmup: int = 0,
-                   momentum: float = 0.9, weight_decay: float = 3e-4, clip: float | None = 5.0, auxiliary_weight: float = 0.4, drop_path: float = 0.3, cutout:
-                   int = 16, crop_padding: int = 4, flip: bool = True,
-                   label_smoothing: float = 0.0, guidance: Callable[[Any, torch.Tensor], torch.Tensor] | None = None, seed: int = 0, checkpoint:
-                   str | Path | None = None, checkpoint_every: int = 1, progress: bool | None = None, on_epoch:
-                   Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit_classifier(model: nn.Module, images: Images, labels: ArrayLike, *, epochs: int, batch_size: int = 128, lr: float = 0.025,
+                   schedule: Literal["cosine", "linear", "steps"] = "cosine", milestones: Sequence[int] = (), gamma: float = 0.1, warmup: int = 0,
+                   momentum: float = 0.9, weight_decay: float = 3e-4, clip: float | None = 5.0, auxiliary_weight: float = 0.4, drop_path: float = 0.3,
+                   cutout: int = 16, crop_padding: int = 4, flip: bool = True, label_smoothing: float = 0.0,
+                   guidance: Callable[[Any, torch.Tensor], torch.Tensor] | None = None, seed: int = 0, checkpoint: str | Path | None = None,
+                   checkpoint_every: int = 1, progress: bool | None = None,
+                   on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
     """Train `model` in place by SGD to name images; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
     `model`: images (B, 3, H, W) -> logits, or in train mode (logits, auxiliary logits); its `drop_path_rate`, if it has one, grows

@@ -275,11 +275,11 @@ def kept_sentence(checkpoint):
     return f"the checkpoint after epoch {len(load_checkpoint(path)[1]['history'])} is kept in {path}"
 
 # %% ../../nbs/train/loop.ipynb #bda3c7ad
-def fit(model: torch.nn.Module, images: Images, labels: ArrayLike, *, epochs: int = 300, batch_size: int = 32, lr: float = 3e-2, momentum: float = 0.9, weight_decay: float = 5e-4,
-        milestones: Sequence[int] = (100, 200, 250), gamma: float = 0.1, loss: str | Loss = "cross_entropy", sampler:
-        Literal["random", "identity"] | None = None, num_shots: int = 4, flip: bool = False, erasing: bool = False,
-        seed: int = 0, checkpoint: str | Path | None = None, checkpoint_every: int = 1, progress: bool | None = None, on_epoch:
-        Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit(model: torch.nn.Module, images: Images, labels: ArrayLike, *, epochs: int = 300, batch_size: int = 32, lr: float = 3e-2,
+        momentum: float = 0.9, weight_decay: float = 5e-4, milestones: Sequence[int] = (100, 200, 250), gamma: float = 0.1,
+        loss: str | Loss = "cross_entropy", sampler: Literal["random", "identity"] | None = None, num_shots: int = 4, flip: bool = False,
+        erasing: bool = False, seed: int = 0, checkpoint: str | Path | None = None, checkpoint_every: int = 1, progress: bool | None = None,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
     """Train `model` in place by SGD with a step schedule; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
     `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor.

@@ -78,7 +78,8 @@ def hardest_violations(distances, labels, margin):
 MINING = {"positive": violations, "hardest": hardest_violations}
 
 
-def triplet(output: HasEmbeddings, labels: torch.Tensor, *, margin: float = 0.3, mining: Literal["positive", "hardest"] = "positive", normalise: bool = True) -> torch.Tensor:
+def triplet(output: HasEmbeddings, labels: torch.Tensor, *, margin: float = 0.3, mining: Literal["positive", "hardest"] = "positive",
+            normalise: bool = True) -> torch.Tensor:
     """Mean loss of the batch's triplets whose loss is positive, summed over branches: scalar, 0 where there is none.
 
     `mining`: "positive" takes all triplets, "hardest" one an anchor. `normalise` scales embeddings to length 1 first.

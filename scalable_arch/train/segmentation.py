@@ -159,11 +159,11 @@ def check_recipe(*, epochs, batch_size, checkpoint_every, seed, crop, scales):
     return tuple(int(side) for side in crop)
 
 # %% ../../nbs/train/segmentation.ipynb #02cebf8d
-def fit_segmentation(model: torch.nn.Module, images: Pictures, masks: Pictures, *, epochs: int = 46, batch_size: int = 16, lr: float = 7e-3, power: float = 0.9, momentum:
-                     float = 0.9, weight_decay: float = 1e-4,
-                     crop: int | tuple[int, int] | list[int] = 513, scales: Sequence[float] = (0.5, 2.0), flip: bool = True, ignore: int = 255, seed: int = 0, checkpoint:
-                     str | Path | None = None, checkpoint_every: int = 1,
-                     progress: bool | None = None, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit_segmentation(model: torch.nn.Module, images: Pictures, masks: Pictures, *, epochs: int = 46, batch_size: int = 16, lr: float = 7e-3,
+                     power: float = 0.9, momentum: float = 0.9, weight_decay: float = 1e-4, crop: int | tuple[int, int] | list[int] = 513,
+                     scales: Sequence[float] = (0.5, 2.0), flip: bool = True, ignore: int = 255, seed: int = 0, checkpoint: str | Path | None = None,
+                     checkpoint_every: int = 1, progress: bool | None = None,
+                     on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
     """Train `model` in place to name the class of every pixel; returns a list of dicts, one an epoch.
 
     `images`, `masks`: uint8 tensors (N, 3, H, W) and (N, H, W), or sequences that give (3, H, W) and (H, W) for a number.
@@ -205,7 +205,8 @@ if TYPE_CHECKING:
     def predict_segmentation(model: torch.nn.Module, images: Pictures, *, batch_size: int = 8, progress: bool | None = None) -> list[torch.Tensor]: ...
 
 
-def predict_segmentation(model: torch.nn.Module, images: torch.Tensor | Pictures, *, batch_size: int = 8, progress: bool | None = None) -> torch.Tensor | list[torch.Tensor]:
+def predict_segmentation(model: torch.nn.Module, images: torch.Tensor | Pictures, *, batch_size: int = 8,
+                         progress: bool | None = None) -> torch.Tensor | list[torch.Tensor]:
     """Class maps by `model` in eval mode: uint8 (N, H, W) for a tensor of images, else a list of uint8 (H, W)."""
     if len(images) == 0:
         raise ValueError("there are no images: check the folder or the selection they came from")
@@ -220,8 +221,8 @@ def predict_segmentation(model: torch.nn.Module, images: torch.Tensor | Pictures
     return torch.cat(found) if isinstance(images, torch.Tensor) else [part[0] for part in found]
 
 # %% ../../nbs/train/segmentation.ipynb #ea565ebd
-def score_segmentation(model: torch.nn.Module, images: Pictures, masks: Pictures, num_classes: int, *, ignore: int = 255, batch_size: int = 8, progress:
-                       bool | None = None) -> SegmentationResult:
+def score_segmentation(model: torch.nn.Module, images: Pictures, masks: Pictures, num_classes: int, *, ignore: int = 255, batch_size: int = 8,
+                       progress: bool | None = None) -> SegmentationResult:
     "`SegmentationResult` (mIoU and more) of `model` on images and masks."
     predictions = predict_segmentation(model, images, batch_size=batch_size, progress=progress)
     return evaluate_segmentation(predictions, masks, num_classes, ignore=ignore)
