@@ -125,6 +125,13 @@ def test_the_best_run_counts(reports):
     assert not entry_of(ledger(reports))["covered"]  # smoke is no result
 
 
+def test_the_larger_profile_counts():
+    record = lambda profile: {"study": "x", "profile": profile, "cells": [{"ours": {"n": 1}}], "facts": {"date": "2026-01-01"}}
+    ranked = ["quick", "desk", "gpu", "paper"]
+    for low, high in zip(ranked, ranked[1:]):
+        assert best_records([record(high), record(low)])["x"]["profile"] == high
+
+
 def test_of_two_runs_of_one_profile_the_one_with_more_seeds_counts_then_the_later():
     cell = lambda n: [{"ours": {"n": n}}, {"ours": None}]
     record = lambda n, date, where: {"study": "x", "profile": "desk", "cells": cell(n), "facts": {"date": date}, "where": where}

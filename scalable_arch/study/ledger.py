@@ -54,7 +54,7 @@ def common(line, name):
     return {"title": study_title(name), "section": section_of(line.source, line.number), "system": line.system, "needs": needs, "same_as": line.same_as}
 
 # %% ../../nbs/study/ledger.ipynb #4b08c4cc
-RANK = {"paper": 3, "desk": 2, "quick": 1}
+RANK = {"paper": 4, "gpu": 3, "desk": 2, "quick": 1}
 NEEDED = {"study": str, "chapter": str, "profile": str, "facts": dict, "data": dict, "cells": list, "claims": list, "sources": dict}
 PARTS = {"cells": {"row", "group", "dataset", "metric", "unit", "paper", "ours", "verdict"}, "ours": {"kind", "n"}, "data": {"used", "stand_in"},
          "claims": {"name", "text", "source", "verdict", "in_paper", "relations"}, "relations": {"relation", "metric", "dataset", "verdict"}}
