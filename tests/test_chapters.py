@@ -10,13 +10,15 @@ toy = lambda seed: {"run": "toy_trials:train", "width": 4, "epochs": 1, "seed": 
 
 def test_a_core_each_unless_starting_takes_longer_than_working():
     assert how_to_run("quick", workers=3, scheduler="local", data_root="/data") == {
-        "workers": 3, "scheduler": "local", "progress": False, "given": {"data_root": "/data", "device": how_to_run("quick")["given"]["device"]}}
+        "workers": 3, "scheduler": "local", "progress": None, "given": {"data_root": "/data", "device": how_to_run("quick")["given"]["device"]}}
     assert how_to_run("smoke")["workers"] == 1 <= how_to_run("quick")["workers"] and how_to_run("quick")["scheduler"] is None
 
 
 def test_bars_show_where_somebody_looks_on(monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert how_to_run("quick")["progress"] is None  # on a terminal, also on that of `reproduce` around papermill
     monkeypatch.setenv("JPY_SESSION_NAME", "nbs/ch3_han.ipynb")  # as a Jupyter server sets it for its kernels
-    assert how_to_run("quick")["progress"]
+    assert how_to_run("quick")["progress"] is True
 
 
 def test_records_come_under_the_keys_of_their_plan(tmp_path, capsys):

@@ -41,6 +41,14 @@ def test_a_classifier_is_the_same_from_the_cache_and_anew():
     assert {"scalable_arch.nas.networks", "scalable_arch.train.classify"} <= set(first["sources"]) and "scalable_arch.nos" not in first["sources"]
 
 
+def test_weights_of_other_code_are_not_taken(monkeypatch):
+    before = nas.weights_path(CELLS)
+    assert nas.weights_path(CELLS | {"test": {}}) == before != nas.weights_path(CELLS | {"seed": 99})
+    marks = nas.sources_of(["scalable_arch.study.nas", *nas.modules_of(CELLS)])
+    monkeypatch.setattr(nas, "sources_of", lambda modules: marks | {"scalable_arch.train.classify": "0" * 12})
+    assert nas.weights_path(CELLS) != before
+
+
 def test_a_search_that_was_killed_gives_the_same_record(monkeypatch):
     whole = execute(SEARCH, progress=False)
     drop_checkpoint(whole["trial"])

@@ -6,7 +6,6 @@
 from __future__ import annotations
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +19,16 @@ if TYPE_CHECKING:
     from scalable_arch.study.tables import Study
 
 # %% auto #0
-__all__ = ['ERRORS', 'watched', 'how_to_run', 'run_plan', 'image_sources', 'learnt_and_tested', 'put_errors', 'claims_table']
+__all__ = ['ERRORS', 'how_to_run', 'run_plan', 'image_sources', 'learnt_and_tested', 'put_errors', 'claims_table']
 
 # %% ../../nbs/study/chapters.ipynb #f482ce99
-def watched() -> bool:
-    "Whether somebody looks on: at a terminal, or at a notebook that a Jupyter server runs (papermill's have no session)."
-    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
-
-
 def how_to_run(profile: str, *, workers: int = 0, scheduler: str = "", data_root: str = "") -> dict[str, Any]:
     "Keyword arguments of `run_trials` for the parameters of a chapter; `workers` 0: as many as there are cores."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "cuda" if torch.cuda.is_available() else "cpu"
     one = profile == "smoke" or device == "cuda"
-    return {"workers": workers or (1 if one else cores), "scheduler": scheduler or None, "given": {"data_root": data_root, "device": device}, "progress": watched()}
+    looked_at = True if "JPY_SESSION_NAME" in os.environ else None  # by a Jupyter server's reader; None: on a terminal only, whichever papermill was told of
+    return {"workers": workers or (1 if one else cores), "scheduler": scheduler or None, "given": {"data_root": data_root, "device": device}, "progress": looked_at}
 
 
 def run_plan(plan: dict[Any, dict[str, Any]], folder: str | Path, what: str = "trials", **running: Any) -> dict[Any, dict[str, Any]]:

@@ -28,7 +28,7 @@ from ..nas.search import search
 from ..nas.supernet import Supernet
 from ..nn.cost import measure
 from ..nn.deeplab import DeepLabV3
-from .trials import trial_name
+from .trials import sources_of, trial_name
 from ..train.checkpoint import load_model, save_model
 from ..train.classify import fit_classifier, named_rightly
 from ..train.segmentation import fit_segmentation, predict_segmentation
@@ -82,8 +82,9 @@ def classifier_of(config, num_classes):
 
 # %% ../../nbs/study/nas.ipynb #f2e7476c
 def weights_path(config):
-    "Where the weights of a training lie in the cache, whatever is tested with them."
+    "Where the weights of a training lie in the cache, whatever is tested with them; elsewhere once the code that they rest on has changed."
     training = {key: config.get(key) for key in ("model", "options", "calibration", "genotype", "network", "head", "train", "recipe", "seed")}
+    training["sources"] = sources_of(["scalable_arch.study.nas", *modules_of(config)])
     return cache_dir() / "models" / f"{trial_name(training)}.safetensors"
 
 
