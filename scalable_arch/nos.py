@@ -71,7 +71,10 @@ class ChannelAttention(nn.Module):
 
 # %% ../nbs/ch6_nos.ipynb #986b7ee4
 class DynamicKernel(nn.Module):
-    """Maps (B, C, H, W) -> a depthwise kernel for each image, (B, C, k, k). `reduction`: r of the bottleneck. W sec. 6.2.1, Fig. 6.1."""
+    """Maps (B, C, H, W) -> a depthwise kernel for each image, (B, C, k, k). W sec. 6.2.1, Fig. 6.1.
+
+    `reduction`: r of the bottleneck. `affine`: kernels with a learnt scale, 0 at first; without, always of size 1 / k^2, as the search has them.
+    """
 
     def __init__(self, channels: int, kernel_size: int = 3, *, reduction: int = 8, affine: bool = True) -> None:
         super().__init__()
@@ -81,6 +84,8 @@ class DynamicKernel(nn.Module):
         self.places = nn.Conv2d(channels, kernel_size**2, 1, bias=False)
         self.transform = nn.Conv2d(inner, inner, 1, bias=False)
         self.decode = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=affine))
+        if affine:
+            nn.init.zeros_(self.decode[1].weight)  # what is calibrated starts as it is
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         both = F.conv2d(x, torch.cat([self.places.weight, self.bottleneck[0].weight]))  # one reading of the maps for both

@@ -33,8 +33,8 @@ NOS = SPACES["nos"]
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_dynamic_kernels_of_one_image_by_loops(kernel_size):
     maker, x = DynamicKernel(16, kernel_size, reduction=4).eval(), torch.randn(2, 16, 4, 5)
-    for buffer in (maker.bottleneck[1].running_mean, maker.decode[1].running_mean):
-        buffer.normal_()
+    for drawn in (maker.bottleneck[1].running_mean, maker.decode[1].running_mean, maker.decode[1].weight, maker.decode[1].bias):
+        drawn.normal_()
     for image, kernels in zip(x, maker(x)):
         pixels = image.flatten(1).T  # (H * W, C)
         narrow = maker.bottleneck[1]((pixels @ maker.bottleneck[0].weight[:, :, 0, 0].T)[:, :, None, None])[:, :, 0, 0]
@@ -80,9 +80,20 @@ def test_float32_within_1e_5_at_the_size_of_the_benchmark():
     assert (apply_kernels(x, kernels) - loop).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_a_fresh_dynamic_convolution_changes_nothing_and_learns(name):
+    module, x = self_calibration(name)(40), torch.randn(4, 40, 8, 8)
+    assert torch.equal(module(x), x)
+    module(x).square().sum().backward()
+    torch.optim.SGD(module.parameters(), lr=1e-3).step()
+    assert not torch.allclose(module(x), x)
+    assert make_calibration(name, 40, affine=False)(x).abs().max() > 0  # in a search no scale is learnt
+
+
 @torch.no_grad()
 def test_recorded_for_export_is_what_runs():
     module, x = self_calibration("dynamic_conv_3x3")(40).eval(), torch.randn(2, 40, 8, 8)
+    module.operation.decode[1].weight.fill_(1)
     exported = torch.export.export(module, (x,)).module()
     assert torch.allclose(exported(x), module(x), atol=1e-5)
 
