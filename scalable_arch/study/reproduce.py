@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['list_chapters', 'chapter_notebook', 'load_papermill', 'chapter_parameters', 'environment', 'cluster_address',
-           'terminal_name', 'run_chapter', 'reproduce']
+           'terminal_name', 'kernel_settings', 'run_chapter', 'reproduce']
 
 # %% ../../nbs/study/reproduce.ipynb #5f52f6e0
 import os
 import sys
+import tempfile
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,12 +90,20 @@ def terminal_name():
     return os.ttyname(sys.stderr.fileno()) if hasattr(os, "ttyname") and sys.stderr.isatty() else ""
 
 
+def kernel_settings():
+    "Settings for a notebook's kernel: it is spoken to through files rather than through ports, of which it warns, where their paths are short enough for sockets."
+    through_files = os.name == "posix" and len(tempfile.gettempdir()) < 80
+    return {"KernelManager": {"transport": "ipc" if through_files else "tcp"}}
+
+
 def run_chapter(chapter, path, parameters):
     "Run a chapter's notebook, the executed copy at `path`. ValueError in one sentence where it stops."
     papermill = load_papermill()
+    from traitlets.config import Config  # comes with papermill
+
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(chapter_notebook(chapter), path, parameters, kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(chapter_notebook(chapter), path, parameters, kernel_name="python3", progress_bar=False, config=Config(kernel_settings()))
     except papermill.PapermillExecutionError as error:
         said = " ".join(str(error.evalue).split())
         raise ValueError(f"{chapter} stopped with {error.ename}: {said}; {path} shows where") from None
