@@ -46,6 +46,31 @@ def test_code_counts(old, new):
     assert old in CODE and bare_code(CODE.replace(old, new)) != bare_code(CODE)
 
 
+def within(guard, start="def f(x, rows):\n    y = 1\n", end="    return y\n"):
+    return start + "".join(f"    {line}\n" for line in guard.split("\n")) + end
+
+
+@pytest.mark.parametrize("guard", [
+    "if x < 1: raise ValueError", "if x < 1:\n    raise ValueError(f'x must be positive, not {x}')  # for a root", "if not isinstance(x, int) or len(rows) != 3:\n    raise TypeError('no')",
+    "if x.shape[:2] != (3, 4):\n    raise ValueError(\n        'two'\n        'lines')", "if x < 1:\n    raise ValueError('small')\nelif x > 2:\n    raise ValueError('large')",
+])
+def test_refusals_do_not_count(guard):
+    assert bare_code(within(guard)) == bare_code(within("# nothing")) == bare_code(within("if x is None: raise ValueError"))
+    loop = "for row in rows:\n    y += 1"
+    assert bare_code(within(loop + "\n    " + guard.replace("\n", "\n    "))) == bare_code(within(loop))
+
+
+@pytest.mark.parametrize("guard", [
+    "if x < 1: return 2", "if x < 1: raise StopIteration", "if x < 1: raise IndexError('no')", "if x < 1: raise", "if x < 1:\n    y = 2\n    raise ValueError(y)",
+    "if next(rows) < 1: raise ValueError", "if rows.pop() < 1: raise ValueError", "if (y := x) < 1: raise ValueError", "if any(row < 1 for row in rows): raise ValueError",
+    "if x < 1:\n    raise ValueError\nelse:\n    y = 3", "if x < 1:\n    raise ValueError\nelif x > 2:\n    y = 3", "if x < 1:\n    y = 3\nelif x > 2:\n    raise ValueError",
+    "try:\n    if x < 1: raise ValueError\nexcept ValueError:\n    y = 3", "assert x > 1", "raise ValueError",
+])
+def test_what_looks_like_a_refusal_and_counts(guard):
+    other = guard.replace("x", "(x)", 1) if "x" in guard else "pass"
+    assert bare_code(within(guard)) != bare_code(within("# nothing")) and bare_code(within(guard)) != bare_code(within(other))
+
+
 TYPED = '''from __future__ import annotations
 from typing import NamedTuple
 from typing import TYPE_CHECKING, Any
