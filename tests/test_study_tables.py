@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from scalable_arch.study import printed
 from scalable_arch.study.claims import load_claims
 from scalable_arch.study.reports import Report
-from scalable_arch.study.tables import Cells, Study, UsedData, html_table, json_lines, markdown, number, printed_number, structural_verdict, study_title
+from scalable_arch.study.tables import claims_note, Cells, Study, UsedData, html_table, json_lines, markdown, number, printed_number, structural_verdict, study_title
 
 BOTH = {"Market-1501": "plaza", "DukeMTMC": "campus"}
 PEOPLE = np.arange(60) // 3
@@ -137,6 +137,25 @@ def test_one_seed_says_that_only_persons_vary(report):
     study.table()
     text = (report.folder / f"{study.name}.md").read_text(encoding="utf-8")
     assert "bootstrap over persons only, since there is one seed" in text and re.search(r"\| \d\d\.\d \(1\) \|", text) and "±" not in text
+
+
+@pytest.mark.parametrize("queries, people, seeds, said", [
+    (6, 2, 1, "over persons only, since there is one seed"), (6, 2, 3, "over persons and seeds"), (6, 6, 3, "over images and seeds"), (6, 6, 1, "over images only"),
+    (1, 1, 3, "over seeds]"), (1, 1, 1, "[no interval, since there is one score of one seed]"),
+])
+def test_what_intervals_rest_on_is_said(queries, people, seeds, said):
+    assert said in claims_note([{"n": seeds, "people": people, "queries": queries}, {"n": None}])
+    assert "over persons and seeds]" in claims_note([{"n": None}])
+
+
+def test_one_score_of_one_seed_decides_nothing(report):
+    study = Study("wei_li_thesis_f6_06", report, data={"CIFAR-10": "digits"})
+    for row, value in (("vanilla", 0.5), ("distillation only", 0.4)):
+        study.measured([[value]], row=row, dataset="CIFAR-10", metric="valid")
+    study.figure(plt.subplots()[0], "")
+    [entry] = next(claim for claim in record_of(report, study.name)["claims"] if claim["name"] == "distillation helps")["relations"]
+    assert entry["verdict"] == "undecided" and abs(entry["difference"] + 10) < 1e-9 and "low" not in entry
+    assert "-10.0 undecided" in (report.folder / f"{study.name}.md").read_text(encoding="utf-8")
 
 
 def test_figures_have_cells_claims_and_pictures(report):

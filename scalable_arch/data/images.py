@@ -68,6 +68,8 @@ def load_images(paths: Iterable[str | Path], size: Sequence[int] = (160, 64), *,
 
     One ValueError after the last image counts those that cannot be read and names the first five. `progress` None shows a bar on a terminal.
     """
+    if isinstance(paths, str) or hasattr(paths, "__fspath__"):
+        raise ValueError(f"paths must be a list of files, not one path: [{str(paths)!r}]")
     paths, size = list(paths), check_size(size)
     images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
     starts, faults = range(0, len(paths), chunk), []
@@ -87,6 +89,8 @@ def iter_image_batches(paths: Iterable[str | Path], size: Sequence[int] = (160, 
 
     ValueError (as in `load_images`) when the batch with an unreadable image is due.
     """
+    if isinstance(paths, str) or hasattr(paths, "__fspath__"):
+        raise ValueError(f"paths must be a list of files, not one path: [{str(paths)!r}]")
     paths, size = list(paths), check_size(size)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")

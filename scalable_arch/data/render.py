@@ -284,6 +284,8 @@ def render_crops(pids: Iterable[int], cameras: Collection[int], *, shots: int = 
     `shots` images for each person and camera, in visits of `visit_length`; `cameras_per_id` limits how many cameras see one person.
     The same arguments and seed give the same pixels, whatever `workers` (threads) is. `progress` None shows a bar on a terminal.
     """
+    if not hasattr(cameras, "__len__"):
+        raise ValueError(f"cameras must be a list, a range or the like, for they are read once a person, not a {type(cameras).__name__}")
     positive(shots=shots, visit_length=visit_length, workers=workers)
     plan = plan_shots(pids, cameras, shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
     return render_shots(plan, size=size, seed=seed, workers=workers, progress=progress)

@@ -83,7 +83,7 @@ class EvaluationCell(nn.Module):
     def __init__(self, genotype: Genotype, position: Position, before: int, last: int) -> None:
         super().__init__()
         if genotype.space.second_tier:
-            raise ValueError(f"a genotype of the space {genotype.space.name} has a second tier, which EvaluationCell does not build: pass the cell= of its method")
+            raise ValueError(f"a genotype of the space {genotype.space.name} has a second tier, which EvaluationCell does not build: take the networks of scalable_arch.nos (nos_cifar, nos_imagenet), or pass cell=")
         channels, reduces = position.channels, position.kind == "reduction"
         self.preprocess0 = FactorizedReduce(before, channels) if position.halves_before else ReLUConvBN(before, channels)
         self.preprocess1 = ReLUConvBN(last, channels)

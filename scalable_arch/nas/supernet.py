@@ -411,7 +411,7 @@ class SearchCell(nn.Module):
     def __init__(self, space: Space, position: Position, before: int, last: int) -> None:
         super().__init__()
         if space.second_tier:
-            raise ValueError(f"the space {space.name} has a second tier, which SearchCell does not build: pass the cell= of its method")
+            raise ValueError(f"the space {space.name} has a second tier, which SearchCell does not build: take nos_supernet of scalable_arch.nos, or pass cell=")
         channels, nodes = position.channels, space.inner_nodes
         self.preprocess0 = (FactorizedReduce if position.halves_before else ReLUConvBN)(before, channels, affine=False)
         self.preprocess1 = ReLUConvBN(last, channels, affine=False)

@@ -318,7 +318,7 @@ def joint_scores(relation, cells):
 def check_relation(relation, cells, *, margin=None, draws=2000, seed=0):
     """Verdict on one relation, dataset and metric, as a dict.
 
-    `cells`: {(row, group): Scores or a number}; all of the relation's must be there, and be of one kind.
+    `cells`: {(row, group): Scores or a number}; all of the relation's must be there, and be of one kind. One score of one seed decides nothing.
     """
     chosen = [cells[key] for _, key in relation.terms]
     numbers = [cell for cell in chosen if not isinstance(cell, Scores)]
@@ -330,6 +330,8 @@ def check_relation(relation, cells, *, margin=None, draws=2000, seed=0):
         value = value if abs(value) > 1e-9 * size else 0.0  # 85.9 - 73.2 is not 12.7 in binary
         return {"difference": value, "verdict": relation_verdict(relation.sign, value, value, margin)}
     joint = joint_scores(relation, chosen)
+    if joint.sums.size == 1:  # one number, with nothing to say how far it scatters
+        return {"difference": float(joint.sums.sum() / joint.sizes.sum()), "seeds": 1, "people": 1, "queries": int(joint.sizes.sum()), "verdict": "undecided"}
     mean, low, high = paired_bootstrap(joint.sums, joint.sizes, draws=draws, seed=seed)
     return {"difference": mean, "low": low, "high": high, "seeds": len(joint.seeds), "people": len(joint.people),
             "queries": int(joint.sizes.sum()), "verdict": relation_verdict(relation.sign, low, high, margin)}

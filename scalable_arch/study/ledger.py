@@ -202,7 +202,7 @@ def circumstances(entry):
     "Profile, data, seeds, date and commit of a line's run; where there is none, what data it needs."
     if not entry["covered"]:
         return f"needs {entry['needs']}" if entry["needs"] else ""
-    seeds = {0: "", 1: "1 seed (intervals over persons only)"}.get(entry["seeds"], f"{entry['seeds']} seeds")
+    seeds = {0: "", 1: "1 seed (not in the intervals)"}.get(entry["seeds"], f"{entry['seeds']} seeds")
     parts = [f"{entry['chapter']} {entry['profile']}", entry["data"], seeds, entry["date"], f"commit {entry['commit']}" if entry["commit"] else ""]
     return ", ".join(filter(None, parts))
 

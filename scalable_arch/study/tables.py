@@ -468,9 +468,12 @@ def json_lines(record):
 
 def claims_note(ours):
     "What the intervals of claims rest on, in one sentence. `ours`: the cells that were run."
-    seeds = sorted({cell["n"] for cell in ours if cell["n"]})
-    drawn = "persons only, since there is one seed" if seeds == [1] else "persons and seeds"
-    return f"Difference of the left side and the right [95 % interval by paired bootstrap over {drawn}] and verdict; a structural difference has no interval."
+    measured = [cell for cell in ours if cell["n"]]
+    drawn = ["persons"] if any(cell["people"] < cell["queries"] for cell in measured) else ["images"] if any(cell["queries"] > 1 for cell in measured) else []
+    drawn += ["seeds"] if any(cell["n"] > 1 for cell in measured) else []
+    over = " and ".join(drawn if measured else ["persons", "seeds"]) + (" only, since there is one seed" if measured and "seeds" not in drawn else "")
+    interval = f"95 % interval by paired bootstrap over {over}" if drawn or not measured else "no interval, since there is one score of one seed"
+    return f"Difference of the left side and the right [{interval}] and verdict; a structural difference has no interval."
 
 
 def flag_lines(cells):
