@@ -197,6 +197,12 @@ def apply_kernels(x: torch.Tensor, kernels: torch.Tensor, *, onto: torch.Tensor 
     `onto`: maps to which the result is added. `dilation`: step between the pixels that a kernel sees. ValueError where kernels and maps do
     not fit. W sec. 6.2.1.
     """
+    if x.ndim != 4:
+        raise ValueError(f"maps must be of shape (B, C, H, W), not {tuple(x.shape)}")
+    if onto is not None and onto.shape != x.shape:
+        raise ValueError(f"onto must have the shape of the maps, {tuple(x.shape)}, not {tuple(onto.shape)}")
+    if not isinstance(dilation, int) or dilation < 1:
+        raise ValueError(f"dilation must be a whole number of at least 1, not {dilation!r}")
     if kernels.ndim != 4 or kernels.shape[:2] != x.shape[:2] or kernels.shape[2] != kernels.shape[3] or kernels.shape[3] % 2 == 0:
         raise ValueError(f"maps of shape {tuple(x.shape)} need kernels of shape ({x.shape[0]}, {x.shape[1]}, k, k) with k odd, not {tuple(kernels.shape)}")
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # for export: only what torch itself can do
@@ -251,8 +257,10 @@ class SelfCalibration(nn.Module):
 
 
 def self_calibration(name: str, *, dilation: int = 1) -> Callable[[int], SelfCalibration]:
-    """A function channels -> `SelfCalibration`, for `resnet18_cifar(calibration=...)`. ValueError for an unknown name."""
+    """A function channels -> `SelfCalibration`, for `resnet18_cifar(calibration=...)`. ValueError for an unknown name, or a dilation of an attention."""
     one_of("self-calibration", name, SELF_CALIBRATIONS)
+    if name in ATTENTIONS and dilation != 1:
+        raise ValueError(f"{name} has no dilation, only dynamic convolutions have")
     return lambda channels: SelfCalibration(name, channels, dilation=dilation)
 
 # %% ../nbs/ch6_nos.ipynb #2aa1c584
@@ -516,7 +524,7 @@ class AttentionGuidance:
     """Function (student's stage maps, images) -> loss, for `nas.search` and `train.classify`: `weight` times `guidance_loss`. W sec. 6.2.3.
 
     `teacher`: has features(images) -> stage maps, as the networks of `nn.cifar` and `nas.networks`; it is asked in eval mode and not changed.
-    ValueError for a negative weight, an unknown form, or a teacher without stages.
+    `weight`: 1000 is meant for images of 32x32, of 16x16 a quarter of it does the same (section 4.1 of chapter 6). ValueError for a negative weight, an unknown form, or a teacher without stages.
     """
 
     def __init__(self, teacher: nn.Module, *, weight: float = 1e3, form: Literal["code", "paper"] = "code") -> None:
@@ -530,6 +538,8 @@ class AttentionGuidance:
     def __call__(self, maps: Sequence[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), in_mode(self.teacher, False):
             taught = self.teacher.features(images)
+        if not isinstance(taught, (list, tuple)):
+            raise ValueError(f"features(images) of a {type(self.teacher).__name__} must return a list of the maps (B, C, H, W) at the end of its stages, not a {type(taught).__name__}")
         return self.weight * guidance_loss(maps, taught, form=self.form)
 
 # %% ../nbs/ch6_nos.ipynb #c8b29177

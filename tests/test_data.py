@@ -308,6 +308,10 @@ def test_wrong_sizes_and_tensors_are_one_sentence(pictures):
     for size in ((0, 64), 160, (160,), ("a", "b"), (160, 64, 3)):
         with pytest.raises(ValueError, match=r"size is \(height, width\)"):
             load_images(pictures, size)
+    for one in (pictures[0], str(pictures[0])):
+        for load in (load_images, iter_image_batches):
+            with pytest.raises(ValueError, match="paths must be a list of files, not one path: .'.*jpg'."):
+                load(one)
     with pytest.raises(ValueError, match="batch_size"):
         iter_image_batches(pictures, batch_size=0)
     for wrong in (torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8)):

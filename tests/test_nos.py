@@ -365,6 +365,14 @@ GENOTYPE = random_genotype(NOS, 0)
 STUDENT = [torch.randn(2, 4, side, side) for side in (32, 16, 8)]
 
 
+class SequentialStages(nn.Module):
+    "A network as many write it, whose `features` are its layers and give one map."
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+
+
 @pytest.mark.parametrize(("call", "sentence"), [
     (lambda: nos_cifar(random_genotype(SPACES["nge"], 0)), "a heterogeneous cell has two tiers, but the genotype is of the space nge, which has one"),
     (lambda: CifarNetwork(GENOTYPE), "space nos has a second tier"),
@@ -384,6 +392,12 @@ STUDENT = [torch.randn(2, 4, side, side) for side in (32, 16, 8)]
     (lambda: self_calibration("dynamic_conv_7x7"), "unknown self-calibration 'dynamic_conv_7x7'"),
     (lambda: make_calibration("skip_connect", 8), "unknown self-calibration 'skip_connect'"),
     (lambda: apply_kernels(STUDENT[2], torch.randn(2, 4, 4, 4)), r"maps of shape \(2, 4, 8, 8\) need kernels of shape \(2, 4, k, k\) with k odd, not \(2, 4, 4, 4\)"),
+    (lambda: apply_kernels(STUDENT[2][0], torch.randn(2, 4, 3, 3)), r"maps must be of shape \(B, C, H, W\), not \(4, 8, 8\)"),
+    (lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), onto=torch.ones(2, 40, 4, 4)), r"onto must have the shape of the maps, \(2, 40, 5, 5\), not \(2, 40, 4, 4\)"),
+    (lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), dilation=0), "dilation must be a whole number of at least 1, not 0"),
+    (lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), dilation=2.0), "dilation must be a whole number of at least 1, not 2.0"),
+    (lambda: self_calibration("channel_attention", dilation=2), "channel_attention has no dilation"),
+    (lambda: AttentionGuidance(SequentialStages())(STUDENT, torch.randn(2, 3, 8, 8)), r"features\(images\) of a SequentialStages must return a list of the maps"),
     (lambda: derive({cell: np.ones((14, 7)) for cell in ("normal", "reduction")}, NOS), r"must be numbers of shape \(18, 11\)"),
 ])
 def test_mistakes_get_one_sentence(call, sentence):

@@ -183,6 +183,8 @@ def test_pixels_do_not_depend_on_order_threads_or_what_else_is_rendered():
     assert whole.images.dtype == np.uint8 and whole.images.shape == (24, 64, 32, 3)
     assert all(np.array_equal(a, b) for a, b in zip(whole, again))
     one = render_crops([3], [2], shots=2, size=(64, 32))
+    with pytest.raises(ValueError, match="cameras must be a list, a range or the like, .* not a generator"):
+        render_crops([3], (camera for camera in (1, 2)))
     assert np.array_equal(one.images, whole.images[(whole.pids == 3) & (whole.camids == 2)])
     other = render_crops(range(1, 5), [1, 2, 5], shots=2, size=(64, 32), seed=1)
     assert all(not np.array_equal(a, b) for a, b in zip(whole.images, other.images))
