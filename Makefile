@@ -6,6 +6,7 @@ PROFILE ?= quick
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 OUT     := reproduced/$(CHAPTER)/$(PROFILE)
+DATA    := $(if $(filter ch5% ch6%,$(CHAPTER)),fashion_mnist,vtest)
 # One OpenMP pool per process: t-SNE runs several times slower when two pools share two cores. torch sets its own.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -16,7 +17,7 @@ help:       ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into reproduced/ and say where its results lie
-	-@$(BIN)/scalable-arch data get vtest
+	-@$(BIN)/scalable-arch data get $(DATA)
 	$(BIN)/scalable-arch reproduce --chapters $(CHAPTER) --profile $(PROFILE)
 	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.html, *.csv, *.md; figures: $(OUT)/*.svg, *.jpg"
 	@echo "The same, as committed: reports/$(CHAPTER)/$(PROFILE)"

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from scalable_arch.study import printed
 from scalable_arch.study.claims import load_claims
 from scalable_arch.study.reports import Report
-from scalable_arch.study.tables import claims_note, Cells, Study, UsedData, html_table, json_lines, markdown, number, printed_number, structural_verdict, study_title
+from scalable_arch.study.tables import claims_note, same_digits, Cells, Study, UsedData, html_table, json_lines, markdown, number, printed_number, structural_verdict, study_title
 
 BOTH = {"Market-1501": "plaza", "DukeMTMC": "campus"}
 PEOPLE = np.arange(60) // 3
@@ -146,6 +146,11 @@ def test_one_seed_says_that_only_persons_vary(report):
 def test_what_intervals_rest_on_is_said(queries, people, seeds, said):
     assert said in claims_note([{"n": seeds, "people": people, "queries": queries}, {"n": None}])
     assert "over persons and seeds]" in claims_note([{"n": None}])
+
+
+@pytest.mark.parametrize("value, printed, same", [(0.005687, 0.01, True), (0.0263, 0.03, True), (0.17, 0.15, False), (11.174, 11.17, True), (11.176, 11.17, False), (555422720.0, 555420000.0, False)])
+def test_a_gap_of_rounding_is_none(value, printed, same):
+    assert same_digits(value, printed) == same
 
 
 def test_one_score_of_one_seed_decides_nothing(report):

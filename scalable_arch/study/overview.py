@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['sortable', 'fenced', 'ledger_row', 'ledger_table', 'totals_list', 'home_of', 'chapters_table', 'scores_said',
-           'trial_row', 'trials_table', 'reading_notes', 'counts_table', 'dataset_section', 'dataset_sections']
+           'subject', 'trial_row', 'trials_table', 'reading_notes', 'counts_table', 'dataset_section',
+           'dataset_sections']
 
 # %% ../../nbs/study/overview.ipynb #3ee843db
 import html
+import json
 import re
 
 from ..data.manifests import list_datasets, load_manifest
@@ -83,31 +85,41 @@ def scores_said(metrics):
     lines = []
     for search, kinds in metrics.items():
         scores = kinds.get("joint") or kinds.get("all scenes") or next((kind for kind in kinds.values() if isinstance(kind, dict)), kinds)
-        numbers = [f"{name} {100 * value:.1f}" for name, value in scores.items() if isinstance(value, float) and 0 <= value <= 1] if isinstance(scores, dict) else []
+        error = lambda name: "error " * (name in ("top1", "top5"))
+        numbers = [f"{error(name)}{name} {100 * value:.1f}" for name, value in scores.items() if isinstance(value, float) and 0 <= value <= 1] if isinstance(scores, dict) else []
         lines.append(f"{search} {', '.join(numbers[:2])}".strip())
     return "; ".join(lines)
+
+
+def subject(config):
+    "What a trial is about: a model, a network of cells, the search in a space."
+    genotype = config.get("genotype")
+    if genotype:
+        cells = json.loads(genotype) if isinstance(genotype, str) else genotype
+        return f"cells of {cells['space']}" + (f", random {cells['random']}" if "random" in cells else "")
+    return config.get("model") or (f"search in {config['space']}" if "space" in config else config["run"].rpartition(":")[2])
 
 
 def trial_row(record, address):
     "A line of a chapter's table of trials."
     config = record["config"]
     trained = config.get("train") or {}
-    data = " ".join(str(value) for value in trained.values()) if isinstance(trained, dict) else str(trained)
+    data = ", ".join(str(value) if isinstance(value, str) else f"{name} {value}" for name, value in trained.items()) if isinstance(trained, dict) else str(trained)
     scores = scores_said({name: kinds for name, kinds in record["metrics"].items() if isinstance(kinds, dict)})
-    return [(f'<a href="{address}">{record["trial"]}</a>', record["trial"]), html.escape(str(config.get("model", config["run"].rpartition(":")[2]))), html.escape(data),
+    return [(f'<a href="{address}">{record["trial"]}</a>', record["trial"]), html.escape(subject(config)), html.escape(data),
             str(config.get("seed", "")), html.escape(scores), (f'{record["wall_seconds"]:.0f} s', record["wall_seconds"]), f'{record["date"][:10]}, {record["commit"]}']
 
 
 def trials_table(records, files):
     "All trials of a chapter. `files`: address of its files in the book."
     rows = [trial_row(record, f"{files}/trials/{record['trial']}.json") for record in records]
-    return sortable(f"{len(records)} trials, each one configuration and seed, in a file of its own", ["trial", "model", "trained on", "seed", "scores, %", "time", "run"], rows)
+    return sortable(f"{len(records)} trials, each one configuration and seed, in a file of its own", ["trial", "of", "trained on", "seed", "scores or errors, %", "time", "run"], rows)
 
 # %% ../../nbs/study/overview.ipynb #edd72dba
 def reading_notes(notebook):
-    "Markdown of a notebook's section of reading notes, '' where it has none. Headings inside it stay."
+    "Markdown of a notebook's section of reading notes, '' where it has none, without its parts: they are about results, which stand in the chapter."
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    found = re.search(r"^## (?:\d+\. )?Reading notes[^\n]*\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    found = re.search(r"^## (?:\d+\. )?Reading notes[^\n]*\n(.*?)(?=^##|\Z)", text, re.M | re.S)
     return found.group(1).strip() if found else ""
 
 # %% ../../nbs/study/overview.ipynb #3666508c
@@ -134,9 +146,10 @@ def dataset_section(name, readers):
     lines += [f"**Withdrawn** {about['withdrawn']}."] if about.get("withdrawn") else []
     lines += [f"- **Licence**: {about['licence']}\n- **A copy**: {about['obtain']}" + (f"\n- **Example of a file**: `{about['layout']['example']}`" if about.get("layout", {}).get("example") else "")]
     lines += [counts_table(about["expected"])] if about.get("expected") else []
-    command = [f"scalable-arch data check {name} --root FOLDER"] if not about.get("download") else [f"scalable-arch data get {name}"]
+    copied = "expected" in about and "comes_with" not in about  # what comes with a package, or was never released, needs no check
+    command = [f"scalable-arch data get {name}"] if "download" in about else [f"scalable-arch data check {name} --root FOLDER"] if copied else []
     command += [f"papermill nbs/{chapter}.ipynb out.ipynb -p dataset {name} -p data_root FOLDER -p profile paper" for chapter in readers.get(name, ())]
-    return "\n\n".join([*lines, "```sh\n" + "\n".join(command) + "\n```"])
+    return "\n\n".join([*lines, *(["```sh\n" + "\n".join(command) + "\n```"] if command else [])])
 
 
 def dataset_sections(readers):

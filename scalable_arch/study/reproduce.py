@@ -122,6 +122,7 @@ def reproduce(chapters, *, profile="quick", seeds=None, workers=None, scheduler=
     parameters = {chapter: chapter_parameters(chapter, asked=asked, offered={"workers": workers}) for chapter in chapters}
     paths, stopped = [], []
     settings = {"SCALABLE_ARCH_REPORTS": str(out), "SCALABLE_ARCH_TERMINAL": terminal_name(),
+                "DASK_LOGGING__DISTRIBUTED": "error",
                 "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # trials side by side: threads that spin would slow each other
     with environment(**settings), cluster_address(scheduler, workers) as address:
         for chapter in parameters:

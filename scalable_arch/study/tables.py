@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STYLE', 'TONES', 'LETTERS', 'number', 'printed_number', 'spread', 'html_page', 'verdict_html', 'html_table', 'starts',
            'runs', 'sparse', 'markdown', 'base_name', 'UsedData', 'printed_lines', 'check_key', 'structural_verdict',
-           'measured_verdict', 'Cells', 'describe_cell', 'long_frame', 'cell_columns', 'ranked_columns', 'row_remark',
-           'wide_frame', 'outcome', 'claims_frame', 'paper_tally', 'study_title', 'styled', 'tested_claims',
-           'study_record', 'Study', 'json_lines', 'claims_note', 'flag_lines', 'write_pages']
+           'measured_verdict', 'Cells', 'describe_cell', 'long_frame', 'same_digits', 'cell_columns', 'ranked_columns',
+           'row_remark', 'wide_frame', 'outcome', 'claims_frame', 'paper_tally', 'study_title', 'styled',
+           'tested_claims', 'study_record', 'Study', 'json_lines', 'claims_note', 'flag_lines', 'write_pages']
 
 # %% ../../nbs/study/tables.ipynb #319555b0
 import html
@@ -281,6 +281,12 @@ def long_frame(cells):
     return pd.DataFrame(lines).astype({"n": "Int64", "queries": "Int64"})
 
 
+def same_digits(value, printed):
+    "Whether a value is the printed one to its last digit, so that their gap is one of rounding."
+    decimals = len(f"{printed:.9f}".rstrip("0").partition(".")[2])
+    return round(value, decimals) == round(printed, decimals)
+
+
 def cell_columns(cell):
     "{(heading, subheading): text} of one cell in the page."
     unit, ours, name = cell["unit"], cell["ours"], cell["metric"]
@@ -289,7 +295,8 @@ def cell_columns(cell):
         return paper
     if cell["stand_in"]:
         return {**paper, (f"{cell['data']}, stand-in for {base_name(cell['dataset']) or 'the data'}", f"{name} ours"): spread(ours, unit)}
-    gap = "" if cell["gap"] is None else number(cell["gap"], "percent", sign=True) + ("" if unit == "percent" else " %")
+    explained = cell["verdict"] == "exact" and same_digits(ours["mean"], cell["paper"])
+    gap = "" if cell["gap"] is None or explained else number(cell["gap"], "percent", sign=True) + ("" if unit == "percent" else " %")
     return {**paper, (cell["dataset"], f"{name} ours"): spread(ours, unit), (cell["dataset"], f"{name} gap"): gap, (cell["dataset"], f"{name} verdict"): cell["verdict"]}
 
 
