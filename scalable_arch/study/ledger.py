@@ -277,7 +277,7 @@ INTRODUCTION = ("Every table and every figure with results of the five sources (
                 "which is to lie within the tolerance that the table's file states, 1 % unless it says otherwise, or not; what was measured on stand-ins is never compared with printed numbers, the papers' sentences are tested instead, as relations between cells: the difference of "
                 "the two sides [95 % interval] and the verdict. A claim of several relations fails where one of them fails on one score of one data set, whatever the "
                 "others say, and it fails under these conditions only: narrow networks, few epochs, simulated or other images. Of each table the best run counts: paper before desk "
-                "before quick, and quick has one seed.")
+                "before quick, and quick has one seed. (W L1531: about line 1531 of the thesis, in the text that we worked from.)")
 
 # %% ../../nbs/study/ledger.ipynb #9bfc9a6b
 PAGE_STYLE = """
