@@ -299,7 +299,7 @@ def cell_columns(cell):
     gap = "" if cell["gap"] is None or explained else number(cell["gap"], "percent", sign=True) + ("" if unit == "percent" else " %")
     return {**paper, (cell["dataset"], f"{name} ours"): spread(ours, unit), (cell["dataset"], f"{name} gap"): gap, (cell["dataset"], f"{name} verdict"): cell["verdict"]}
 
-
+# %% ../../nbs/study/tables.ipynb #8eaa25f3
 def ranked_columns(cells):
     "Columns of the page in order: a data set's own and then its stand-in's, a metric's paper, ours, gap and verdict together, structural ones last."
     datasets, metrics = ([*dict.fromkeys(cell[field] for cell in cells)] for field in ("dataset", "metric"))
