@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 from scalable_arch.study import printed
 from scalable_arch.study.claims import load_claims
 from scalable_arch.study.reports import Report
-from scalable_arch.study.tables import claims_note, same_digits, Cells, Study, UsedData, html_table, json_lines, markdown, number, printed_number, structural_verdict, study_title
+from scalable_arch.study.tables import (Cells, Study, UsedData, claims_note, html_table, json_lines, markdown, number, printed_number, same_digits, structural_verdict,
+                                        study_title)
 
 BOTH = {"Market-1501": "plaza", "DukeMTMC": "campus"}
 PEOPLE = np.arange(60) // 3
