@@ -396,8 +396,8 @@ def test_cut_panels_join_to_the_whole():
 def test_formulas_and_links_leave_code_alone():
     assert formulas_apart("a\n$$x$$\nb\n```\n$$y$$\n```\n") == "a\n\n$$x$$\n\nb\n```\n$$y$$\n```"
     place = {"nbs/ch3_han.ipynb": "chapters/ch3_han.md"}.get
-    text = "[a](ch3_han.ipynb#x) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
-    assert relink(text, "nbs", place) == "[a](chapters/ch3_han.md#x) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.md)"
+    text = "[a](ch3_han.ipynb#8.-Use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
+    assert relink(text, "nbs", place) == "[a](chapters/ch3_han.md#8-use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.md)"
 
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40).filter(lambda text: "`" not in text and "  " not in text.strip()))

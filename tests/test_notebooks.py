@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import papermill
 import psutil
 import pytest
+from nbclient import NotebookClient
 from nbdev.test import test_nb as run_cells
 
 from scalable_arch.data import get_dataset, render_dataset, render_person_search
@@ -24,6 +26,7 @@ read = lambda path: json.loads(path.read_text(encoding="utf-8"))
 code_cells = lambda path: [cell for cell in read(path)["cells"] if cell["cell_type"] == "code"]
 tagged = lambda path: [cell for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
 with_profiles = [path for path in notebooks if tagged(path)]
+chapters = [path for path in with_profiles if path.stem.startswith("ch")]
 named = lambda path: str(path.relative_to(root / "nbs"))
 
 
@@ -50,11 +53,22 @@ def own_folders(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("path", [path for path in with_profiles if path.stem != "ch3_han"], ids=named)
+@pytest.mark.parametrize("path", [path for path in with_profiles if path not in chapters], ids=named)
 def test_smoke_profile_from_any_folder(path, own_folders, tmp_path):
     papermill.execute_notebook(path, tmp_path / "out.ipynb", {"profile": "smoke"}, kernel_name="python3", progress_bar=False)
     errors = [output for cell in code_cells(tmp_path / "out.ipynb") for output in cell["outputs"] if output["output_type"] == "error"]
     assert not errors and any((tmp_path / "reports").rglob("*.csv"))
+
+
+@pytest.mark.parametrize("path", chapters, ids=named)
+def test_all_cells_run_twice_in_one_kernel(path, own_folders, tmp_path):
+    "As by a reader's Run All and Run All again, from any folder."
+    notebook = nbformat.reads(path.read_text(encoding="utf-8").replace('profile = \\"quick\\"', 'profile = \\"smoke\\"'), as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert any('profile = "smoke"' in cell.source for cell in cells)
+    notebook.cells = [nbformat.from_dict({**cell, "id": f"{cell.id}-{run}"}) for run in ("once", "again") for cell in cells]
+    NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    assert any((tmp_path / "reports").rglob("*.csv"))
 
 
 def start_chapter_3(folder, worlds=None, **parameters):

@@ -34,6 +34,18 @@ def test_a_type_is_checked_exactly():
         check_parameters({"seed": True}, seed=int)
 
 
+def test_names_of_later_cells_are_no_parameters_in_a_second_run():
+    names = {"profile": "quick"}
+    check_parameters(names, profile=["smoke", "quick"])
+    names |= {"BOTH": [1, 2], "profile": "quik"}
+    with pytest.raises(ValueError, match="unknown value of profile, 'quik'"):
+        check_parameters(names, profile=["smoke", "quick"])
+    names["profile"] = "smoke"
+    check_parameters(names, profile=["smoke", "quick"])
+    with pytest.raises(ValueError, match="unknown parameter 'BOTH'"):
+        check_parameters({"profile": "quick", "BOTH": [1, 2]}, profile=["smoke", "quick"])
+
+
 def test_a_single_seed_from_the_command_line_becomes_a_text():
     names = {"seeds": 0}
     check_parameters(names, seeds=str)

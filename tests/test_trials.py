@@ -221,7 +221,13 @@ def test_a_checkpoint_that_another_runner_took_up_stays(folder):
 
 # ---- processes: kills and interrupts ----
 
-PROGRAM = "import json, sys; from scalable_arch.study.trials import run_trials; run_trials(**json.loads(sys.argv[1]))"
+# A shell's `&` starts programs with interrupts ignored: where the tests run like that, a runner must not.
+PROGRAM = """
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from scalable_arch.study.trials import run_trials
+run_trials(**json.loads(sys.argv[1]))
+"""
 
 
 def start_runner(**arguments):

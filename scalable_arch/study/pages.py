@@ -64,15 +64,17 @@ def relink(text, folder, place):
     """Markdown with its links to files of the repository led to where the book has them.
 
     `folder`: of the notebook in the repository, "nbs". `place`: gives for a path in the repository the address in the book, or None: then the link's text stays alone.
+    A heading named as Jupyter names it, `#8.-Use-it`, becomes `#8-use-it`, as the book does.
     """
     def turn(match):
         picture, words, target = match.groups()
-        path, _, anchor = target.partition("#")
+        path, _, heading = target.partition("#")
+        anchor = "#" + re.sub(r"[^\w-]", "", heading).lower() if heading else ""
         parts = []
         for part in f"{folder}/{path}".split("/"):
             parts = parts[:-1] if part == ".." else parts + [part] * (part not in (".", ""))
         address = place("/".join(parts))
-        return f"{picture}[{words}]({address}{'#' + anchor if anchor else ''})" if address else words
+        return f"{picture}[{words}]({address}{anchor})" if address else words
 
     blocks = re.split(r"(```.*?```|`[^`\n]*`|\$[^$]+\$)", text, flags=re.S)  # code and formulas hold no links
     return "".join(block if number % 2 else LINK.sub(turn, block) for number, block in enumerate(blocks))

@@ -36,14 +36,16 @@ def check_parameters(names, **valid):
     """Stop with one sentence if a chapter's parameters cannot be right.
 
     `names`: the notebook's `globals()`, in the first cell after the parameters. `valid`: for each parameter a list of values or a type.
-    Names that a notebook has anyhow (IPython's, with underscores, modules and functions) are left alone. A whole number where a text belongs
-    becomes one in `names`, since papermill reads `-p seeds 0` as a number.
+    Names that a notebook has anyhow (IPython's, with underscores, modules and functions) are left alone, and so are all others where the same
+    notebook was run before, since they may come from its later cells. A whole number where a text belongs becomes one in `names`, since
+    papermill reads `-p seeds 0` as a number.
     """
     plain = (str, int, float, bool, type(None), list, dict)
     ours = {name for name, value in names.items() if not name.startswith("_") and type(value) in plain}
     try:
-        for name in sorted(ours - set(valid) - {"In", "Out"}):
+        for name in () if "_names_checked" in names else sorted(ours - set(valid) - {"In", "Out"}):
             one_of("parameter", name, valid)
+        names["_names_checked"] = True
         for name, allowed in valid.items():
             value = names[name]
             if allowed is str and type(value) is int:

@@ -1,8 +1,8 @@
 "What chapters share: how a plan is run, what stands in for CIFAR, how errors and claims reach the pages."
 import pytest
 
-from scalable_arch.study.chapters import claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan
 from scalable_arch.study.reports import Report
+from scalable_arch.study.shared import claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan
 from scalable_arch.study.tables import Study
 
 toy = lambda seed: {"run": "toy_trials:train", "width": 4, "epochs": 1, "seed": seed}
