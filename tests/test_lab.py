@@ -110,7 +110,7 @@ def test_chapter_3_runs_in_lab_also_after_an_interruption(lab, page, tmp_path): 
     page.get_by_text("Interrupt Kernel", exact=True).click()
     wait_until(lambda: errors(page))
     assert "KeyboardInterrupt" in errors(page)[0]
-    kept = {path: path.read_bytes() for path in trials.iterdir()}
+    kept = {path: path.read_bytes() for path in trials.glob("*.json")}  # a worker may be writing its last one beside them
     assert all(json.loads(text)["checksum"] for text in kept.values()), "a result is whole or not there"
 
     waiting = page.locator(".jp-InputPrompt").filter(has_text="[*]")
