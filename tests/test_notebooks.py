@@ -143,6 +143,14 @@ def test_chapter_4_on_a_copy_in_the_layout_of_prw(own_folders, tmp_path):
     assert costs == {("HDL(S)", "FLOPs_scene"): "exact", ("HDL(S)", "FLOPs_person"): "exact", ("HDL(T)", "FLOPs_scene"): "fails", ("HDL(T)", "FLOPs_person"): "fails"}
 
 
+@pytest.mark.parametrize("path", chapters, ids=named)
+def test_use_it_needs_no_other_cell(path, tmp_path):
+    cells = read(path)["cells"]
+    start = next(number for number, cell in enumerate(cells) if re.match(r"## \d+\. Use it", "".join(cell["source"])))
+    script = "\n\n".join("".join(cell["source"]) for cell in cells[start:] if cell["cell_type"] == "code")
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"MPLBACKEND": "agg"}, check=True, capture_output=True)
+
+
 def test_chapter_3_stops_where_images_cannot_be_read(own_folders, tmp_path):
     render_dataset("market1501", tmp_path / "market", num_train_ids=4, num_test_ids=4)
     broken = sorted((tmp_path / "market" / "bounding_box_train").glob("*.jpg"))[1]
@@ -152,14 +160,17 @@ def test_chapter_3_stops_where_images_cannot_be_read(own_folders, tmp_path):
         papermill.execute_notebook(root / "nbs/ch3_han.ipynb", tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False)
 
 
-@pytest.mark.parametrize("wrong, sentence", [
-    ({"profle": "smoke"}, "unknown parameter 'profle' (did you mean 'profile'?)"),
-    ({"profile": "smke"}, "unknown value of profile, 'smke' (did you mean 'smoke'?)"),
-    ({"profile": "smoke", "seed": "one"}, "parameter seed must be of type int, not 'one'"),
+@pytest.mark.parametrize("chapter, wrong, sentence", [
+    ("ch3_han", {"profle": "smoke"}, "unknown parameter 'profle' (did you mean 'profile'?)"),
+    ("ch3_han", {"profile": "smke"}, "unknown value of profile, 'smke' (did you mean 'smoke'?)"),
+    ("ch3_han", {"profile": "smoke", "seed": "one"}, "parameter seed must be of type int, not 'one'"),
+    ("ch3_han", {"dataset": "market1501"}, "dataset market1501 is read from a folder: say which"),
+    ("ch4_hdl", {"dataset": "prw", "data_root": "nowhere"}, "data_root 'nowhere' is no folder, and dataset prw is read from one"),
+    ("ch6_nos", {"dataset": "cifar10"}, "without one there is fashion_mnist, digits"),
 ])
-def test_wrong_parameter_is_one_sentence(wrong, sentence, tmp_path):
+def test_wrong_parameter_is_one_sentence(chapter, wrong, sentence, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError) as stop:
-        papermill.execute_notebook(root / "nbs/ch3_han.ipynb", tmp_path / "out.ipynb", wrong, kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(root / f"nbs/{chapter}.ipynb", tmp_path / "out.ipynb", wrong, kernel_name="python3", progress_bar=False)
     said = stop.value.traceback[0] if isinstance(stop.value.traceback, list) else stop.value.traceback
     assert said.startswith("Wrong parameter: ") and sentence in said and "\n" not in said.strip()
 

@@ -1,11 +1,23 @@
 "What chapters share: how a plan is run, what stands in for CIFAR, how errors and claims reach the pages."
 import pytest
 
-from scalable_arch.study.reports import Report
-from scalable_arch.study.shared import claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan
+from scalable_arch.study.reports import Report, WrongParameter
+from scalable_arch.study.shared import check_data_root, claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan
 from scalable_arch.study.tables import Study
 
 toy = lambda seed: {"run": "toy_trials:train", "width": 4, "epochs": 1, "seed": seed}
+
+
+def test_a_missing_folder_of_images_is_said_at_once(tmp_path):
+    check_data_root("world", "", without=["world"])
+    check_data_root("world", "/nowhere", without=["world"])
+    check_data_root("prw", str(tmp_path), without=["world"])
+    with pytest.raises(WrongParameter, match="dataset prw is read from a folder: say which, as in -p data_root /data/prw; without one there is world, digits"):
+        check_data_root("prw", "", without=["world", "digits"])
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(WrongParameter, match=f"data_root '{wrong}' is no folder"):
+            check_data_root("prw", str(wrong), without=["world"])
 
 
 def test_a_core_each_unless_starting_takes_longer_than_working():

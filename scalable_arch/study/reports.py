@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 from base64 import b64encode
+from copy import copy
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -133,6 +134,12 @@ class Report:
         self.folder = report_dir(*(folder or (chapter, profile)))
         self.facts = provenance(chapter=chapter, profile=profile, **facts)
         replace(self.folder / "provenance.json", json.dumps(self.facts, indent=1) + "\n")
+
+    def resting_on(self, **facts):
+        "This report for results that rest on other `facts` than the rest of the chapter: the same folder, another caption."
+        other = copy(self)
+        other.facts = provenance(chapter=self.facts["chapter"], profile=self.facts["profile"], **facts)
+        return other
 
     def caption(self, text):
         "`text`, then what the result rests on, in one line."
