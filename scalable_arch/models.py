@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from os import PathLike
+from os.path import isdir, isfile
 from typing import TYPE_CHECKING, Any
 
 from .errors import one_of
@@ -42,14 +43,22 @@ def create_model(name: str, **options: Any) -> Module:
     """A new model by its name, randomly initialised: `create_model("han_small", num_classes=751)`.
 
     `num_classes=None` gives a model for inference without classifiers. Further `options` as the model's own docstring says.
-    ValueError for an unknown name.
+    ValueError for an unknown name, and for options that do not fit, with what the model says of them.
 
     >>> model = create_model("han_small", num_classes=10, widths=(16, 32, 48))
     >>> model.made_by["name"]
     'han_small'
     """
     one_of("model", name, list_models())
-    model = getattr(import_module(f"scalable_arch.{MODELS[name]}"), name)(**options)
+    classes = options.get("num_classes")
+    if classes is not None and (type(classes) is not int or classes < 1):
+        raise ValueError(f"num_classes of {name} must be a whole number from 1 on, or None for a model without classifiers, not {classes!r}")
+    make = getattr(import_module(f"scalable_arch.{MODELS[name]}"), name)
+    try:
+        model = make(**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ValueError(f"{name} cannot be made with {given}: {error}") from error
     model.made_by = {"name": name, "options": options}  # what `save` writes beside the weights
     return model
 
@@ -81,6 +90,8 @@ def save(path: str | PathLike[str], model: Module) -> None:
     """
     from scalable_arch.train.checkpoint import save_model
 
+    if not hasattr(model, "state_dict"):
+        raise ValueError(f"save takes the path first, then the model: what came second is of type {type(model).__name__}")
     made_by = getattr(model, "made_by", None)
     if made_by is None:
         raise ValueError(f"save does not know how this {type(model).__name__} was made: make it with create_model, or keep its weights with scalable_arch.train.save_model")
@@ -97,11 +108,16 @@ def save(path: str | PathLike[str], model: Module) -> None:
 def load(path: str | PathLike[str]) -> Module:
     """The model that `save` wrote, on the CPU and in training mode, as `create_model` gives it.
 
-    FileNotFoundError where there is no file; ValueError where it is damaged, or holds weights without the name of their model.
+    FileNotFoundError where there is no file; ValueError where it is damaged, of another kind, or holds weights without the name of their model.
     """
     from scalable_arch.train.checkpoint import copy_into, load_checkpoint
 
-    tensors, state = load_checkpoint(path)
+    if not isfile(path):
+        raise FileNotFoundError(f"{path} is a folder: name the file in it that save wrote" if isdir(path) else f"there is no file {path}")
+    try:
+        tensors, state = load_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no file that save wrote, or it is damaged") from error
     made_by = state.get("made_by")
     if made_by is None:
         raise ValueError(f"{path} holds weights without the name of their model: make it with create_model and fill it with scalable_arch.train.load_model")

@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 
 from scalable_arch.study import book as module
 from scalable_arch.study.book import Book, build_book, gather, main
-from scalable_arch.study.pages import best_run, formulas_apart, page_notebook, read_executed, relink, shows_result
+from scalable_arch.study.pages import executed_runs, formulas_apart, page_notebook, read_executed, relink, shows_result
 from scalable_arch.study.reference import docstring_markdown
 from scalable_arch.study.widgets import all_points, cut_picture, cut_places
 
@@ -110,7 +110,7 @@ def test_links_resolve(built):
 def test_results_name_their_cell_and_trials(built):
     out, book = built
     for chapter in set(book.chapters) - set(book.missing):
-        run = best_run(book.reports, chapter)
+        run = executed_runs(book.reports, chapter)[0]
         text, notebook = (out / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"), read_executed(run)
         results = [cell.id for cell in notebook.cells if cell.cell_type == "code" and shows_result(cell)]
         behind = dict(re.findall(r'<div class="behind">From cell <a href="#cell-(\w+)">(.*?)</div>', text, re.S))
@@ -181,7 +181,7 @@ def test_pages_render(built, page):
 def test_formulas_of_their_own_line(built):
     out, book = built
     for chapter in set(book.chapters) - set(book.missing):
-        formulas = [formula for cell in read_executed(best_run(book.reports, chapter)).cells if cell.cell_type == "markdown"
+        formulas = [formula for cell in read_executed(executed_runs(book.reports, chapter)[0]).cells if cell.cell_type == "markdown"
                     for formula in re.findall(r"^\$\$.+?\$\$", cell.source, re.M | re.S)]
         text = re.sub(r"<(pre|script)\b.*?</\1>", "", (out / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"), flags=re.S)
         assert len(re.findall(r'<div class="math ', text)) == len(formulas) and "$$" not in text  # that these are set, test_pages_render sees
@@ -269,11 +269,16 @@ def test_ledger_sorts_and_filters(built, page):
     assert head.get_attribute("aria-sort") == "ascending" and filled == sorted(filled)
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending" and rows.first.inner_text() != first
-    texts = [text.lower() for text in rows.evaluate_all("nodes => nodes.map((node) => node.textContent)")]
-    wanted = [text for text in texts if all(word in text for word in ("table", "han", "fails"))]
-    page.locator(".filter input").fill("Table HAN, fails")
+    open_text = "nodes => nodes.map((node) => [...node.cells].map((cell) => [...cell.childNodes].filter((part) => part.tagName !== 'DETAILS').map((part) => part.textContent).join('')).join(' '))"
+    texts = [text.lower() for text in rows.evaluate_all(open_text)]
     visible = page.locator("table.ledger tbody tr:visible")
-    assert 0 < visible.count() == len(wanted) < total and f"{len(wanted)} of {total}" in page.locator(".filter").inner_text()
+    for asked, patterns in (("Table HAN, fails", (r"\btable", r"\bhan", r"\bfail")), ("holds", (r"\bhold",)), ("HAN", (r"\bhan",))):
+        wanted = [text for text in texts if all(re.search(pattern, text) for pattern in patterns)]  # neither "channel" nor "than", nor what is folded away
+        page.locator(".filter input").fill(asked)
+        assert 0 < visible.count() == len(wanted) < total, asked
+        assert f"{len(wanted)} of {total}" in page.locator(".filter").inner_text()
+    page.locator(".filter input").fill("fails")
+    assert visible.count() == len([text for text in texts if re.search(r"\d claims? fail", text)])
     visible.first.locator("summary").first.click()
     assert "[" in visible.first.locator("details[open]").inner_text()  # the intervals of its claims
 
@@ -284,18 +289,24 @@ def test_plot_shows_all_models_by_data_set(built, page):
     printed = [point for point in points if point["whose"] != "ours"]
     assert len(printed) == len(all_points([])) and any(point["whose"] == "ours" and point["data"] for point in points)
     choose = lambda name: page.locator(f'.scatter [data-choice="{name}"]')
-    for dataset, metric, measure in (("Market-1501 (SQ)", "mAP", "FLOPs"), ("CIFAR-10", "Error_C10", "Params_M")):
+    for dataset, metric, measure in (("Market-1501", "mAP", "FLOPs"), ("CIFAR-10", "Error_C10", "Params_M")):
         for name, value in (("dataset", dataset), ("metric", metric), ("measure", measure)):
             choose(name).select_option(value)
         wanted = [point for point in points if (point["dataset"], point["metric"], point["measure"]) == (dataset, metric, measure)]
         assert page.locator(".scatter .mark").count() == len(wanted) == page.locator(".points tbody tr").count() > 10
-    choose("dataset").select_option("Market-1501 (SQ)")
+    choose("dataset").select_option("Market-1501")
+    choose("measure").select_option("FLOPs")
     before = page.locator(".scatter .mark.ours").count()
     choose("ours").uncheck()
     assert before > 0 == page.locator(".scatter .mark.ours").count()
     choose("ours").check()
     page.locator(".scatter .mark.ours").first.focus()
+    assert page.locator(".scatter .ring.shown").is_visible()
     assert "our stand-in" in page.locator(".scatter .about").inner_text() and page.locator(".scatter .mark.ours").first.get_attribute("aria-label")
+    for mark in page.locator(".scatter .mark").all():  # also of those that lie on one another
+        place = mark.bounding_box()
+        page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+        assert mark.get_attribute("aria-label") in page.locator(".scatter .about").inner_text()
 
 
 # ---- bad input
@@ -329,7 +340,8 @@ def test_chapter_without_a_run_and_a_broken_one(copy, monkeypatch, capsys):
     assert "reports/ch1_toys/desk/ch1_toys.ipynb is no notebook that can be read" in said.err and "not run yet: ch2_none" in said.err and said.err.count("\n") == 2
     assert str(copy / "_book" / "index.html") in said.out
     words = lambda name: re.sub(r"<[^>]+>", "", (copy / "_book" / name).read_text())
-    assert "is no notebook that can be read" in words("chapters/ch1_toys.html") and "make reproduce CHAPTER=ch2_none" in words("chapters/ch2_none.html")
+    assert "They are small." in words("chapters/ch1_toys.html") and "1 + 1" in words("chapters/ch1_toys.html")  # its run in quick is shown
+    assert "make reproduce CHAPTER=ch2_none" in words("chapters/ch2_none.html")
     assert words("notes.html").count("Ambiguous") == 2 and "Chapter 1. Toys" in words("index.html")  # the rest is built
 
 
@@ -342,12 +354,37 @@ def test_run_that_stopped_with_an_error_is_named(copy, tmp_path):
     gather(book)
     assert len(book.problems) == 1 and "OSError: the roof is leaking" in book.problems[0] and notebook.cells[1].id in book.problems[0]
     assert book.states["ch1_toys"][2] == "broken run" and (tmp_path / "sources" / "ledger.md").is_file()
+    assert "cannot be shown" in (said := (tmp_path / "sources" / "chapters" / "ch1_toys.md").read_text()) and "the roof is leaking" in said
+
+
+@pytest.mark.parametrize("damaged", ["[]", '{"trials": ["a', "{}", ""])
+def test_damaged_study_is_named_and_the_rest_is_built(copy, tmp_path, damaged):
+    study = copy / "reports" / "ch1_toys" / "quick" / "wei_li_thesis_t3_03.json"
+    study.write_text(damaged)
+    run = study.parent / "ch1_toys.ipynb"
+    notebook = nbformat.read(run, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("display_data", data={"text/html": '<table id="T_wei_li_thesis_t3_03"><caption>W Table 3.3</caption></table>'})]
+    nbformat.write(notebook, run)
+    book = Book(copy, copy / "reports", tmp_path / "sources")
+    gather(book)
+    assert len(book.problems) == 1 and study.name in book.problems[0] and "not counted" in book.problems[0]
+    assert "From cell" in (tmp_path / "sources" / "chapters" / "ch1_toys.ipynb").read_text()
+
+
+def test_a_page_says_where_its_notebook_reads_otherwise_by_now(copy, tmp_path):
+    first = lambda: (gather(book := Book(copy, copy / "reports", tmp_path / "sources")), (tmp_path / "sources" / book.source("chapters/ch1_toys")).read_text())[1]
+    assert "since this was run" not in first()
+    source = copy / "nbs" / "ch1_toys.ipynb"
+    notebook = nbformat.read(source, as_version=4)
+    notebook.cells[1].source = "1 + 2"
+    nbformat.write(notebook, source)
+    assert "1 of its cells reads otherwise in <code>ch1_toys.ipynb</code> since this was run." in first()
 
 
 def test_best_profile_counts_and_smoke_never_does(copy):
-    assert best_run(copy / "reports", "ch1_toys").parent.name == "quick"
+    assert executed_runs(copy / "reports", "ch1_toys")[0].parent.name == "quick"
     shutil.rmtree(copy / "reports" / "ch1_toys" / "quick")
-    assert best_run(copy / "reports", "ch1_toys") is None
+    assert executed_runs(copy / "reports", "ch1_toys") == []
 
 
 def test_missing_extra_and_wrong_folders_say_one_sentence(monkeypatch, tmp_path):
@@ -360,7 +397,7 @@ def test_missing_extra_and_wrong_folders_say_one_sentence(monkeypatch, tmp_path)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stop:
         main(tmp_path / "_book")
-    assert "pip install 'scalable_arch[docs]'" in stop.value.code and "\n" not in stop.value.code
+    assert "pip install -e '.[docs]'" in stop.value.code and "\n" not in stop.value.code
     monkeypatch.setattr(module, "find_spec", lambda name: True)
     monkeypatch.setattr(module, "checkout_root", lambda: None)
     with pytest.raises(FileNotFoundError, match="clone the repository"):
@@ -395,9 +432,10 @@ def test_cut_panels_join_to_the_whole():
 
 def test_formulas_and_links_leave_code_alone():
     assert formulas_apart("a\n$$x$$\nb\n```\n$$y$$\n```\n") == "a\n\n$$x$$\n\nb\n```\n$$y$$\n```"
-    place = {"nbs/ch3_han.ipynb": "chapters/ch3_han.md"}.get
-    text = "[a](ch3_han.ipynb#8.-Use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
-    assert relink(text, "nbs", place) == "[a](chapters/ch3_han.md#8-use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.md)"
+    place = {"nbs/ch3_han.ipynb": "chapters/ch3_han.ipynb", "nbs/ch4_hdl.ipynb": "chapters/ch4_hdl.md"}.get  # the second was not run: its page has no such heading
+    text = "[a](ch3_han.ipynb#8.-Use-it) [a](ch4_hdl.ipynb#8.-Use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
+    assert relink(text, "nbs", place) == ("[a](chapters/ch3_han.ipynb#8-use-it) [a](chapters/ch4_hdl.md) "
+                                           "`f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.ipynb)")
 
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40).filter(lambda text: "`" not in text and "  " not in text.strip()))
@@ -427,8 +465,8 @@ def test_reference_has_the_signatures_of_the_library(built):
 
 
 def test_page_keeps_ids_and_drops_directives():
-    run = best_run(root / "reports", "ch3_han")
-    page = page_notebook(run, folder="nbs", files="../files/ch3_han", place=lambda path: None)
+    run = executed_runs(root / "reports", "ch3_han")[0]
+    page = page_notebook(run, source=root / "nbs" / "ch3_han.ipynb", folder="nbs", files="../files/ch3_han", place=lambda path: None)
     code = [cell for cell in page.cells if cell.cell_type == "code"]
     assert {cell.id for cell in code} <= {cell.id for cell in read_executed(run).cells} and not any(re.search(r"^#\|", cell.source, re.M) for cell in code)
     pictures = [cell for cell in code if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))]

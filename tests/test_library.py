@@ -92,6 +92,17 @@ def test_saved_model_comes_back_whole(tmp_path, name, options):
     assert all(torch.equal(x, again.state_dict()[key]) for key, x in model.state_dict().items())
 
 
+@pytest.mark.parametrize("options, sentence", [
+    ({"num_classes": "10"}, "num_classes of han_small must be a whole number from 1 on, or None for a model without classifiers, not '10'"),
+    ({"num_classes": 2.5}, "not 2.5"), ({"num_classes": 0}, "not 0"), ({"num_classes": True}, "not True"),
+    ({"num_clases": 5}, "han_small cannot be made with num_clases=5: .*unexpected keyword argument 'num_clases'"),
+    ({"widths": 16}, "han_small cannot be made with widths=16: "), ({"widths": (16, 32.5, 48)}, "cannot be made with widths=\\(16, 32.5, 48\\): "),
+])
+def test_options_that_do_not_fit_are_named(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        create_model("han_small", **options)
+
+
 def test_save_and_load_say_what_is_wrong(tmp_path):
     path = tmp_path / "model.safetensors"
     with pytest.raises(ValueError, match="make it with create_model"):
@@ -103,8 +114,15 @@ def test_save_and_load_say_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="not plain enough"):
         save(path, model)
     assert not path.exists()
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
         load(path)
+    with pytest.raises(FileNotFoundError, match="is a folder: name the file in it"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="save takes the path first, then the model: what came second is of type str"):
+        save(model, "mine.safetensors")
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="weights.pt is no file that save wrote, or it is damaged$"):
+        load(tmp_path / "weights.pt")
     save_model(path, model)
     with pytest.raises(ValueError, match="without the name of their model"):
         load(path)

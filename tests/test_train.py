@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -500,6 +501,8 @@ NO_CLASSES = create_model("han_small", widths=(8, 8, 8), feature_dim=16)
     (dict(labels=LABELS[:-1]), r"one label an image: 33 images, labels of shape \(32,\)"),
     (dict(labels=LABELS.view(-1, 1)), "one label an image"),
     (dict(labels=LABELS.float()), "labels must be integers .* not torch.float32"),
+    (dict(labels=[f"p{label}" for label in LABELS.tolist()]), "not texts: number them with"),
+    (dict(labels=np.array([f"p{label}" for label in LABELS.tolist()])), "not texts: number them with"),
     (dict(labels=LABELS - 1), "label 0 is -1: number the pids anew"),
     (dict(labels=LABELS + 1), "num_classes=4, but there is a label 4: make it with num_classes=5 or more"),
     (dict(images=IMAGES[:0], labels=LABELS[:0]), "there are no images"),

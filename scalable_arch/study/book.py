@@ -22,7 +22,7 @@ import nbformat
 
 from .ledger import best_records, ledger, read_records
 from .overview import chapters_table, dataset_sections, fenced, ledger_table, reading_notes, totals_list, trials_table
-from .pages import best_run, for_readers, formulas_apart, page_notebook, read_executed, relink, result_cells, title_and_promise
+from .pages import executed_runs, for_readers, formulas_apart, page_notebook, read_executed, relink, result_cells, title_and_promise
 from .reference import room_pages
 from .reports import checkout_root, report_dir
 from .trials import read_trials
@@ -44,7 +44,7 @@ class Book:
         self.runs, self.broken, self.missing, self.problems = {}, {}, [], []
         self.states, self.notes, self.cells = {}, [], {}
         self.chapters = sorted((path.stem for path in (self.root / "nbs").glob("ch*.ipynb")), key=lambda name: int(re.match(r"ch(\d*)", name).group(1) or 0))
-        self.benches = {path.parent.name: path for path in sorted(self.reports.glob("bench/*/bench_*.ipynb"))}
+        self.benches = {path.parent.name: path for path in sorted(self.reports.glob("bench/*/bench_*.ipynb")) if (self.root / "nbs" / path.name).is_file()}
 
     def source(self, page):
         "Name of a page's source: a notebook where there is one to show."
@@ -68,16 +68,19 @@ class Book:
 
 # %% ../../nbs/study/book.ipynb #177b96a1
 def find_runs(book):
-    "Note of each chapter and benchmark which executed notebook is shown on its page, that there is none, or what is wrong with it."
-    found = {f"chapters/{name}": best_run(book.reports, name) for name in book.chapters} | {f"bench/{name}": run for name, run in book.benches.items()}
-    book.missing += [page.removeprefix("chapters/") for page, run in found.items() if run is None]
-    for page, run in found.items():
-        try:
-            if run and read_executed(run):
+    "Note of each chapter and benchmark which executed notebook is shown on its page, the best that can be read; that there is none, or what is wrong with it."
+    found = {f"chapters/{name}": executed_runs(book.reports, name) for name in book.chapters} | {f"bench/{name}": [run] for name, run in book.benches.items()}
+    book.missing += [page.removeprefix("chapters/") for page, runs in found.items() if not runs]
+    for page, runs in found.items():
+        for run in runs:
+            try:
+                read_executed(run)
+            except ValueError as error:
+                book.broken[page] = str(error).replace(f"{book.reports}/", "reports/")
+                book.problems.append(book.broken[page])
+            else:
                 book.runs[page] = run
-        except ValueError as error:
-            book.broken[page] = str(error).replace(f"{book.reports}/", "reports/")
-            book.problems.append(book.broken[page])
+                break
 
 # %% ../../nbs/study/book.ipynb #229388df
 def place_in(book, up):
@@ -112,8 +115,8 @@ def add_chapter(book, chapter):
         book.states[chapter] = (title, f"{page}.html", "broken run" if page in book.broken else "not run yet")
     else:
         notebook = read_executed(run)
-        book.write(f"{page}.ipynb", page_notebook(run, folder="nbs", files=f"../files/{chapter}", place=place_in(book, "../"), trials_page=f"{chapter}_trials.html",
-                                                  widgets=WIDGETS))
+        book.write(f"{page}.ipynb", page_notebook(run, source=book.root / "nbs" / run.name, folder="nbs", files=f"../files/{chapter}", place=place_in(book, "../"),
+                                                  trials_page=f"{chapter}_trials.html", widgets=WIDGETS))
         facts = read_facts(run.parent / "provenance.json")
         book.states[chapter] = (title, f"{page}.html", " ".join(filter(None, ("run in", run.parent.name + ",", facts.get("date", "")[:10]))))
         book.cells |= {name: f"{page}.html#cell-{cell}" for name, cell in result_cells(run).items()}
@@ -152,8 +155,9 @@ def add_trials(book, chapter, title):
 
 def add_bench(book, page):
     "Write the page of a benchmark."
-    book.write(f"{page}.ipynb", page_notebook(book.runs[page], folder="nbs", files="../files/bench", place=place_in(book, "../")))
-    book.carry(book.runs[page].parent)
+    run = book.runs[page]
+    book.write(f"{page}.ipynb", page_notebook(run, source=book.root / "nbs" / run.name, folder="nbs", files="../files/bench", place=place_in(book, "../")))
+    book.carry(run.parent)
 
 # %% ../../nbs/study/book.ipynb #f896326d
 def opening_picture(book):
@@ -204,8 +208,13 @@ def start_page(book):
     place = place_in(book, "")
 
     def page_or_picture(path):
-        found = list((book.sources / "extra" / "files").glob(re.sub(r"^reports/(\w+)/\w+/", r"\1/*/", path))) if path.endswith((".jpg", ".svg")) else []
-        return f"/{found[0].relative_to(book.sources)}" if found else place(path)
+        picture = book.reports / path.removeprefix("reports/")
+        if picture.suffix not in (".jpg", ".svg") or not picture.is_file():
+            return place(path)
+        carried = book.sources / "extra" / "files" / picture.relative_to(book.reports)
+        carried.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, carried)
+        return f"/{carried.relative_to(book.sources)}"
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -277,7 +286,7 @@ def build_book(reports=None, out="_book"):
     FileNotFoundError without a checkout or reports, ValueError where `out` holds something else.
     """
     if not all(map(find_spec, BUILDERS)):
-        raise ImportError("the book is built by Sphinx with MyST-NB and Furo: pip install 'scalable_arch[docs]'")
+        raise ImportError("the book is built by Sphinx with MyST-NB and Furo: pip install -e '.[docs]'")
     root = checkout_root()
     if root is None:
         raise FileNotFoundError("the book is made of notebooks, and a wheel has none: clone the repository and install from there with pip install -e '.[docs]'")

@@ -72,11 +72,12 @@ def chapters_table(found, chapters):
     rows = []
     for name, entries in sections(found["entries"]):
         title, address, state = chapters.get(home_of(name, entries, chapters), ("", "", "to come"))
-        covered, exact, structural = (sum(entry[key] for entry in entries) for key in ("covered", "exact", "structural"))
+        covered, exact, inexact, structural = (sum(entry[key] for entry in entries) for key in ("covered", "exact", "inexact", "structural"))
+        compared = exact + inexact
         link = f'<a href="{address}">{html.escape(title)}</a>' if address else ""
         rows.append([html.escape(name), (link, title or "~"), html.escape(state), (f"{covered} of {len(entries)}", covered / len(entries)),
-                     (f"{exact} of {structural}" if structural else "", exact / structural if structural else -1), chips(claims_said(entries))])
-    heads = ["printed in", "chapter of this book", "state", "tables and figures covered", "values exact", "claims"]
+                     (f"{exact} of {compared}" if compared else "", exact / compared if compared else -1), (str(structural or ""), structural), chips(claims_said(entries))])
+    heads = ["printed in", "chapter of this book", "state", "tables and figures covered", "costs and counts exact, of those compared", "printed", "claims"]
     return sortable("W, J: Wei Li's thesis and journal paper; C: the CDNet supplement; N: Chih-Ting Liu's thesis; M: the MSINet report", heads, rows)
 
 # %% ../../nbs/study/overview.ipynb #35eee28c

@@ -4,16 +4,22 @@
 
 # %% auto #0
 __all__ = ['CELL', 'docstring_markdown', 'public_names', 'cells_by_line', 'signature', 'entry', 'class_entry', 'module_markdown',
-           'room_pages']
+           'import_line', 'room_pages']
 
 # %% ../../nbs/study/reference.ipynb #6e53c03a
 import ast
 import re
+import textwrap
 from pathlib import Path
+from textwrap import dedent
 
 # %% ../../nbs/study/reference.ipynb #0cfdf44f
 def docstring_markdown(text):
-    "A docstring as Markdown: code in backticks and *words* stay so, all other signs mean themselves, empty lines separate paragraphs."
+    "A docstring as Markdown: code in backticks, *words* and examples (`>>>`) stay so, all other signs mean themselves, empty lines separate paragraphs."
+    text, *examples = re.split(r"(^[ ]*>>> .*?)(?:\n[ ]*\n|\Z)", text.strip(), flags=re.M | re.S)
+    if examples:
+        example, rest = dedent(examples[0]).rstrip(), "".join(examples[1:])
+        return "\n\n".join(filter(None, (docstring_markdown(text), f"```pycon\n{example}\n```", docstring_markdown(rest))))
     plain = lambda words: re.sub(r"([\\*_<>$\[\]{}|#~])", r"\\\1", words)
     parts = re.split(r"(`[^`\n]+`|(?<!\S)\*\w[^*\n]*\w\*(?!\w))", "\n".join(line.strip() for line in text.strip().splitlines()))
     return "".join(part if number % 2 else plain(part) for number, part in enumerate(parts))
@@ -86,15 +92,22 @@ def module_markdown(path, name, place):
     return "\n\n".join([head, *parts]) if parts else ""
 
 # %% ../../nbs/study/reference.ipynb #3ec12d50
+def import_line(package, init):
+    "What a package itself offers, as the import statement of it, in a Markdown block; '' where it offers nothing."
+    names = ", ".join(sorted(name for name in public_names(init) if not name.startswith("_")))
+    return f"```python\n{textwrap.fill(f'from {package} import ({names})', 100, subsequent_indent='    ')}\n```" if names else ""
+
+
 def room_pages(package, place):
     """{name of a page: its Markdown} of the library in the folder `package`; `library` holds the modules that stand in no room. `place`: see `module_markdown`."""
     package, pages = Path(package), {}
     for folder in [package, *sorted(path.parent for path in package.glob("*/__init__.py"))]:
         room = "" if folder == package else folder.name
-        modules = [path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]
+        modules = sorted((path for path in folder.glob("*.py") if not path.name.startswith("_")), key=lambda path: (path.stem != "models", path.stem == "cli", path.stem))
         names = [".".join(filter(None, ("scalable_arch", room, path.stem))) for path in modules]
         shown = [text for text in map(lambda path, name: module_markdown(path, name, place), modules, names) if text]
-        about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
-        title = f"`scalable_arch.{room}`" if room else "Methods, models, commands"
-        pages[room or "library"] = "\n\n".join([f"# {title}", docstring_markdown(about), *shown])
+        init = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+        title = f"`scalable_arch.{room}`" if room else "Models, methods, commands"
+        imports = import_line(f"scalable_arch.{room}".rstrip("."), init)
+        pages[room or "library"] = "\n\n".join(filter(None, [f"# {title}", docstring_markdown(ast.get_docstring(init) or ""), imports, *shown]))
     return pages

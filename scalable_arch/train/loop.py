@@ -58,6 +58,8 @@ def check_images(images):
 
 def check_labels(labels, num_images):
     "`labels` as an int64 tensor (N,) on the CPU; ValueError unless they are integers from 0, one an image."
+    if getattr(getattr(labels, "dtype", None), "kind", "") == "U" or isinstance(labels, (list, tuple)) and len(labels) and isinstance(labels[0], str):
+        raise ValueError("labels must be integers from 0 to num_classes - 1, not texts: number them with names, labels = np.unique(labels, return_inverse=True)")
     labels = torch.as_tensor(labels).cpu()
     if num_images < 2:
         raise ValueError("training needs at least two images, for batch normalisation")

@@ -31,13 +31,19 @@ function sortableTable(table) {
   });
 }
 
-// ---- the ledger's filter
+// ---- the ledger's filter: words as they begin in a line, not in what is folded away there
 function filter(box) {
   const rows = [...box.parentElement.querySelectorAll("table.ledger tbody tr")], [input, said] = [box.querySelector("input"), box.querySelector("span")];
+  const texts = new Map(rows.map((row) => {
+    const open = row.cloneNode(true);
+    open.querySelectorAll("details").forEach((folded) => folded.remove());
+    return [row, [...open.cells].map((cell) => cell.textContent).join(" ").toLowerCase()];
+  }));
   box.hidden = false;
   input.addEventListener("input", () => {
-    const words = input.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
-    for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+    const words = input.value.toLowerCase().split(/[\s,]+/).filter(Boolean).map((word) => ({ holds: "hold", fails: "fail" }[word] ?? word));  // two claims fail
+    const begins = words.map((word) => new RegExp("(?<!\\w)" + word.replace(/[^\w]/g, "\\$&")));
+    for (const row of rows) row.hidden = !begins.every((word) => word.test(texts.get(row)));
     said.textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
   });
 }
@@ -68,7 +74,11 @@ function scatter(box) {
     select.replaceChildren(...values.map((value) => make("option", { value }, words[value] ?? value)));
     if (values.includes(before)) select.value = before;
   };
-  const distinct = (list, name) => [...new Set(list.map((point) => point[name]))];
+  const distinct = (list, name) => {  // the most frequent first, so that the first choice shows most
+    const counts = new Map();
+    for (const point of list) counts.set(point[name], (counts.get(point[name]) ?? 0) + 1);
+    return [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
+  };
   const shortCost = (value, name) => name === "Params_M" ? `${value} M` : value >= 1e9 ? `${+(value / 1e9).toPrecision(3)} G` : `${+(value / 1e6).toPrecision(3)} M`;
   const describe = (point) => `${point.row}${point.group ? `, ${point.group}` : ""} (${point.table}): ${accuracies[point.metric]} ${point.accuracy} % `
     + (point.whose === "ours" ? (point.data ? `on ${point.data}, our stand-in, ${point.n} seed${point.n > 1 ? "s" : ""}, a narrower network` : "ours") : "as printed")
@@ -91,14 +101,28 @@ function scatter(box) {
     }
     svg.append(make("text", { x: left, y: 11 }, `${accuracies[metric.value]}, %${metric.value.startsWith("Error") ? " (lower is better)" : ""}`),
       make("text", { x: width - 15, y: height - 6, "text-anchor": "end" }, `${costs[measure.value]}, logarithmic`));
+    const ring = make("circle", { class: "ring", r: 10 }), placed = [];
+    const tell = (chosen) => {  // of marks that lie on one another only the last can be pointed at, so all are told
+      const near = placed.filter((other) => other !== chosen && Math.hypot(other.cx - chosen.cx, other.cy - chosen.cy) < 8);
+      ring.setAttribute("cx", chosen.cx); ring.setAttribute("cy", chosen.cy); ring.classList.add("shown");
+      about.replaceChildren(...[chosen, ...near].map(({ point }, place) => make("span", {}, (place ? "There as well: " : "") + describe(point))));
+    };
     const order = ["printed", "ours", "method"];
     for (const point of [...chosen].sort((a, b) => order.indexOf(a.whose) - order.indexOf(b.whose))) {
       const [cx, cy] = [x(point.cost), y(point.accuracy)];
       const common = { class: `mark ${point.whose}`, tabindex: 0, role: "img", "aria-label": describe(point) };
       const mark = point.whose === "ours" ? make("path", { ...common, d: `M${cx - 7} ${cy}L${cx} ${cy - 7}L${cx + 7} ${cy}L${cx} ${cy + 7}Z` }) : make("circle", { ...common, cx, cy, r: 5.5 });
-      for (const event of ["mouseenter", "focus"]) mark.addEventListener(event, () => { about.textContent = describe(point); });
+      const here = { point, cx, cy };
+      placed.push(here);
+      mark.addEventListener("focus", () => tell(here));
       svg.append(mark);
     }
+    svg.addEventListener("pointermove", (event) => {
+      const { x: px, y: py } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      const away = ({ cx, cy }) => Math.hypot(cx - px, cy - py), nearest = placed.reduce((a, b) => (away(b) < away(a) ? b : a));
+      if (away(nearest) < 14) tell(nearest);
+    });
+    svg.append(ring);
     return svg;
   }
 
@@ -116,8 +140,7 @@ function scatter(box) {
     box.querySelector(".points").replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, ...chosen.map((point) => make("tr", {}, ...cells(point).map((text) => make("td", {}, String(text))))))));
   }
-  const count = (name) => points.filter((point) => point.dataset === name).length;
-  options(dataset, distinct(points, "dataset").sort((a, b) => count(b) - count(a)));
+  options(dataset, distinct(points, "dataset"));
   for (const input of [dataset, metric, measure, ours]) input.addEventListener("change", draw);
   draw();
 }
