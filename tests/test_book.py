@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from scalable_arch.study import book as module
 from scalable_arch.study.book import Book, build_book, gather, main
 from scalable_arch.study.pages import executed_runs, formulas_apart, page_notebook, read_executed, relink, shows_result
-from scalable_arch.study.reference import docstring_markdown
+from scalable_arch.study.reference import docstring_markdown, room_pages
 from scalable_arch.study.widgets import all_points, cut_picture, cut_places
 
 root = Path(__file__).parents[1]
@@ -471,3 +471,19 @@ def test_page_keeps_ids_and_drops_directives():
     assert {cell.id for cell in code} <= {cell.id for cell in read_executed(run).cells} and not any(re.search(r"^#\|", cell.source, re.M) for cell in code)
     pictures = [cell for cell in code if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))]
     assert len(pictures) >= 6 and all(len(cell.metadata["mystnb"]["image"]["alt"]) > 15 for cell in pictures)
+
+
+def test_examples_stay_code_and_words_stay_words():
+    text = 'A *new* model <of> two:\n\n>>> f("a")\n\'b\'\n>>> with x:\n...     g()\n\nAnd after_wards.\n\n>>> 1\n1'
+    assert docstring_markdown(text) == ('A *new* model \\<of\\> two:\n\n```pycon\n>>> f("a")\n\'b\'\n>>> with x:\n...     g()\n```\n\nAnd after\\_wards.\n\n'
+                                        "```pycon\n>>> 1\n1\n```")
+
+
+def test_reference_begins_with_what_a_room_offers():
+    pages = room_pages(root / "scalable_arch", lambda notebook, cell: None)
+    assert "from scalable_arch import create_model, list_models, load, save\n```\n\n```{py:module} scalable_arch.models" in pages["library"]
+    for room in ("data", "metrics", "train"):
+        block = re.search(r"```python\n(.*?)```", pages[room], re.S).group(1)
+        names = {}
+        exec(block, names)  # the import works as it stands there
+        assert set(import_module(f"scalable_arch.{room}").__all__) <= set(names) and max(map(len, block.splitlines())) <= 100

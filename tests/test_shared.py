@@ -2,7 +2,7 @@
 import pytest
 
 from scalable_arch.study.reports import Report, WrongParameter
-from scalable_arch.study.shared import check_data_root, claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan
+from scalable_arch.study.shared import check_data_root, claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan, say_if_another
 from scalable_arch.study.tables import Study
 
 toy = lambda seed: {"run": "toy_trials:train", "width": 4, "epochs": 1, "seed": seed}
@@ -31,6 +31,14 @@ def test_bars_show_where_somebody_looks_on(monkeypatch):
     assert how_to_run("quick")["progress"] is None  # on a terminal, also on that of `reproduce` around papermill
     monkeypatch.setenv("JPY_SESSION_NAME", "nbs/ch3_han.ipynb")  # as a Jupyter server sets it for its kernels
     assert how_to_run("quick")["progress"] is True
+
+
+def test_a_network_that_is_not_its_trials_is_said_to_be_another(capsys):
+    record = {"trial": "6c9192a1df5d", "curves": [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.25}]}
+    say_if_another(record, [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.25}])
+    assert capsys.readouterr().out == ""
+    say_if_another(record, [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.5}])
+    assert "trial 6c9192a1df5d: its last loss is 1.5000, the trial's 1.2500" in capsys.readouterr().out
 
 
 def test_records_come_under_the_keys_of_their_plan(tmp_path, capsys):

@@ -63,6 +63,8 @@ def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
     caption = report.figure("empty", figure, "Nothing")
     folder = tmp_path / "ch0" / "smoke"
     assert {path.name for path in folder.iterdir()} == {"provenance.json", "scores.csv", "scores.md", "empty.png", "empty.svg"}
+    other = report.resting_on(data="another toy", queries=5)
+    assert other.folder == report.folder and "data another toy; queries 5; commit" in other.caption("Scores") and "data toy; seeds [1, 2]; commit" in report.caption("Scores")
     facts = json.loads((folder / "provenance.json").read_text())
     assert facts["profile"] == "smoke" and facts["seeds"] == [1, 2] and {"commit", "torch", "date", "machine"} <= set(facts)
     text = (folder / "scores.md").read_text()

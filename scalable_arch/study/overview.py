@@ -77,7 +77,7 @@ def chapters_table(found, chapters):
         link = f'<a href="{address}">{html.escape(title)}</a>' if address else ""
         rows.append([html.escape(name), (link, title or "~"), html.escape(state), (f"{covered} of {len(entries)}", covered / len(entries)),
                      (f"{exact} of {compared}" if compared else "", exact / compared if compared else -1), (str(structural or ""), structural), chips(claims_said(entries))])
-    heads = ["printed in", "chapter of this book", "state", "tables and figures covered", "costs and counts exact, of those compared", "printed", "claims"]
+    heads = ["printed in", "chapter of this book", "state", "tables and figures covered", "costs and counts exact, of those compared", "costs and counts printed", "claims"]
     return sortable("W, J: Wei Li's thesis and journal paper; C: the CDNet supplement; N: Chih-Ting Liu's thesis; M: the MSINet report", heads, rows)
 
 # %% ../../nbs/study/overview.ipynb #35eee28c

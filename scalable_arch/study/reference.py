@@ -95,7 +95,10 @@ def module_markdown(path, name, place):
 def import_line(package, init):
     "What a package itself offers, as the import statement of it, in a Markdown block; '' where it offers nothing."
     names = ", ".join(sorted(name for name in public_names(init) if not name.startswith("_")))
-    return f"```python\n{textwrap.fill(f'from {package} import ({names})', 100, subsequent_indent='    ')}\n```" if names else ""
+    line = f"from {package} import {names}"
+    if len(line) > 100:
+        line = textwrap.fill(f"from {package} import ({names})", 100, subsequent_indent="    ")
+    return f"```python\n{line}\n```" if names else ""
 
 
 def room_pages(package, place):

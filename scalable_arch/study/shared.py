@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from scalable_arch.study.tables import Study
 
 # %% auto #0
-__all__ = ['ERRORS', 'check_data_root', 'how_to_run', 'run_plan', 'image_sources', 'learnt_and_tested', 'put_errors',
-           'claims_table']
+__all__ = ['ERRORS', 'check_data_root', 'how_to_run', 'run_plan', 'say_if_another', 'image_sources', 'learnt_and_tested',
+           'put_errors', 'claims_table']
 
 # %% ../../nbs/study/shared.ipynb #3dc53841
 def check_data_root(dataset: str, data_root: str, *, without: Collection[str]) -> None:
@@ -48,6 +48,13 @@ def run_plan(plan: dict[Any, dict[str, Any]], folder: str | Path, what: str = "t
     minutes = sum({record["trial"]: record["wall_seconds"] for record in found}.values()) / 60
     print(f"{len(found)} {what}, which took {minutes:.0f} minutes of one core; here and now {(time.perf_counter() - start) / 60:.1f} minutes")
     return dict(zip(plan, found))
+
+# %% ../../nbs/study/shared.ipynb #17c14d27
+def say_if_another(record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
+    "Say so where a network that is shown, trained along `curve`, is not that of the trial's `record`."
+    if curve != record["curves"]:
+        print(f"The network shown here was trained again, on a processor that rounds otherwise than that of trial {record['trial']}: "
+              f"its last loss is {curve[-1]['loss']:.4f}, the trial's {record['curves'][-1]['loss']:.4f}. Tables are of the trial.")
 
 # %% ../../nbs/study/shared.ipynb #b34082c4
 def image_sources(dataset: str, profile: str, *, size: int, people: int, shots: int = 8) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
