@@ -2,7 +2,9 @@
 import io
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,8 @@ from scalable_arch.study.ledger import best_records, catalogue, ledger, standing
 from scalable_arch.study.printed import list_printed, printed_table, structural
 from scalable_arch.study.reports import Report
 from scalable_arch.study.tables import Study
+
+root = Path(__file__).parents[1]
 
 ITEMS = catalogue()
 TABLE = "wei_li_thesis_t3_07"
@@ -292,3 +296,13 @@ def test_where_the_journal_prints_another_value_nothing_is_carried_over(reports,
     other = lambda name: structural_keys(name) if name != "han_ijcv_t12" else {key: (own, value + 1) for key, (own, value) in structural_keys(name).items()}
     monkeypatch.setattr(ledger_module, "structural_keys", other)
     assert entry_of(ledger(reports), "han_ijcv_t12")["exact"] == 0
+
+
+def test_results_come_from_commits_of_this_history():
+    git = lambda *words: subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("a part of the history only")
+    named = {path.relative_to(root): json.loads(path.read_text(encoding="utf-8"))["commit"] for path in (root / "reports").rglob("provenance.json")}
+    assert len(named) >= 14
+    gone = {str(path): commit for path, commit in named.items() if git("merge-base", "--is-ancestor", commit, "HEAD").returncode}
+    assert not gone, "run them again from a commit that stays"

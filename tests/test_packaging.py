@@ -79,3 +79,9 @@ def test_one_version_everywhere():
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     for name, line in (("CITATION.cff", rf"^version: {version}$"), ("CHANGELOG.md", rf"^## {version}\b"), ("scalable_arch/__init__.py", rf'^__version__ = "{version}"$')):
         assert re.search(line, (root / name).read_text(encoding="utf-8"), re.M), name
+
+
+def test_repository_stays_small():
+    tracked = subprocess.run(["git", "-C", root, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout.split("\0")[:-1]
+    sizes = {name: (root / name).stat().st_size for name in tracked if (root / name).is_file()}
+    assert sum(sizes.values()) < 40e6 and max(sizes.values()) < 3e6, sorted(sizes.items(), key=lambda pair: -pair[1])[:5]
