@@ -52,7 +52,7 @@ def create_model(name: str, **options: Any) -> Module:
     one_of("model", name, list_models())
     classes = options.get("num_classes")
     if classes is not None and (type(classes) is not int or classes < 1):
-        raise ValueError(f"num_classes of {name} must be a whole number from 1 on, or None for a model without classifiers, not {classes!r}")
+        raise ValueError(f"num_classes must be at least 1 and whole, or None for a model without classifiers, not {classes!r}")
     make = getattr(import_module(f"scalable_arch.{MODELS[name]}"), name)
     try:
         model = make(**options)

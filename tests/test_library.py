@@ -93,7 +93,7 @@ def test_saved_model_comes_back_whole(tmp_path, name, options):
 
 
 @pytest.mark.parametrize("options, sentence", [
-    ({"num_classes": "10"}, "num_classes of han_small must be a whole number from 1 on, or None for a model without classifiers, not '10'"),
+    ({"num_classes": "10"}, "num_classes must be at least 1 and whole, or None for a model without classifiers, not '10'"),
     ({"num_classes": 2.5}, "not 2.5"), ({"num_classes": 0}, "not 0"), ({"num_classes": True}, "not True"),
     ({"num_clases": 5}, "han_small cannot be made with num_clases=5: .*unexpected keyword argument 'num_clases'"),
     ({"widths": 16}, "han_small cannot be made with widths=16: "), ({"widths": (16, 32.5, 48)}, "cannot be made with widths=\\(16, 32.5, 48\\): "),
