@@ -474,9 +474,9 @@ def test_page_keeps_ids_and_drops_directives():
 
 
 def test_examples_stay_code_and_words_stay_words():
-    text = 'A *new* model <of> two:\n\n>>> f("a")\n\'b\'\n>>> with x:\n...     g()\n\nAnd after_wards.\n\n>>> 1\n1'
+    text = 'A *new* model <of> two:\n\n>>> f("a")\n\'b\'\n>>> with x:\n...     g()\n\nAnd after_wards.\n\n>>> 1\n1\n\nThe end.'
     assert docstring_markdown(text) == ('A *new* model \\<of\\> two:\n\n```pycon\n>>> f("a")\n\'b\'\n>>> with x:\n...     g()\n```\n\nAnd after\\_wards.\n\n'
-                                        "```pycon\n>>> 1\n1\n```")
+                                        "```pycon\n>>> 1\n1\n```\n\nThe end.")
 
 
 def test_reference_begins_with_what_a_room_offers():

@@ -148,7 +148,8 @@ def test_use_it_needs_no_other_cell(path, tmp_path):
     cells = read(path)["cells"]
     start = next(number for number, cell in enumerate(cells) if re.match(r"## \d+\. Use it", "".join(cell["source"])))
     script = "\n\n".join("".join(cell["source"]) for cell in cells[start:] if cell["cell_type"] == "code")
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"MPLBACKEND": "agg"}, check=True, capture_output=True)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"MPLBACKEND": "agg"}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_chapter_3_stops_where_images_cannot_be_read(own_folders, tmp_path):

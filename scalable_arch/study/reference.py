@@ -11,15 +11,14 @@ import ast
 import re
 import textwrap
 from pathlib import Path
-from textwrap import dedent
 
 # %% ../../nbs/study/reference.ipynb #0cfdf44f
 def docstring_markdown(text):
     "A docstring as Markdown: code in backticks, *words* and examples (`>>>`) stay so, all other signs mean themselves, empty lines separate paragraphs."
-    text, *examples = re.split(r"(^[ ]*>>> .*?)(?:\n[ ]*\n|\Z)", text.strip(), flags=re.M | re.S)
-    if examples:
-        example, rest = dedent(examples[0]).rstrip(), "".join(examples[1:])
-        return "\n\n".join(filter(None, (docstring_markdown(text), f"```pycon\n{example}\n```", docstring_markdown(rest))))
+    text, *found = re.split(r"(^[ ]*>>> .*?)(?:\n[ ]*\n|\Z)", text.strip(), maxsplit=1, flags=re.M | re.S)
+    if found:
+        example, rest = found
+        return "\n\n".join(filter(None, (docstring_markdown(text), f"```pycon\n{textwrap.dedent(example).rstrip()}\n```", docstring_markdown(rest))))
     plain = lambda words: re.sub(r"([\\*_<>$\[\]{}|#~])", r"\\\1", words)
     parts = re.split(r"(`[^`\n]+`|(?<!\S)\*\w[^*\n]*\w\*(?!\w))", "\n".join(line.strip() for line in text.strip().splitlines()))
     return "".join(part if number % 2 else plain(part) for number, part in enumerate(parts))
