@@ -19,12 +19,14 @@ from .errors import one_of
 def data_list(args):
     """Table of the data sets that have a manifest."""
     from scalable_arch.data.manifests import list_datasets, load_manifest
+
     manifests = [load_manifest(name) for name in list_datasets()]
     names, titles = (max(len(manifest[key]) for manifest in manifests) + 2 for key in ("name", "title"))
     print(f"{'name':{names}s}{'data set':{titles}s}how to get it")
     for manifest in manifests:
         print(f"{manifest['name']:{names}s}{manifest['title']:{titles}s}{how_to_get(manifest)}")
     return 0
+
 
 def how_to_get(manifest):
     """How the data set of a manifest is got, in a few words."""
@@ -38,14 +40,18 @@ def how_to_get(manifest):
     rendered = ", or render a simulated one" if people or "masks" in manifest else ""
     return ("ask its authors" if people else "download it from its page") + rendered
 
+
 def data_check(args):
     """Table expected, found, verdict of a copy; exit status 2 where they differ."""
     from scalable_arch.data.classification import check_classification, classification_names
     from scalable_arch.data.person_search import check_person_search, search_names
     from scalable_arch.data.readers import check_dataset, reader_names
     from scalable_arch.data.segmentation import check_segmentation
+
     checks = dict.fromkeys(classification_names(), check_classification) | {"voc2012": check_segmentation}
-    checks |= dict.fromkeys(search_names() + ["dukemtmc_ps"], check_person_search)   # of which the last was never released, as the check says
+    checks |= dict.fromkeys(
+        search_names() + ["dukemtmc_ps"], check_person_search
+    )  # of which the last was never released, as the check says
     if one_of("data set", args.name, reader_names() + list(checks)) in checks:
         if args.boxes:
             raise ValueError(f"{args.name} has one kind of boxes or none: leave --boxes {args.boxes} out")
@@ -55,14 +61,20 @@ def data_check(args):
     print(check)
     return 0 if check.ok else 2
 
+
 def data_get(args):
     """Bring the file or files of a data set into the cache and print where they lie."""
     from scalable_arch.data.classification import get_files
     from scalable_arch.data.fetch import get_dataset
     from scalable_arch.data.manifests import list_datasets, load_manifest
+
     manifest = load_manifest(one_of("data set", args.name, list_datasets()))
     several = "files" in manifest and "download" in manifest
-    print(get_files(args.name, from_folder=args.from_file) if several else get_dataset(args.name, from_file=args.from_file))
+    print(
+        get_files(args.name, from_folder=args.from_file)
+        if several
+        else get_dataset(args.name, from_file=args.from_file)
+    )
     return 0
 
 # %% ../nbs/cli.ipynb #3aa9b0b2
@@ -71,75 +83,135 @@ def data_render(args):
     from scalable_arch.data.person_search import search_names
     from scalable_arch.data.readers import reader_names
     from scalable_arch.data.render import render_dataset
+
     if one_of("data set", args.name, reader_names() + search_names() + ["voc2012"]) in search_names():
         return render_scenes(args)
     if args.name == "voc2012":
         return render_masks(args)
     if args.ids < 2:
         raise ValueError(f"--ids must be at least 2, one to train on and one to find, not {args.ids}")
-    world = render_dataset(args.name, args.out, num_train_ids=args.ids - args.ids // 2, num_test_ids=args.ids // 2, num_cameras=args.cameras,
-                           shots=args.shots, num_distractors=args.distractors, num_junk=args.junk, unseen_cameras=args.unseen_cameras,
-                           seed=args.seed, workers=args.workers)
+    world = render_dataset(
+        args.name,
+        args.out,
+        num_train_ids=args.ids - args.ids // 2,
+        num_test_ids=args.ids // 2,
+        num_cameras=args.cameras,
+        shots=args.shots,
+        num_distractors=args.distractors,
+        num_junk=args.junk,
+        unseen_cameras=args.unseen_cameras,
+        seed=args.seed,
+        workers=args.workers,
+    )
     parts = world["expected"].values()
     splits = [split for part in parts for split in (part.values() if "images" not in part else [part])]
-    print(f"{args.out}: {sum(split['images'] for split in splits):,} images of simulated persons, laid out as {args.name}")
+    print(
+        f"{args.out}: {sum(split['images'] for split in splits):,} images of simulated persons, laid out as {args.name}"
+    )
     return 0
 
+
 def render_scenes(args):
-    """Render simulated scenes in the layout of a person-search set; half of the ids train, half test, with 40 % as many scenes."""
+    """Render simulated scenes in the layout of a person-search set; half of the ids train, half test, with 40 % as
+    many scenes."""
     from scalable_arch.data.person_search import render_person_search
+
     if args.ids < 4 or args.scenes < 2:
-        raise ValueError(f"--ids must be at least 4, two to train on and two to find, and --scenes at least 2, not {args.ids} and {args.scenes}")
+        raise ValueError(
+            f"--ids must be at least 4, two to train on and two to find, and --scenes at least 2, not {args.ids} and "
+            f"{args.scenes}"
+        )
     cameras = args.cameras or 12
-    world = render_person_search(args.name, args.out, people=(args.ids - args.ids // 2, args.ids // 2), cameras=(cameras, max(1, cameras // 2)),
-                                 scenes=(args.scenes, max(2, args.scenes * 2 // 5)), size=(args.height, args.height * 4 // 3), seed=args.seed)
+    world = render_person_search(
+        args.name,
+        args.out,
+        people=(args.ids - args.ids // 2, args.ids // 2),
+        cameras=(cameras, max(1, cameras // 2)),
+        scenes=(args.scenes, max(2, args.scenes * 2 // 5)),
+        size=(args.height, args.height * 4 // 3),
+        seed=args.seed,
+    )
     counts = world["expected"]
-    print(f"{args.out}: {counts['train']['scenes']:,} scenes to train on and {counts['test']['scenes']:,} to search in with "
-          f"{counts['test']['queries']:,} queries, simulated, laid out as {args.name}")
+    print(
+        f"{args.out}: {counts['train']['scenes']:,} scenes to train on and {counts['test']['scenes']:,} to search in "
+        "with "
+        f"{counts['test']['queries']:,} queries, simulated, laid out as {args.name}"
+    )
     return 0
 
 # %% ../nbs/cli.ipynb #939fdd4f
 def render_masks(args):
-    """Render simulated scenes with masks in the layout of PASCAL VOC 2012 and SBD; half of the ids train, half validate, with 40 % as many scenes."""
+    """Render simulated scenes with masks in the layout of PASCAL VOC 2012 and SBD; half of the ids train, half
+    validate, with 40 % as many scenes."""
     from scalable_arch.data.segmentation import render_voc
+
     if args.ids < 4 or args.scenes < 2:
-        raise ValueError(f"--ids must be at least 4, two to train on and two to validate with, and --scenes at least 2, not {args.ids} and {args.scenes}")
+        raise ValueError(
+            "--ids must be at least 4, two to train on and two to validate with, and --scenes at least 2, not "
+            f"{args.ids} and {args.scenes}"
+        )
     cameras = args.cameras or 12
-    world = render_voc(args.out, people=(args.ids - args.ids // 2, args.ids // 2), cameras=(cameras, max(1, cameras // 2)),
-                       scenes=(args.scenes, max(2, args.scenes * 2 // 5)), size=(args.height, args.height * 4 // 3), seed=args.seed)
+    world = render_voc(
+        args.out,
+        people=(args.ids - args.ids // 2, args.ids // 2),
+        cameras=(cameras, max(1, cameras // 2)),
+        scenes=(args.scenes, max(2, args.scenes * 2 // 5)),
+        size=(args.height, args.height * 4 // 3),
+        seed=args.seed,
+    )
     counts = world["expected"]
-    print(f"{args.out}: {counts['train']['images']:,} scenes with masks to train on, {counts['trainaug']['images']:,} with the extra ones, and "
-          f"{counts['val']['images']:,} to validate with, simulated, laid out as voc2012")
+    print(
+        f"{args.out}: {counts['train']['images']:,} scenes with masks to train on, {counts['trainaug']['images']:,} "
+        "with the extra ones, and "
+        f"{counts['val']['images']:,} to validate with, simulated, laid out as voc2012"
+    )
     return 0
+
 
 def models(args):
     """Names that `create_model` knows."""
     from scalable_arch.models import list_models
+
     print("\n".join(list_models()))
     return 0
+
 
 def reproduce(args):
     """Run chapters and print where their executed notebooks lie."""
     from scalable_arch.study.reproduce import reproduce
-    for path in reproduce(args.chapters, profile=args.profile, seeds=args.seeds, workers=args.workers, scheduler=args.scheduler, out=args.out):
+
+    for path in reproduce(
+        args.chapters,
+        profile=args.profile,
+        seeds=args.seeds,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        out=args.out,
+    ):
         print(f"{path} (executed notebook; its tables and figures lie beside it)")
     return 0
+
 
 def ledger(args):
     """Write the ledger of a folder of reports and print its totals; exit status 2 where a file there cannot be used."""
     from scalable_arch.study.ledger import total_lines, write_ledger
+
     found = write_ledger(args.reports, args.out)
     for number, words, _ in total_lines(found["totals"]):
         print(f"{number:>9s} {words}")
     if found["problems"]:
         named = ", ".join(f"{name} ({wrong})" for name, wrong in found["problems"].items())
-        raise ValueError(f"the ledger is written, but without what cannot be used: {named}; delete it or run its chapter again")
+        raise ValueError(
+            f"the ledger is written, but without what cannot be used: {named}; delete it or run its chapter again"
+        )
     return 0
 
 # %% ../nbs/cli.ipynb #aeea0e91
 def add_data_commands(commands):
     """Parsers of `data list`, `data check`, `data get` and `data render`."""
-    data = commands.add_parser("data", help="list, check, fetch and render data sets").add_subparsers(dest="action", required=True)
+    data = commands.add_parser("data", help="list, check, fetch and render data sets").add_subparsers(
+        dest="action", required=True
+    )
     data.add_parser("list", help="data sets and how to get them").set_defaults(run=data_list)
 
     check = data.add_parser("check", help="compare a copy with what it must hold; exit status 2 where it differs")
@@ -148,17 +220,27 @@ def add_data_commands(commands):
     check.add_argument("--decode", action="store_true", help="also decode every image")
 
     get = data.add_parser("get", help="fetch a data set into the cache, checked by sha256")
-    get.add_argument("--from", dest="from_file", metavar="FILE", help="take it from this file, or folder of files, instead of the network")
+    get.add_argument(
+        "--from",
+        dest="from_file",
+        metavar="FILE",
+        help="take it from this file, or folder of files, instead of the network",
+    )
 
     render = data.add_parser("render", help="render simulated persons in the layout of a data set")
     render.add_argument("--out", required=True, help="new or empty folder")
     render.add_argument("--ids", type=int, required=True, help="number of persons; half train, half test")
     render.add_argument("--cameras", type=int, help="number of cameras (default: as many as the data set has)")
     render.add_argument("--unseen-cameras", action="store_true", help="test in cameras that training does not see")
-    for option, default, text in (("shots", 4, "images of a person in a camera"), ("distractors", 0, "market1501: images of nobody's query"),
-                                  ("junk", 0, "market1501: bad detections"), ("scenes", 300, "cuhk_sysu, prw, voc2012: scenes to train on"),
-                                  ("height", 192, "cuhk_sysu, prw, voc2012: height of a scene, pixels"), ("seed", 0, "same seed, same pixels"),
-                                  ("workers", os.cpu_count(), "threads")):
+    for option, default, text in (
+        ("shots", 4, "images of a person in a camera"),
+        ("distractors", 0, "market1501: images of nobody's query"),
+        ("junk", 0, "market1501: bad detections"),
+        ("scenes", 300, "cuhk_sysu, prw, voc2012: scenes to train on"),
+        ("height", 192, "cuhk_sysu, prw, voc2012: height of a scene, pixels"),
+        ("seed", 0, "same seed, same pixels"),
+        ("workers", os.cpu_count(), "threads"),
+    ):
         render.add_argument(f"--{option}", type=int, default=default, help=f"{text} (default {default})")
     for parser, run in ((check, data_check), (get, data_get), (render, data_render)):
         parser.add_argument("name", help="name of the data set, see data list")
@@ -167,27 +249,41 @@ def add_data_commands(commands):
 # %% ../nbs/cli.ipynb #3c6a68fc
 def add_reproduce_command(commands):
     """Parser of `reproduce`."""
-    parser = commands.add_parser("reproduce", help="run chapters here or on a cluster; trials that are done are not repeated")
+    parser = commands.add_parser(
+        "reproduce", help="run chapters here or on a cluster; trials that are done are not repeated"
+    )
     parser.add_argument("--chapters", nargs="+", required=True, metavar="CHAPTER", help="such as ch3_han")
     parser.add_argument("--profile", default="quick", help="smoke, quick (default), desk, ...: what the chapter knows")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="such as 0 1 2 (default: as the profile says)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="such as 0 1 2 (default: as the profile says)"
+    )
     parser.add_argument("--workers", type=int, help="trials side by side (default: one a core)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler (default: a cluster on this machine, or plain processes without Dask)")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask scheduler (default: a cluster on this machine, or plain processes without Dask)",
+    )
     parser.add_argument("--out", default="reproduced", help="folder for the reports (default: reproduced)")
     parser.set_defaults(run=reproduce)
 
 
 def add_ledger_command(commands):
     """Parser of `ledger`."""
-    parser = commands.add_parser("ledger", help="every printed table and figure with what the runs say about it: a page, Markdown and CSV")
+    parser = commands.add_parser(
+        "ledger", help="every printed table and figure with what the runs say about it: a page, Markdown and CSV"
+    )
     parser.add_argument("--reports", metavar="FOLDER", help="folder of reports (default: reports/ of the checkout)")
-    parser.add_argument("--out", metavar="FOLDER", help="where to write ledger.html, .md and .csv (default: the folder of reports)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="where to write ledger.html, .md and .csv (default: the folder of reports)"
+    )
     parser.set_defaults(run=ledger)
 
 # %% ../nbs/cli.ipynb #0f3033c8
 def make_parser():
     """The argparse parser of `scalable-arch`."""
-    parser = argparse.ArgumentParser(prog="scalable-arch", description="Executable companion to Scalable Deep Learning Architecture Design.")
+    parser = argparse.ArgumentParser(
+        prog="scalable-arch", description="Executable companion to Scalable Deep Learning Architecture Design."
+    )
     parser.add_argument("--version", action="version", version=f"scalable-arch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     add_data_commands(commands)
@@ -198,7 +294,8 @@ def make_parser():
 
 # %% ../nbs/cli.ipynb #09574bd0
 def main(arguments=None):
-    """Entry point of `scalable-arch`: runs the command and returns the exit status (0 well, 2 the user's mistake or a copy that differs)."""
+    """Entry point of `scalable-arch`: runs the command and returns the exit status (0 well, 2 the user's mistake or a
+    copy that differs)."""
     try:
         args = make_parser().parse_args(arguments)
         status = args.run(args)
@@ -208,7 +305,9 @@ def main(arguments=None):
         print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it flushes at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python complains again when it flushes at exit
         return 0
     except (ValueError, OSError, ImportError) as error:
         print(f"scalable-arch: {' '.join(str(error).split())}", file=sys.stderr)

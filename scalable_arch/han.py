@@ -11,8 +11,7 @@ __all__ = ['UNITS', 'STEP', 'DepthwiseUnit', 'ResidualUnit', 'InceptionUnit', 'g
 # %% ../nbs/ch3_han.ipynb #dcfbbec0
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -106,7 +105,9 @@ class SoftAttention(nn.Module):
     `factored`: blend the channel factor before it is spread over the pixels; the same result for less work.
     """
 
-    def __init__(self, channels: int, *, spatial: bool = True, channel: bool = True, factored: bool = False, reduction: int = 16) -> None:
+    def __init__(
+        self, channels: int, *, spatial: bool = True, channel: bool = True, factored: bool = False, reduction: int = 16
+    ) -> None:
         super().__init__()
         self.spatial = SpatialAttention() if spatial else None
         self.channel = ChannelAttention(channels, reduction) if channel else None
@@ -168,6 +169,7 @@ def crop_regions(x: torch.Tensor, centres: torch.Tensor, size: tuple[int, int]) 
 # %% ../nbs/ch3_han.ipynb #d1bee243
 class Attention(NamedTuple):
     "One level: weights `soft` (B, c, h, w), or None; `boxes` (B, T, 4), x1, y1, x2, y2 as shares of the image."
+
     soft: torch.Tensor
     boxes: torch.Tensor
 
@@ -178,8 +180,17 @@ class HarmoniousAttention(nn.Module):
     `spatial`, `channel`, `regional` switch the three kinds; without `regional` the regions stay where they start.
     """
 
-    def __init__(self, channels: int, *, num_regions: int = 4, spatial: bool = True, channel: bool = True, regional: bool = True,
-                 factored: bool = False, reduction: int = 16) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_regions: int = 4,
+        spatial: bool = True,
+        channel: bool = True,
+        regional: bool = True,
+        factored: bool = False,
+        reduction: int = 16,
+    ) -> None:
         super().__init__()
         self.soft = None
         if spatial or channel:
@@ -251,9 +262,23 @@ class HAN(nn.Module):
     attentions and CAIL; `factored` blends with less work. Source: W ch. 3, Fig. 3.1 and Table 3.1.
     """
 
-    def __init__(self, num_classes: int | None = None, *, strides: Sequence[int] = (1, 1, 2), widths: Sequence[int] = (128, 256, 384),
-                 stem_width: int = 32, feature_dim: int = 1024, num_regions: int = 4, unit: str = "depthwise", spatial: bool = True,
-                 channel: bool = True, regional: bool = True, interaction: bool = True, factored: bool = False, reduction: int = 16) -> None:
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        strides: Sequence[int] = (1, 1, 2),
+        widths: Sequence[int] = (128, 256, 384),
+        stem_width: int = 32,
+        feature_dim: int = 1024,
+        num_regions: int = 4,
+        unit: str = "depthwise",
+        spatial: bool = True,
+        channel: bool = True,
+        regional: bool = True,
+        interaction: bool = True,
+        factored: bool = False,
+        reduction: int = 16,
+    ) -> None:
         super().__init__()
         check_options(num_classes, feature_dim, num_regions, unit)
         self.num_regions, self.interaction = num_regions, interaction

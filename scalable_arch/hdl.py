@@ -25,8 +25,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import safetensors
 import torch
@@ -37,12 +36,30 @@ from tqdm import tqdm
 
 from .data.images import to_float
 from .errors import one_of
-from .nn.boxes import ANCHOR_HEIGHTS, anchor_boxes, box_iou, clip_boxes, decode_boxes, encode_boxes, nms, roi_align
+from scalable_arch.nn.boxes import (
+    ANCHOR_HEIGHTS,
+    anchor_boxes,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    nms,
+    roi_align,
+)
 from .nn.inference import fold_batchnorm
 from .nn.resnet import Bottleneck, ResNet
 from .nn.units import ConvUnit
 from scalable_arch.train.loop import (
-    check_finite, epoch_seeds, in_mode, kept_sentence, learning_rate, placement, progress_bar, resume_run, run_context, save_run,
+    check_finite,
+    epoch_seeds,
+    in_mode,
+    kept_sentence,
+    learning_rate,
+    placement,
+    progress_bar,
+    resume_run,
+    run_context,
+    save_run,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +79,8 @@ if TYPE_CHECKING:
 
 # %% ../nbs/ch4_hdl.ipynb #e3c6dce7
 class StudentUnit(nn.Sequential):
-    "1x1 convolution, then depthwise 3x3: (B, c, H, W) -> (B, d, H, W), or (B, d, (H - 1) // 2, (W - 1) // 2) for stride 2. W Fig. 4.2."
+    """1x1 convolution, then depthwise 3x3: (B, c, H, W) -> (B, d, H, W), or (B, d, (H - 1) // 2, (W - 1) // 2) for
+    stride 2. W Fig. 4.2."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         depthwise = ConvUnit(out_channels, out_channels, 3, stride=stride, groups=out_channels)
@@ -71,13 +89,17 @@ class StudentUnit(nn.Sequential):
 
 
 def student_block(in_channels, out_channels):
-    "Three modules, the last of which shrinks the map: (B, c, H, W) -> (B, d, (H - 1) // 2, (W - 1) // 2). W sec. 4.2.5."
+    """Three modules, the last of which shrinks the map: (B, c, H, W) -> (B, d, (H - 1) // 2, (W - 1) // 2).
+
+    W sec. 4.2.5.
+    """
     channels = [in_channels, out_channels, out_channels, out_channels]
     return nn.Sequential(*[StudentUnit(c, d, stride) for c, d, stride in zip(channels, channels[1:], (1, 1, 2))])
 
 # %% ../nbs/ch4_hdl.ipynb #1aa0cb50
 class StudentBackbone(nn.Module):
-    """Stem and four light blocks. `channels` of the blocks; `centres`: pixel at which the first cell of a scene's three maps looks.
+    """Stem and four light blocks. `channels` of the blocks; `centres`: pixel at which the first cell of a scene's three
+    maps looks.
 
     Cells look `4, 8, 16` pixels apart. Source: W sec. 4.2.5.
     """
@@ -93,7 +115,10 @@ class StudentBackbone(nn.Module):
 
 # %% ../nbs/ch4_hdl.ipynb #09b741aa
 class ShrinkingBottleneck(Bottleneck):
-    "Bottleneck of stride 2 without padding: (B, c, 7, 7) -> (B, 4 * width, 3, 3). Its weights have a `Bottleneck`'s names. W sec. 4.2.1 (III)."
+    """Bottleneck of stride 2 without padding: (B, c, 7, 7) -> (B, 4 * width, 3, 3).
+
+    Its weights have a `Bottleneck`'s names. W sec. 4.2.1 (III).
+    """
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__(in_channels, width, stride=2)
@@ -107,7 +132,8 @@ class ShrinkingBottleneck(Bottleneck):
 
 
 class TeacherBackbone(ResNet):
-    """ResNet-50 in a scene's part and a crop's part; `channels` and `centres` as of `StudentBackbone`. `width` scales all channels.
+    """ResNet-50 in a scene's part and a crop's part; `channels` and `centres` as of `StudentBackbone`. `width` scales
+    all channels.
 
     The names of its weights are torchvision's. Source: W sec. 4.2.5.
     """
@@ -125,21 +151,26 @@ class TeacherBackbone(ResNet):
 
 # %% ../nbs/ch4_hdl.ipynb #edbac065
 def load_backbone(model: PersonSearchNet, source: str | Path | dict[str, torch.Tensor]) -> None:
-    """Put weights under torchvision's names (conv1.weight, layer1.0.bn1.bias ...) into `model.backbone`, in place; a classifier's are left out.
+    """Put weights under torchvision's names (conv1.weight, layer1.0.bn1.bias ...) into `model.backbone`, in place; a
+    classifier's are left out.
 
-    `source`: path of a safetensors file, or a state dict. FileNotFoundError or ValueError where it is missing or of another network;
-    then nothing is changed.
+    `source`: path of a safetensors file, or a state dict. FileNotFoundError or ValueError where it is missing or of
+    another network; then nothing is changed.
     """
     found = source if isinstance(source, dict) else read_weights(Path(source))
     found = {name: x for name, x in found.items() if not name.startswith("fc.")}
     wanted = {name: x for name, x in model.backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     for name in wanted:
         if name not in found:
-            raise ValueError(f"these weights have no {name}: a {type(model.backbone).__name__} needs weights of the same network, "
-                             "under torchvision's names")
+            raise ValueError(
+                f"these weights have no {name}: a {type(model.backbone).__name__} needs weights of the same network, "
+                "under torchvision's names"
+            )
         if found[name].shape != wanted[name].shape:
-            raise ValueError(f"{name} is {tuple(found[name].shape)} in these weights and {tuple(wanted[name].shape)} in the model: "
-                             "make the model with the width they were trained with")
+            raise ValueError(
+                f"{name} is {tuple(found[name].shape)} in these weights and {tuple(wanted[name].shape)} in the model: "
+                "make the model with the width they were trained with"
+            )
     with torch.no_grad():
         for name, x in wanted.items():
             x.copy_(found[name])
@@ -152,8 +183,9 @@ def read_weights(path):
     try:
         return load_file(path)
     except safetensors.SafetensorError:
-        raise ValueError(f"{path} is no safetensors file: load it with torch.load(path, weights_only=True) and pass the state dict"
-                         ) from None
+        raise ValueError(
+            f"{path} is no safetensors file: load it with torch.load(path, weights_only=True) and pass the state dict"
+        ) from None
 
 # %% ../nbs/ch4_hdl.ipynb #7189a98f
 class AttentionResidual(nn.Module):
@@ -193,14 +225,20 @@ SMALLEST_SIDE = 32  # pixels; below it a scene's last map would be empty
 def check_scene(image, name="the scene"):
     "ValueError unless `image` is uint8 (3, H, W) of at least 32x32."
     if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        found = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
+        found = (
+            f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
+        )
         raise ValueError(f"{name} must be a uint8 tensor of shape (3, H, W), not {found}")
     if min(image.shape[1:]) < SMALLEST_SIDE:
-        raise ValueError(f"{name} is {image.shape[1]}x{image.shape[2]} pixels: a scene needs at least {SMALLEST_SIDE}x{SMALLEST_SIDE}")
+        raise ValueError(
+            f"{name} is {image.shape[1]}x{image.shape[2]} pixels: a scene needs at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
+        )
 
 
 def collate_scenes(images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-    """Scenes, uint8 (3, H, W) each, as one normalised float batch (B, 3, H, W), filled with the mean colour at the right and the bottom.
+    """Scenes, uint8 (3, H, W) each, as one normalised float batch (B, 3, H, W), filled with the mean colour at the
+    right and the bottom.
 
     Returns the batch and the sizes, [(height, width)]. Source: W sec. 4.3, "mean value padding".
     """
@@ -209,15 +247,20 @@ def collate_scenes(images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[t
     sizes = [tuple(image.shape[1:]) for image in images]
     batch = torch.zeros(len(images), 3, *[max(sides) for sides in zip(*sizes)], device=images[0].device)
     for row, image in zip(batch, images):
-        row[:, :image.shape[1], :image.shape[2]] = to_float(image)
+        row[:, : image.shape[1], : image.shape[2]] = to_float(image)
     return batch.contiguous(memory_format=torch.channels_last), sizes
 
 # %% ../nbs/ch4_hdl.ipynb #3446ece4
-SMALL_ANCHOR_HEIGHTS = tuple(32 * 1.15**k for k in range(11))  # for scenes of about 192x256 with people of 35 to 120 pixels
+SMALL_ANCHOR_HEIGHTS = tuple(
+    32 * 1.15**k for k in range(11)
+)  # for scenes of about 192x256 with people of 35 to 120 pixels
 
 
 class DetectionSubnet(nn.Module):
-    """Maps (B, c, H, W) -> logits (B, H * W * A, 2), background and person, and box deltas (B, H * W * A, 4). W sec. 4.2.1 (II)."""
+    """Maps (B, c, H, W) -> logits (B, H * W * A, 2), background and person, and box deltas (B, H * W * A, 4).
+
+    W sec. 4.2.1 (II).
+    """
 
     def __init__(self, channels: int, width: int, num_anchors: int) -> None:
         super().__init__()
@@ -240,7 +283,8 @@ GAIN = 0.25  # of the embedding's BN at the start
 
 
 class PersonHead(nn.Module):
-    """Pooled crops (R, c) -> embedding (R, c), identity logits (R, num_classes) or None, logits (R, 2), box deltas (R, 4)."""
+    """Pooled crops (R, c) -> embedding (R, c), identity logits (R, num_classes) or None, logits (R, 2), box deltas (R,
+    4)."""
 
     def __init__(self, channels: int, num_classes: int | None) -> None:
         super().__init__()
@@ -248,7 +292,11 @@ class PersonHead(nn.Module):
         nn.init.constant_(self.norm.weight, GAIN)
         self.identity = nn.Linear(channels, num_classes) if num_classes else None
         self.logits, self.deltas = nn.Linear(channels, 2), nn.Linear(channels, 4)
-        for layer, std in [(self.logits, 0.01), (self.deltas, 0.001), *([(self.identity, 0.01)] if num_classes else [])]:
+        for layer, std in [
+            (self.logits, 0.01),
+            (self.deltas, 0.001),
+            *([(self.identity, 0.01)] if num_classes else []),
+        ]:
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
@@ -258,7 +306,9 @@ class PersonHead(nn.Module):
 
 # %% ../nbs/ch4_hdl.ipynb #29009aa4
 class Scenes(NamedTuple):
-    "`maps` H^0 .. H^2 of a batch; `attention` A^0 .. A^2 (or None each); logits (B, N, 2) and deltas (B, N, 4) of N anchors."
+    """`maps` H^0 .. H^2 of a batch; `attention` A^0 .. A^2 (or None each); logits (B, N, 2) and deltas (B, N, 4) of N
+    anchors."""
+
     maps: tuple
     attention: tuple
     logits: torch.Tensor
@@ -266,7 +316,9 @@ class Scenes(NamedTuple):
 
 
 class People(NamedTuple):
-    "Of R boxes: `map` H^3 and `attention` A^3 (R, c, 3, 3), embedding (R, c), identity logits or None, logits (R, 2), deltas (R, 4)."
+    """Of R boxes: `map` H^3 and `attention` A^3 (R, c, 3, 3), embedding (R, c), identity logits or None, logits (R,
+    2), deltas (R, 4)."""
+
     map: torch.Tensor
     attention: torch.Tensor
     embedding: torch.Tensor
@@ -281,12 +333,21 @@ STRIDE = 16  # pixels between two cells of a scene's last map
 class PersonSearchNet(nn.Module):
     """Finds people in scenes and describes each: the plan that teacher and student share, W Fig. 4.1.
 
-    `backbone` has `stem`, `layer1` .. `layer4`, `channels` and `centres`. `num_classes`: persons to tell apart in training; None or 0
-    makes a detector alone. `attention` False leaves the ARMs out, `factored` computes them with less work. `anchor_heights` in pixels.
+    `backbone` has `stem`, `layer1` .. `layer4`, `channels` and `centres`. `num_classes`: persons to tell apart in
+    training; None or 0 makes a detector alone. `attention` False leaves the ARMs out, `factored` computes them with
+    less work. `anchor_heights` in pixels.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int | None = None, *, attention: bool = True, factored: bool = False, rpn_width: int = 512,
-                 anchor_heights: Sequence[float] = ANCHOR_HEIGHTS) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int | None = None,
+        *,
+        attention: bool = True,
+        factored: bool = False,
+        rpn_width: int = 512,
+        anchor_heights: Sequence[float] = ANCHOR_HEIGHTS,
+    ) -> None:
         super().__init__()
         check_options(num_classes, rpn_width, anchor_heights)
         self.backbone, self.num_classes = backbone, num_classes or None
@@ -296,7 +357,9 @@ class PersonSearchNet(nn.Module):
         self.detect = DetectionSubnet(backbone.channels[2], rpn_width, len(self.anchor_heights))
         self.crop_norm = nn.BatchNorm2d(backbone.channels[2])
         self.head = PersonHead(backbone.channels[3], self.num_classes)
-        self.shift = backbone.centres[2] - STRIDE / 2  # of where cells look, against where RoIAlign and anchors have them
+        self.shift = (
+            backbone.centres[2] - STRIDE / 2
+        )  # of where cells look, against where RoIAlign and anchors have them
 
     def forward(self, batch: torch.Tensor) -> Scenes:
         "Scenes, normalised floats (B, 3, H, W) -> `Scenes`."
@@ -314,7 +377,8 @@ class PersonSearchNet(nn.Module):
         return tuple(maps), tuple(attention)
 
     def describe(self, last_map: torch.Tensor, rois: torch.Tensor) -> People:
-        "`People` at boxes `rois` (R, 5), scene number in the batch and x1, y1, x2, y2 in pixels, on the last of `Scenes.maps`."
+        """`People` at boxes `rois` (R, 5), scene number in the batch and x1, y1, x2, y2 in pixels, on the last of
+        `Scenes.maps`."""
         moved = torch.cat([rois[:, :1], rois[:, 1:] - self.shift], 1)
         return self.judge(roi_align(last_map, moved, 7, 1 / STRIDE))
 
@@ -335,7 +399,9 @@ def check_options(num_classes, rpn_width, anchor_heights):
     if rpn_width < 1:
         raise ValueError(f"rpn_width must be at least 1, not {rpn_width}")
     if not len(anchor_heights) or min(anchor_heights) <= 0:
-        raise ValueError(f"anchor_heights must be positive heights in pixels, at least one, not {tuple(anchor_heights)}")
+        raise ValueError(
+            f"anchor_heights must be positive heights in pixels, at least one, not {tuple(anchor_heights)}"
+        )
 
 
 def check_batch(batch, weight, training):
@@ -343,29 +409,55 @@ def check_batch(batch, weight, training):
     if batch.dim() != 4 or batch.shape[1] != 3:
         raise ValueError(f"scenes come as a batch (B, 3, H, W), not {tuple(batch.shape)}")
     if not batch.is_floating_point():
-        raise ValueError(f"the network takes normalised floats, not {batch.dtype}: make a batch with collate_scenes(images)")
+        raise ValueError(
+            f"the network takes normalised floats, not {batch.dtype}: make a batch with collate_scenes(images)"
+        )
     if min(batch.shape[2:]) < SMALLEST_SIDE:
-        raise ValueError(f"scenes of {batch.shape[2]}x{batch.shape[3]} pixels are too small: at least {SMALLEST_SIDE}x{SMALLEST_SIDE}")
+        raise ValueError(
+            f"scenes of {batch.shape[2]}x{batch.shape[3]} pixels are too small: at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
+        )
     if batch.dtype != weight.dtype and not torch.is_autocast_enabled(batch.device.type):
         raise ValueError(f"the scenes are {batch.dtype} and the model is {weight.dtype}: move one with .to(dtype)")
 
 # %% ../nbs/ch4_hdl.ipynb #04a40d2c
-def hdl_teacher(num_classes: int | None = None, *, width: float = 1.0, rpn_width: int | None = None, **options: Any) -> PersonSearchNet:
+def hdl_teacher(
+    num_classes: int | None = None, *, width: float = 1.0, rpn_width: int | None = None, **options: Any
+) -> PersonSearchNet:
     "HDL(T): ResNet-50 `width` times as wide. Further `options` as of `PersonSearchNet`. W sec. 4.2.5."
-    return PersonSearchNet(TeacherBackbone(width), num_classes, rpn_width=rpn_width or max(round(512 * width), 1), **options)
+    return PersonSearchNet(
+        TeacherBackbone(width), num_classes, rpn_width=rpn_width or max(round(512 * width), 1), **options
+    )
 
 
-def hdl_student(num_classes: int | None = None, *, widths: Sequence[int] = (128, 256, 384, 512), stem_width: int = 32, rpn_width: int | None = None,
-                **options: Any) -> PersonSearchNet:
-    "HDL(S): blocks of `widths` channels; the detection subnet scales with them. `options` as of `PersonSearchNet`. W sec. 4.2.5."
+def hdl_student(
+    num_classes: int | None = None,
+    *,
+    widths: Sequence[int] = (128, 256, 384, 512),
+    stem_width: int = 32,
+    rpn_width: int | None = None,
+    **options: Any,
+) -> PersonSearchNet:
+    """HDL(S): blocks of `widths` channels; the detection subnet scales with them.
+
+    `options` as of `PersonSearchNet`. W sec. 4.2.5.
+    """
     rpn_width = rpn_width or max(round(512 * widths[2] / 384), 1)
     return PersonSearchNet(StudentBackbone(widths, stem_width), num_classes, rpn_width=rpn_width, **options)
 
 # %% ../nbs/ch4_hdl.ipynb #ba89def9
 @torch.no_grad()
-def propose(model: PersonSearchNet, scenes: Scenes, sizes: Sequence[tuple[int, int]], *, number: int = 100, before_nms: int = 600,
-            nms_threshold: float = 0.7) -> list[torch.Tensor]:
-    "At most `number` proposals of each scene of a batch, best first: list of (n, 4) in pixels, inside the scenes' `sizes`."
+def propose(
+    model: PersonSearchNet,
+    scenes: Scenes,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    number: int = 100,
+    before_nms: int = 600,
+    nms_threshold: float = 0.7,
+) -> list[torch.Tensor]:
+    """At most `number` proposals of each scene of a batch, best first: list of (n, 4) in pixels, inside the scenes'
+    `sizes`."""
     anchors, found = model.anchors(scenes.maps[-1]), []
     for logits, deltas, size in zip(scenes.logits, scenes.deltas, sizes):
         scores, best = (logits[:, 1] - logits[:, 0]).topk(min(before_nms, len(anchors)))
@@ -381,7 +473,9 @@ def as_rois(boxes: Iterable[torch.Tensor]) -> torch.Tensor:
     return torch.cat([torch.cat([x.new_full((len(x), 1), number), x], 1) for number, x in enumerate(boxes)])
 
 # %% ../nbs/ch4_hdl.ipynb #402a9030
-def match_boxes(boxes: torch.Tensor, truth: torch.Tensor, *, person: float, background: float, best: bool = False) -> Sequence[torch.Tensor]:
+def match_boxes(
+    boxes: torch.Tensor, truth: torch.Tensor, *, person: float, background: float, best: bool = False
+) -> Sequence[torch.Tensor]:
     """Nearest true box of each of `boxes` (N, 4) by IoU, (N,), and its kind, (N,): 1 person, 0 background, -1 neither.
 
     IoU from `person` on, or below `background`. `best` makes the boxes nearest to each true box persons as well.
@@ -399,7 +493,9 @@ def match_boxes(boxes: torch.Tensor, truth: torch.Tensor, *, person: float, back
 
 # %% ../nbs/ch4_hdl.ipynb #e54024b2
 def draw_sample(kind, number, most, generator):
-    "Row numbers of at most `number` boxes drawn at random, of which at most `most` are persons (kind 1) and the rest background (kind 0)."
+    """Row numbers of at most `number` boxes drawn at random, of which at most `most` are persons (kind 1) and the rest
+    background (kind 0)."""
+
     def drawn(value, most):
         rows = (kind == value).nonzero()[:, 0]
         return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
@@ -409,13 +505,23 @@ def draw_sample(kind, number, most, generator):
 
 # %% ../nbs/ch4_hdl.ipynb #81b2ee15
 def box_loss(deltas: torch.Tensor, targets: torch.Tensor, beta: float) -> torch.Tensor:
-    "Smooth L1 distance of persons' deltas (n, 4) to the right ones, quadratic below `beta`, summed over the four, mean over persons: scalar."
+    """Smooth L1 distance of persons' deltas (n, 4) to the right ones, quadratic below `beta`, summed over the four,
+    mean over persons: scalar."""
     return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="sum") / max(len(deltas), 1)
 
 
-def anchor_losses(model: PersonSearchNet, scenes: Scenes, truth: Sequence[torch.Tensor], *, number: int = 128, person: float = 0.5,
-                  background: float = 0.3, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
-    """Losses of the detection subnet on a sample of `number` anchors a scene: {"anchor", "anchor_box"}. W sec. 4.2.1 (II).
+def anchor_losses(
+    model: PersonSearchNet,
+    scenes: Scenes,
+    truth: Sequence[torch.Tensor],
+    *,
+    number: int = 128,
+    person: float = 0.5,
+    background: float = 0.3,
+    generator: torch.Generator | None = None,
+) -> dict[str, torch.Tensor]:
+    """Losses of the detection subnet on a sample of `number` anchors a scene: {"anchor", "anchor_box"}. W sec. 4.2.1
+    (II).
 
     `truth`: boxes of each scene, a list of (n_i, 4) in pixels; a scene may have none, then all is background.
     """
@@ -430,31 +536,55 @@ def anchor_losses(model: PersonSearchNet, scenes: Scenes, truth: Sequence[torch.
         if len(boxes):
             targets.append(encode_boxes(boxes[nearest[persons]], anchors[persons]))
     kinds, targets = torch.cat(kinds), torch.cat(targets) if targets else anchors[:0]
-    return {"anchor": F.cross_entropy(torch.cat(logits), kinds), "anchor_box": box_loss(torch.cat(deltas), targets, 1 / 9)}
+    return {
+        "anchor": F.cross_entropy(torch.cat(logits), kinds),
+        "anchor_box": box_loss(torch.cat(deltas), targets, 1 / 9),
+    }
 
 # %% ../nbs/ch4_hdl.ipynb #62d30473
-REFINEMENT = (10, 10, 5, 5)  # weights of the refinement's deltas, as in Fast R-CNN: corrections are small, and learnt on a larger scale
+REFINEMENT = (
+    10,
+    10,
+    5,
+    5,
+)  # weights of the refinement's deltas, as in Fast R-CNN: corrections are small, and learnt on a larger scale
 
 
 class Sample(NamedTuple):
-    "Boxes to learn from: `rois` (R, 5); `kind` (R,) 1 person, 0 background; `labels` (R,) class or -1; `targets` (R, 4) deltas of the persons."
+    """Boxes to learn from: `rois` (R, 5); `kind` (R,) 1 person, 0 background; `labels` (R,) class or -1; `targets` (R,
+    4) deltas of the persons."""
+
     rois: torch.Tensor
     kind: torch.Tensor
     labels: torch.Tensor
     targets: torch.Tensor
 
 
-def sample_rois(proposals: Sequence[torch.Tensor], truth: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], *, number: int = 32,
-                person: float = 0.5, background: float = 0.4, generator: torch.Generator | None = None) -> Sample:
-    "`Sample` of all true boxes of each scene and of proposals, up to `number` a scene, of which a third show persons unless more are true boxes."
+def sample_rois(
+    proposals: Sequence[torch.Tensor],
+    truth: Sequence[torch.Tensor],
+    labels: Sequence[torch.Tensor],
+    *,
+    number: int = 32,
+    person: float = 0.5,
+    background: float = 0.4,
+    generator: torch.Generator | None = None,
+) -> Sample:
+    """`Sample` of all true boxes of each scene and of proposals, up to `number` a scene, of which a third show persons
+    unless more are true boxes."""
     chosen, kinds, names, targets = [], [], [], []
     for boxes, real, known in zip(proposals, truth, labels):
         nearest, kind = match_boxes(boxes, real, person=person, background=background)
         rows = draw_sample(kind, max(number - len(real), 0), max(number // 3 - len(real), 0), generator)
         boxes, nearest, kind = boxes[rows], nearest[rows], kind[rows]
         boxes = torch.cat([real, boxes])
-        nearest, kind = (torch.cat([first, x]) for first, x in [(torch.arange(len(real), device=kind.device), nearest),
-                                                                (torch.ones(len(real), dtype=torch.long, device=kind.device), kind)])
+        nearest, kind = (
+            torch.cat([first, x])
+            for first, x in [
+                (torch.arange(len(real), device=kind.device), nearest),
+                (torch.ones(len(real), dtype=torch.long, device=kind.device), kind),
+            ]
+        )
         chosen.append(boxes)
         kinds.append(kind)
         names.append(known[nearest].where(kind == 1, -1) if len(real) else kind - 1)
@@ -465,12 +595,17 @@ def sample_rois(proposals: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]
 
 # %% ../nbs/ch4_hdl.ipynb #57ce1f79
 def person_losses(people: People, sample: Sample) -> dict[str, torch.Tensor]:
-    """Losses of the re-id subnet on a `Sample`: {"person", "person_box"}, and "identity" where the network names people. W Eq. 4.1."""
+    """Losses of the re-id subnet on a `Sample`: {"person", "person_box"}, and "identity" where the network names
+    people. W Eq. 4.1."""
     persons, known = sample.kind == 1, sample.labels >= 0
-    losses = {"person": F.cross_entropy(people.logits, sample.kind),
-              "person_box": box_loss(people.deltas[persons], sample.targets, 1.0)}
+    losses = {
+        "person": F.cross_entropy(people.logits, sample.kind),
+        "person_box": box_loss(people.deltas[persons], sample.targets, 1.0),
+    }
     if people.identity is not None:
-        losses["identity"] = F.cross_entropy(people.identity[known], sample.labels[known], reduction="sum") / known.sum().clamp(min=1)
+        losses["identity"] = F.cross_entropy(
+            people.identity[known], sample.labels[known], reduction="sum"
+        ) / known.sum().clamp(min=1)
     return losses
 
 # %% ../nbs/ch4_hdl.ipynb #56118f41
@@ -496,7 +631,10 @@ def map_loss(student: torch.Tensor, teacher: torch.Tensor, norm: str = "mean") -
 
 # %% ../nbs/ch4_hdl.ipynb #e0c1c071
 def read_between(maps, first, size):
-    "Maps (B, H, W) read at rows and columns `first`, `first` + 1 ... by linear weights: (B, *size). Beyond the border its value goes on."
+    """Maps (B, H, W) read at rows and columns `first`, `first` + 1 ...
+
+    By linear weights: (B, *size). Beyond the border its value goes on.
+    """
     for dim, count in zip((1, 2), size):
         at = (torch.arange(count, device=maps.device) + first).clamp(0, maps.shape[dim] - 1)
         low = at.long()
@@ -505,8 +643,15 @@ def read_between(maps, first, size):
     return maps
 
 # %% ../nbs/ch4_hdl.ipynb #eb1a546b
-def prediction_loss(student: torch.Tensor, teacher: torch.Tensor, *, temperature: float = 4.0, kl: Literal["teacher", "literal"] = "teacher") -> torch.Tensor:
-    """t^2 KL divergence of softened predictions, logits (R, classes) both, mean over R: scalar, 0 for R = 0. W Eq. 4.7, 4.8.
+def prediction_loss(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    *,
+    temperature: float = 4.0,
+    kl: Literal["teacher", "literal"] = "teacher",
+) -> torch.Tensor:
+    """t^2 KL divergence of softened predictions, logits (R, classes) both, mean over R: scalar, 0 for R = 0. W Eq. 4.7,
+    4.8.
 
     `kl`: teacher for KL(teacher || student), as in Hinton et al. 2015, or literal for KL(student || teacher).
     """
@@ -519,18 +664,30 @@ def prediction_loss(student: torch.Tensor, teacher: torch.Tensor, *, temperature
 DISTILLATIONS = ("feature", "attention", "prediction")
 
 
-def distillation_losses(student: tuple[Scenes, People], teacher: tuple[Scenes, People], persons: torch.Tensor, *, starts: Sequence[float],
-                        distill: Collection[str] = DISTILLATIONS, levels: Collection[int] = (0, 1, 2), norm: str = "mean", temperature: float = 4.0,
-                        kl: Literal["teacher", "literal"] = "teacher") -> dict[str, torch.Tensor]:
+def distillation_losses(
+    student: tuple[Scenes, People],
+    teacher: tuple[Scenes, People],
+    persons: torch.Tensor,
+    *,
+    starts: Sequence[float],
+    distill: Collection[str] = DISTILLATIONS,
+    levels: Collection[int] = (0, 1, 2),
+    norm: str = "mean",
+    temperature: float = 4.0,
+    kl: Literal["teacher", "literal"] = "teacher",
+) -> dict[str, torch.Tensor]:
     """Losses of those named in `distill`: {"feature", "attention", "prediction"}. W Eq. 4.4 to 4.8.
 
-    `student`, `teacher`: (`Scenes`, `People`) of each on the same scenes and boxes. `persons` (R,): which boxes hold a person. `starts`: cell of the
-    teacher's scene maps at which the student's first cell looks, one a level. `levels`: 0, 1, 2 of the scene and 3 of the boxes.
+    `student`, `teacher`: (`Scenes`, `People`) of each on the same scenes and boxes. `persons` (R,): which boxes hold a
+    person. `starts`: cell of the teacher's scene maps at which the student's first cell looks, one a level. `levels`:
+    0, 1, 2 of the scene and 3 of the boxes.
     """
     losses = {}
     for name, scene_maps, person_map in [("feature", "maps", "map"), ("attention", "attention", "attention")]:
         if name in distill:
-            ours, theirs = [[*getattr(scenes, scene_maps), getattr(people, person_map)] for scenes, people in (student, teacher)]
+            ours, theirs = [
+                [*getattr(scenes, scene_maps), getattr(people, person_map)] for scenes, people in (student, teacher)
+            ]
             losses[name] = 0
             for level in levels:
                 small, large = saliency(ours[level]), saliency(theirs[level])
@@ -538,7 +695,9 @@ def distillation_losses(student: tuple[Scenes, People], teacher: tuple[Scenes, P
                     large = read_between(large, starts[level], small.shape[1:])
                 losses[name] = losses[name] + map_loss(small, large, norm)
     if "prediction" in distill:
-        losses["prediction"] = prediction_loss(student[1].identity[persons], teacher[1].identity[persons], temperature=temperature, kl=kl)
+        losses["prediction"] = prediction_loss(
+            student[1].identity[persons], teacher[1].identity[persons], temperature=temperature, kl=kl
+        )
     return losses
 
 # %% ../nbs/ch4_hdl.ipynb #72406246
@@ -549,31 +708,57 @@ def map_starts(student: PersonSearchNet, teacher: PersonSearchNet) -> tuple[floa
 
 
 def check_distillation(student, teacher, distill):
-    "The names in `distill`, in order; ValueError for one that is unknown, without a teacher, or that these two networks cannot do."
-    chosen = [one_of("distillation", name, DISTILLATIONS) for name in ([distill] if isinstance(distill, str) else distill)]
+    """The names in `distill`, in order; ValueError for one that is unknown, without a teacher, or that these two
+    networks cannot do."""
+    chosen = [
+        one_of("distillation", name, DISTILLATIONS) for name in ([distill] if isinstance(distill, str) else distill)
+    ]
     if chosen and teacher is None:
-        raise ValueError(f"distill={tuple(chosen)} needs a teacher: pass teacher=, or distill=() for training without one")
+        raise ValueError(
+            f"distill={tuple(chosen)} needs a teacher: pass teacher=, or distill=() for training without one"
+        )
     for name, net in {"student": student, "teacher": teacher}.items():
         if "attention" in chosen and isinstance(net.arms[0], NoAttention):
-            raise ValueError(f"the {name} has no attention to distil: make it with attention=True or leave 'attention' out of distill")
+            raise ValueError(
+                f"the {name} has no attention to distil: make it with attention=True or leave 'attention' out of "
+                "distill"
+            )
         if "prediction" in chosen and net.num_classes is None:
             raise ValueError(f"the {name} names nobody: make it with num_classes or leave 'prediction' out of distill")
     if "prediction" in chosen and student.num_classes != teacher.num_classes:
-        raise ValueError(f"the teacher tells {teacher.num_classes} persons apart and the student {student.num_classes}: "
-                         "both need the num_classes of the scenes they are trained on")
+        raise ValueError(
+            f"the teacher tells {teacher.num_classes} persons apart and the student {student.num_classes}: "
+            "both need the num_classes of the scenes they are trained on"
+        )
     if chosen and any(start < 0 for start in map_starts(student, teacher)):
-        raise ValueError("the teacher's maps begin behind the student's: a network like hdl_teacher has to teach one like hdl_student, "
-                         "or one of its own kind")
+        raise ValueError(
+            "the teacher's maps begin behind the student's: a network like hdl_teacher has to teach one like "
+            "hdl_student, "
+            "or one of its own kind"
+        )
     return [name for name in DISTILLATIONS if name in chosen]
 
 # %% ../nbs/ch4_hdl.ipynb #f5dad2be
-def batch_losses(model: PersonSearchNet, batch: torch.Tensor, sizes: Sequence[tuple[int, int]], truth: Sequence[torch.Tensor],
-                 labels: Sequence[torch.Tensor], *, teacher: PersonSearchNet | None = None, distill: Collection[str] = (),
-                 generator: torch.Generator | None = None, num_anchors: int = 128, num_proposals: int = 100, num_rois: int = 32,
-                 **how: Any) -> dict[str, torch.Tensor]:
-    """All losses of a batch by name, unweighted. `truth`, `labels`: boxes (n_i, 4) and classes (n_i,), or -1, of each scene.
+def batch_losses(
+    model: PersonSearchNet,
+    batch: torch.Tensor,
+    sizes: Sequence[tuple[int, int]],
+    truth: Sequence[torch.Tensor],
+    labels: Sequence[torch.Tensor],
+    *,
+    teacher: PersonSearchNet | None = None,
+    distill: Collection[str] = (),
+    generator: torch.Generator | None = None,
+    num_anchors: int = 128,
+    num_proposals: int = 100,
+    num_rois: int = 32,
+    **how: Any,
+) -> dict[str, torch.Tensor]:
+    """All losses of a batch by name, unweighted. `truth`, `labels`: boxes (n_i, 4) and classes (n_i,), or -1, of each
+    scene.
 
-    `num_anchors`, `num_rois`: how many of a scene are learnt from, the latter of `num_proposals`. `teacher` is in eval mode.
+    `num_anchors`, `num_rois`: how many of a scene are learnt from, the latter of `num_proposals`. `teacher` is in eval
+    mode.
     `how`: `levels`, `norm`, `temperature`, `kl` as of `distillation_losses`.
     """
     scenes = model(batch)
@@ -586,12 +771,19 @@ def batch_losses(model: PersonSearchNet, batch: torch.Tensor, sizes: Sequence[tu
         with torch.no_grad():
             seen = teacher(batch)
             taught = seen, teacher.describe(seen.maps[-1], sample.rois)
-        losses |= distillation_losses((scenes, people), taught, sample.kind == 1, starts=map_starts(model, teacher), distill=distill, **how)
+        losses |= distillation_losses(
+            (scenes, people), taught, sample.kind == 1, starts=map_starts(model, teacher), distill=distill, **how
+        )
     return losses
 
 
-def total_loss(losses: Mapping[str, torch.Tensor], *, lambda0: float = 0.9, lambda1: float = 2e4, lambda2: float = 2e3) -> torch.Tensor:
-    "The sum of `batch_losses`, weighted: scalar. W Eq. 4.9, 4.10; without prediction distillation the identity loss has the weight 1."
+def total_loss(
+    losses: Mapping[str, torch.Tensor], *, lambda0: float = 0.9, lambda1: float = 2e4, lambda2: float = 2e3
+) -> torch.Tensor:
+    """The sum of `batch_losses`, weighted: scalar.
+
+    W Eq. 4.9, 4.10; without prediction distillation the identity loss has the weight 1.
+    """
     weights = {"prediction": lambda0, "attention": lambda1, "feature": lambda2}
     if "prediction" in losses:
         weights["identity"] = 1 - lambda0
@@ -599,25 +791,34 @@ def total_loss(losses: Mapping[str, torch.Tensor], *, lambda0: float = 0.9, lamb
 
 # %% ../nbs/ch4_hdl.ipynb #266bd644
 def identity_labels(pids: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[int]]:
-    "Classes from 0 of the persons in `pids`, a list of int tensors (n_i,); -1 stays. Returns the list and the sorted pids of the classes."
+    """Classes from 0 of the persons in `pids`, a list of int tensors (n_i,); -1 stays.
+
+    Returns the list and the sorted pids of the classes.
+    """
     known = sorted({int(pid) for scene in pids for pid in scene if pid >= 0})
     number = {pid: label for label, pid in enumerate(known)} | {-1: -1}
     return [torch.tensor([number[max(int(pid), -1)] for pid in scene], dtype=torch.long) for scene in pids], known
 
 
 def check_boxes(boxes, size, name):
-    """`boxes` (n, 4) clipped to a scene of `size` (height, width); ValueError that names the scene where one has no area or lies outside."""
+    """`boxes` (n, 4) clipped to a scene of `size` (height, width); ValueError that names the scene where one has no
+    area or lies outside."""
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes of {name} must be of shape (n, 4), x1, y1, x2, y2 in pixels, not {tuple(boxes.shape)}")
     empty = ~(boxes[:, 2:] > boxes[:, :2]).all(1) | ~boxes.isfinite().all(1)
     if empty.any():
-        raise ValueError(f"box {int(empty.nonzero()[0])} of {name}, {boxes[empty][0].tolist()}, has no area: x1 < x2 and y1 < y2 are needed")
+        raise ValueError(
+            f"box {int(empty.nonzero()[0])} of {name}, {boxes[empty][0].tolist()}, has no area: x1 < x2 and y1 < y2 "
+            "are needed"
+        )
     clipped = clip_boxes(boxes, size)
     outside = ~(clipped[:, 2:] > clipped[:, :2]).all(1)
     if outside.any():
-        raise ValueError(f"box {int(outside.nonzero()[0])} of {name}, {boxes[outside][0].tolist()}, lies outside the scene of "
-                         f"{size[0]}x{size[1]} pixels (height x width)")
+        raise ValueError(
+            f"box {int(outside.nonzero()[0])} of {name}, {boxes[outside][0].tolist()}, lies outside the scene of "
+            f"{size[0]}x{size[1]} pixels (height x width)"
+        )
     return clipped
 
 
@@ -630,7 +831,9 @@ def read_batch(scenes, labels, index, flips, device, dtype):
         boxes = check_boxes(scenes.boxes[number], tuple(image.shape[1:]), scenes.names[number])
         if flip:
             image = image.flip(2)
-            boxes = torch.stack([image.shape[2] - boxes[:, 2], boxes[:, 1], image.shape[2] - boxes[:, 0], boxes[:, 3]], 1)
+            boxes = torch.stack(
+                [image.shape[2] - boxes[:, 2], boxes[:, 1], image.shape[2] - boxes[:, 0], boxes[:, 3]], 1
+            )
         images.append(image.to(device))
         truth.append(boxes.to(device))
     batch, sizes = collate_scenes(images)
@@ -638,7 +841,8 @@ def read_batch(scenes, labels, index, flips, device, dtype):
 
 # %% ../nbs/ch4_hdl.ipynb #75b6adf9
 def train_scenes(model, optimizer, scenes, labels, settings, epoch, bar, *, teacher, losses, clip=10.0):
-    """One pass over the scenes: a dict with the mean of each loss over scenes; FloatingPointError that names the step where it is not finite."""
+    """One pass over the scenes: a dict with the mean of each loss over scenes; FloatingPointError that names the step
+    where it is not finite."""
     started, (device, dtype) = time.perf_counter(), placement(model)
     order_seed, model_seed = epoch_seeds(settings["seed"], epoch)
     generator = torch.Generator().manual_seed(order_seed)
@@ -672,14 +876,19 @@ def train_scenes(model, optimizer, scenes, labels, settings, epoch, bar, *, teac
 def scene_batches(count, batch_size, generator):
     "Scene numbers of an epoch in batches, lists in random order."
     order = torch.randperm(count, generator=generator).tolist()
-    return [order[start:start + batch_size] for start in range(0, count, batch_size)]
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 # %% ../nbs/ch4_hdl.ipynb #fc6c8555
 def scene_settings(scenes):
-    "What a run must find unchanged of its scenes: their number, and fingerprints of boxes, persons and of the first image."
+    """What a run must find unchanged of its scenes: their number, and fingerprints of boxes, persons and of the first
+    image."""
     fingerprint = lambda tensors: f"{zlib.crc32(b''.join(x.contiguous().numpy().tobytes() for x in tensors)):08x}"
-    return {"num_scenes": len(scenes), "boxes": fingerprint(scenes.boxes), "pids": fingerprint(scenes.pids),
-            "first": fingerprint([scenes.image(0)])}
+    return {
+        "num_scenes": len(scenes),
+        "boxes": fingerprint(scenes.boxes),
+        "pids": fingerprint(scenes.pids),
+        "first": fingerprint([scenes.image(0)]),
+    }
 
 
 def check_recipe(model, scenes, known, **numbers_of):
@@ -688,45 +897,109 @@ def check_recipe(model, scenes, known, **numbers_of):
         raise ValueError("there are no scenes: check the folder or the selection they came from")
     for name, value in numbers_of.items():
         if not isinstance(value, numbers.Integral) or value < (0 if name in ("seed", "warmup") else 1):
-            raise ValueError(f"{name} must be a whole number of at least {0 if name in ('seed', 'warmup') else 1}, not {value!r}")
+            raise ValueError(
+                f"{name} must be a whole number of at least {0 if name in ('seed', 'warmup') else 1}, not {value!r}"
+            )
     if model.num_classes is not None and model.num_classes < len(known):
-        raise ValueError(f"the model has num_classes={model.num_classes}, but {len(known)} persons are in the scenes: "
-                         f"make it with num_classes={len(known)}")
+        raise ValueError(
+            f"the model has num_classes={model.num_classes}, but {len(known)} persons are in the scenes: "
+            f"make it with num_classes={len(known)}"
+        )
 
 # %% ../nbs/ch4_hdl.ipynb #f8711f14
-def fit_person_search(model: PersonSearchNet, scenes: ScenesToLearn, *, teacher: PersonSearchNet | None = None, distill: str | Iterable[str] = (),
-                      epochs: int = 60, batch_size: int = 8, lr: float = 0.005, momentum: float = 0.9, weight_decay: float = 5e-4,
-                      milestones: Iterable[int] = (50,), gamma: float = 0.1, warmup: int = 0, lambda0: float = 0.9, lambda1: float = 2e4,
-                      lambda2: float = 2e3, levels: Iterable[int] = (0, 1, 2), norm: str = "mean", kl: Literal["teacher", "literal"] = "teacher",
-                      temperature: float = 4.0, num_anchors: int = 128, num_proposals: int = 100, num_rois: int = 32, flip: bool = False,
-                      seed: int = 0, checkpoint: str | Path | None = None, checkpoint_every: int = 1, progress: bool | None = None,
-                      on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit_person_search(
+    model: PersonSearchNet,
+    scenes: ScenesToLearn,
+    *,
+    teacher: PersonSearchNet | None = None,
+    distill: str | Iterable[str] = (),
+    epochs: int = 60,
+    batch_size: int = 8,
+    lr: float = 0.005,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    milestones: Iterable[int] = (50,),
+    gamma: float = 0.1,
+    warmup: int = 0,
+    lambda0: float = 0.9,
+    lambda1: float = 2e4,
+    lambda2: float = 2e3,
+    levels: Iterable[int] = (0, 1, 2),
+    norm: str = "mean",
+    kl: Literal["teacher", "literal"] = "teacher",
+    temperature: float = 4.0,
+    num_anchors: int = 128,
+    num_proposals: int = 100,
+    num_rois: int = 32,
+    flip: bool = False,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1,
+    progress: bool | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train `model` in place on whole scenes; returns a dict an epoch: epoch, loss, each loss by its name, lr, seconds.
 
-    `scenes`: a `data.scenes.SceneSet`, or anything with `names`, `boxes`, `pids`, a length and `image(i)`. `distill`: any of feature, attention,
-    prediction, learnt from `teacher`; `lambda0`, `lambda1`, `lambda2` weigh prediction, attention and feature; `norm`, `kl`, `levels`, `temperature` as
-    of `distillation_losses`. `warmup`: steps in which lr rises. `num_anchors`, `num_rois`: how many a scene the losses are taken on.
-    `checkpoint`, `checkpoint_every`, `progress`, `on_epoch` as of `train.fit`: a killed run continues with the same bits.
-    Errors: ValueError for scenes, boxes and settings that do not fit; FloatingPointError where a loss is not finite. Source: W sec. 4.2.4, 4.3.
+    `scenes`: a `data.scenes.SceneSet`, or anything with `names`, `boxes`, `pids`, a length and `image(i)`. `distill`:
+    any of feature, attention, prediction, learnt from `teacher`; `lambda0`, `lambda1`, `lambda2` weigh prediction,
+    attention and feature; `norm`, `kl`, `levels`, `temperature` as of `distillation_losses`. `warmup`: steps in which
+    lr rises. `num_anchors`, `num_rois`: how many a scene the losses are taken on.
+    `checkpoint`, `checkpoint_every`, `progress`, `on_epoch` as of `train.fit`: a killed run continues with the same
+    bits. Errors: ValueError for scenes, boxes and settings that do not fit; FloatingPointError where a loss is not
+    finite. Source: W sec. 4.2.4, 4.3.
     """
     distill = check_distillation(model, teacher, distill)
     labels, known = identity_labels(scenes.pids)
-    check_recipe(model, scenes, known, epochs=epochs, batch_size=batch_size, warmup=warmup, seed=seed, checkpoint_every=checkpoint_every,
-                 num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
+    check_recipe(
+        model,
+        scenes,
+        known,
+        epochs=epochs,
+        batch_size=batch_size,
+        warmup=warmup,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        num_anchors=num_anchors,
+        num_proposals=num_proposals,
+        num_rois=num_rois,
+    )
     how = dict(distill=distill, num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
     if distill:
-        how |= dict(levels=[one_of("level", level, range(4)) for level in levels], norm=one_of("norm", norm, DISTANCES), kl=kl, temperature=float(temperature))
-    settings = dict(batch_size=batch_size, lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay),
-                    milestones=[int(x) for x in milestones], gamma=float(gamma), warmup=warmup, lambda0=float(lambda0), lambda1=float(lambda1), lambda2=float(lambda2), flip=bool(flip),
-                    seed=seed, dtype=str(placement(model)[1]), **how, **scene_settings(scenes))
+        how |= dict(
+            levels=[one_of("level", level, range(4)) for level in levels],
+            norm=one_of("norm", norm, DISTANCES),
+            kl=kl,
+            temperature=float(temperature),
+        )
+    settings = dict(
+        batch_size=batch_size,
+        lr=float(lr),
+        momentum=float(momentum),
+        weight_decay=float(weight_decay),
+        milestones=[int(x) for x in milestones],
+        gamma=float(gamma),
+        warmup=warmup,
+        lambda0=float(lambda0),
+        lambda1=float(lambda1),
+        lambda2=float(lambda2),
+        flip=bool(flip),
+        seed=seed,
+        dtype=str(placement(model)[1]),
+        **how,
+        **scene_settings(scenes),
+    )
     model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD([x for x in model.parameters() if x.requires_grad], lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optimizer = torch.optim.SGD(
+        [x for x in model.parameters() if x.requires_grad], lr=lr, momentum=momentum, weight_decay=weight_decay
+    )
     with run_context(model, checkpoint), teaching(teacher):
         history = resume_run(checkpoint, model, optimizer, settings, epochs) if checkpoint else []
         with progress_bar("training", epochs * len(scenes), len(history) * len(scenes), progress) as bar:
             for epoch in range(len(history), epochs):
                 try:
-                    record = train_scenes(model, optimizer, scenes, labels, settings, epoch, bar, teacher=teacher, losses=how)
+                    record = train_scenes(
+                        model, optimizer, scenes, labels, settings, epoch, bar, teacher=teacher, losses=how
+                    )
                 except FloatingPointError as error:
                     raise FloatingPointError(f"{error}: a smaller lr may help; {kept_sentence(checkpoint)}") from None
                 history.append(record)
@@ -744,17 +1017,27 @@ def teaching(teacher):
 # %% ../nbs/ch4_hdl.ipynb #e29d267d
 class Detections(NamedTuple):
     "Of one scene, best first: `boxes` (n, 4) in pixels, `scores` (n,) from 0 to 1, `features` (n, D) of length 1."
+
     boxes: torch.Tensor
     scores: torch.Tensor
     features: torch.Tensor
 
 
 @torch.inference_mode()
-def detect(model: PersonSearchNet, images: torch.Tensor | Iterable[torch.Tensor], *, score_threshold: float = 0.5, nms_threshold: float = 0.5,
-           max_detections: int = 100, num_proposals: int = 100, progress: bool | None = None) -> list[Detections]:
+def detect(
+    model: PersonSearchNet,
+    images: torch.Tensor | Iterable[torch.Tensor],
+    *,
+    score_threshold: float = 0.5,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
+    num_proposals: int = 100,
+    progress: bool | None = None,
+) -> list[Detections]:
     """`Detections` of each scene, on the CPU: `images` uint8 (3, H, W), one or an iterable of them; returns a list.
 
-    `num_proposals` boxes a scene are judged. `progress`: None shows a bar on a terminal. The model's mode is given back.
+    `num_proposals` boxes a scene are judged. `progress`: None shows a bar on a terminal. The model's mode is given
+    back.
     """
     images = [images] if isinstance(images, torch.Tensor) and images.ndim == 3 else images
     found, total = [], len(images) if hasattr(images, "__len__") else None
@@ -793,7 +1076,8 @@ def describe_at(model, scenes, boxes):
 
 @torch.inference_mode()
 def describe_boxes(model: PersonSearchNet, image: torch.Tensor, boxes: ArrayLike) -> torch.Tensor:
-    """Features (n, D) of length 1, on the CPU, of the people in `boxes` (n, 4), pixels of the scene `image`, uint8 (3, H, W).
+    """Features (n, D) of length 1, on the CPU, of the people in `boxes` (n, 4), pixels of the scene `image`, uint8 (3,
+    H, W).
 
     ValueError where a box has no area or lies outside the scene.
     """
@@ -805,22 +1089,38 @@ def describe_boxes(model: PersonSearchNet, image: torch.Tensor, boxes: ArrayLike
 # %% ../nbs/ch4_hdl.ipynb #3cde7916
 class Match(NamedTuple):
     "A person found: number of the `scene`, `box` (4,), detection `score`, cosine `similarity` to the one asked for."
+
     scene: int
     box: torch.Tensor
     score: float
     similarity: float
 
 
-def search_scenes(model: PersonSearchNet, image: torch.Tensor, box: ArrayLike, images: torch.Tensor | Iterable[torch.Tensor], **options: Any) -> list[Match]:
-    "`Match`es for the person in `box` (4,) of the scene `image` among all people in `images`, most similar first. `options` as of `detect`."
+def search_scenes(
+    model: PersonSearchNet,
+    image: torch.Tensor,
+    box: ArrayLike,
+    images: torch.Tensor | Iterable[torch.Tensor],
+    **options: Any,
+) -> list[Match]:
+    """`Match`es for the person in `box` (4,) of the scene `image` among all people in `images`, most similar first.
+
+    `options` as of `detect`.
+    """
     query = describe_boxes(model, image, torch.as_tensor(box)[None])[0]
-    matches = [Match(number, place, float(score), float(feature @ query)) for number, found in enumerate(detect(model, images, **options))
-               for place, score, feature in zip(*found)]
+    matches = [
+        Match(number, place, float(score), float(feature @ query))
+        for number, found in enumerate(detect(model, images, **options))
+        for place, score, feature in zip(*found)
+    ]
     return sorted(matches, key=lambda match: -match.similarity)
 
 # %% ../nbs/ch4_hdl.ipynb #41b3188b
 def fold(model: PersonSearchNet) -> PersonSearchNet:
-    "A copy of a `PersonSearchNet` for inference: every BN behind a convolution is worked into it. The same up to rounding, in less time."
+    """A copy of a `PersonSearchNet` for inference: every BN behind a convolution is worked into it.
+
+    The same up to rounding, in less time.
+    """
     model = fold_batchnorm(model)
     for unit in model.modules():
         if isinstance(unit, Bottleneck):

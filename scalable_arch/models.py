@@ -21,12 +21,28 @@ __all__ = ['MODELS', 'list_models', 'create_model', 'fresh', 'shapes', 'save', '
 
 # %% ../nbs/models.ipynb #0096abed
 MODELS = {  # name: module of scalable_arch that has a function of this name
-    "han_small": "han", "han_medium": "han", "han_large": "han", "han_residual": "han", "han_inception": "han",
-    "hdl_teacher": "hdl", "hdl_student": "hdl",
-    "resnet50": "nn.resnet", "mobilenet": "nn.efficient", "shufflenet": "nn.efficient", "condensenet": "nn.efficient",
-    "resnet50_reid": "nn.embedding", "mobilenet_reid": "nn.embedding", "shufflenet_reid": "nn.embedding", "condensenet_reid": "nn.embedding",
-    "resnet18_cifar": "nn.cifar", "pyramidnet110_cifar": "nn.cifar",
-    **{f"{cells}_{images}": "nas.networks" for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet") for images in ("cifar", "imagenet")},
+    "han_small": "han",
+    "han_medium": "han",
+    "han_large": "han",
+    "han_residual": "han",
+    "han_inception": "han",
+    "hdl_teacher": "hdl",
+    "hdl_student": "hdl",
+    "resnet50": "nn.resnet",
+    "mobilenet": "nn.efficient",
+    "shufflenet": "nn.efficient",
+    "condensenet": "nn.efficient",
+    "resnet50_reid": "nn.embedding",
+    "mobilenet_reid": "nn.embedding",
+    "shufflenet_reid": "nn.embedding",
+    "condensenet_reid": "nn.embedding",
+    "resnet18_cifar": "nn.cifar",
+    "pyramidnet110_cifar": "nn.cifar",
+    **{
+        f"{cells}_{images}": "nas.networks"
+        for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet")
+        for images in ("cifar", "imagenet")
+    },
 }
 
 
@@ -42,8 +58,8 @@ def list_models() -> list[str]:
 def create_model(name: str, **options: Any) -> Module:
     """A new model by its name, randomly initialised: `create_model("han_small", num_classes=751)`.
 
-    `num_classes=None` gives a model for inference without classifiers. Further `options` as the model's own docstring says.
-    ValueError for an unknown name, and for options that do not fit, with what the model says of them.
+    `num_classes=None` gives a model for inference without classifiers. Further `options` as the model's own docstring
+    says. ValueError for an unknown name, and for options that do not fit, with what the model says of them.
 
     >>> model = create_model("han_small", num_classes=10, widths=(16, 32, 48))
     >>> model.made_by["name"]
@@ -52,7 +68,9 @@ def create_model(name: str, **options: Any) -> Module:
     one_of("model", name, list_models())
     classes = options.get("num_classes")
     if classes is not None and (type(classes) is not int or classes < 1):
-        raise ValueError(f"num_classes must be at least 1 and whole, or None for a model without classifiers, not {classes!r}")
+        raise ValueError(
+            f"num_classes must be at least 1 and whole, or None for a model without classifiers, not {classes!r}"
+        )
     make = getattr(import_module(f"scalable_arch.{MODELS[name]}"), name)
     try:
         model = make(**options)
@@ -79,48 +97,65 @@ def shapes(model: Module) -> dict[str, tuple[int, ...]]:
 def save(path: str | PathLike[str], model: Module) -> None:
     """Write a model of `create_model` to one file, from which `load` makes it again.
 
-    ValueError where the model has no name, other layers than at first, or options that are not plain (numbers, texts, lists); OSError where the file cannot be written: what was there is kept.
+    ValueError where the model has no name, other layers than at first, or options that are not plain (numbers, texts,
+    lists); OSError where the file cannot be written: what was there is kept.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(os.path.join(folder, "mine.safetensors"), create_model("han_small", num_classes=None, widths=(16, 32, 48)))
-    ...     again = load(os.path.join(folder, "mine.safetensors"))
-    >>> again.made_by["options"]["widths"]
+    ...     save(os.path.join(folder, "mine.safetensors"), create_model("han_small", num_classes=None, widths=(16, 32,
+    48))) ...     again = load(os.path.join(folder, "mine.safetensors")) >>> again.made_by["options"]["widths"]
     [16, 32, 48]
     """
     from scalable_arch.train.checkpoint import save_model
 
     if not hasattr(model, "state_dict"):
-        raise ValueError(f"save takes the path first, then the model: what came second is of type {type(model).__name__}")
+        raise ValueError(
+            f"save takes the path first, then the model: what came second is of type {type(model).__name__}"
+        )
     made_by = getattr(model, "made_by", None)
     if made_by is None:
-        raise ValueError(f"save does not know how this {type(model).__name__} was made: make it with create_model, or keep its weights with scalable_arch.train.save_model")
+        raise ValueError(
+            f"save does not know how this {type(model).__name__} was made: make it with create_model, or keep its "
+            "weights with scalable_arch.train.save_model"
+        )
     try:
         json.dumps(made_by)
     except (TypeError, ValueError):
-        raise ValueError(f"the options of {made_by['name']} are not plain enough for a file: keep its weights with scalable_arch.train.save_model") from None
+        raise ValueError(
+            f"the options of {made_by['name']} are not plain enough for a file: keep its weights with "
+            "scalable_arch.train.save_model"
+        ) from None
     if shapes(model) != shapes(fresh(made_by)):
-        raise ValueError(f"this {made_by['name']} has other layers than create_model gave it (batch norms folded in?): save it before, or keep its weights with "
-                         "scalable_arch.train.save_model")
+        raise ValueError(
+            f"this {made_by['name']} has other layers than create_model gave it (batch norms folded in?): save it "
+            "before, or keep its weights with "
+            "scalable_arch.train.save_model"
+        )
     save_model(path, model, made_by=made_by)
 
 
 def load(path: str | PathLike[str]) -> Module:
     """The model that `save` wrote, on the CPU and in training mode, as `create_model` gives it.
 
-    FileNotFoundError where there is no file; ValueError where it is damaged, of another kind, or holds weights without the name of their model.
+    FileNotFoundError where there is no file; ValueError where it is damaged, of another kind, or holds weights without
+    the name of their model.
     """
     from scalable_arch.train.checkpoint import copy_into, load_checkpoint
 
     if not isfile(path):
-        raise FileNotFoundError(f"{path} is a folder: name the file in it that save wrote" if isdir(path) else f"there is no file {path}")
+        raise FileNotFoundError(
+            f"{path} is a folder: name the file in it that save wrote" if isdir(path) else f"there is no file {path}"
+        )
     try:
         tensors, state = load_checkpoint(path)
     except ValueError as error:
         raise ValueError(f"{path} is no file that save wrote, or it is damaged") from error
     made_by = state.get("made_by")
     if made_by is None:
-        raise ValueError(f"{path} holds weights without the name of their model: make it with create_model and fill it with scalable_arch.train.load_model")
+        raise ValueError(
+            f"{path} holds weights without the name of their model: make it with create_model and fill it with "
+            "scalable_arch.train.load_model"
+        )
     model = fresh(made_by)
     copy_into(model, tensors, path)
     return model

@@ -12,8 +12,7 @@ __all__ = ['ADJACENCIES', 'CELLS', 'augmented_adjacency', 'normal_linear', 'Grap
 # %% ../nbs/ch5_nge.ipynb #a021194e
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from .errors import one_of
 
 if TYPE_CHECKING:
+
     class EdgeSpace(Protocol):
         "What a controller needs of a space: a `Space` of `nas.genotype` has it, and a `ChainSpace`."
 
@@ -34,10 +34,11 @@ ADJACENCIES = ("predecessors", "literal", "literal_from_one")
 
 
 def augmented_adjacency(edges: Sequence[tuple[int, int]], reading: str = "predecessors") -> torch.Tensor:
-    """Whom each node hears: (V, V) tensor, A + I of W Eq. 5.5 and 5.6, for edges (source, target) of nodes counted from 0.
+    """Whom each node hears: (V, V) tensor, A + I of W Eq. 5.5 and 5.6, for edges (source, target) of nodes counted from
+    0.
 
-    `predecessors`: node t hears s of each edge with weight 1 / (1 + number of its predecessors). `literal`: s hears t, as printed, with weight
-    1 / (s + 1) for s > 1; `literal_from_one`: the same for nodes counted from 1.
+    `predecessors`: node t hears s of each edge with weight 1 / (1 + number of its predecessors). `literal`: s hears t,
+    as printed, with weight 1 / (s + 1) for s > 1; `literal_from_one`: the same for nodes counted from 1.
     """
     one_of("adjacency", reading, ADJACENCIES)
     first = 1 if reading == "literal_from_one" else 0
@@ -87,23 +88,37 @@ CELLS = ("normal", "reduction")
 
 class Embeddings(NamedTuple):
     "What describes a cell: `nodes` Z (V, F) and `edges` E (E, K)."
+
     nodes: torch.Tensor
     edges: torch.Tensor
 
 
 class PlainController(nn.Module):
-    """Logits of the operations from embeddings that each node learns on its own: forward() -> {cell: (edges, operations)}. W Table 5.3, Plain.
+    """Logits of the operations from embeddings that each node learns on its own: forward() -> {cell: (edges,
+    operations)}. W Table 5.3, Plain.
 
-    `space` has `edges()`, pairs (source, target) of nodes counted from 0, and `operations`; `cells` are the kinds of cell, each with its own X.
-    `embedding`: D of X, `edge`: K, `out`: F, numbers a node has after `embed` (default: D). ValueError where D is too small for one-hot rows.
+    `space` has `edges()`, pairs (source, target) of nodes counted from 0, and `operations`; `cells` are the kinds of
+    cell, each with its own X.
+    `embedding`: D of X, `edge`: K, `out`: F, numbers a node has after `embed` (default: D). ValueError where D is too
+    small for one-hot rows.
     """
 
-    def __init__(self, space: EdgeSpace, *, embedding: int = 64, edge: int = 64, out: int | None = None, cells: Iterable[str] = CELLS) -> None:
+    def __init__(
+        self,
+        space: EdgeSpace,
+        *,
+        embedding: int = 64,
+        edge: int = 64,
+        out: int | None = None,
+        cells: Iterable[str] = CELLS,
+    ) -> None:
         super().__init__()
         ends = torch.tensor(space.edges())
         nodes, out = int(ends.max()) + 1, out or embedding
         if embedding < nodes:
-            raise ValueError(f"embedding {embedding} is too small: {nodes} nodes, each one-hot at first, need at least {nodes}")
+            raise ValueError(
+                f"embedding {embedding} is too small: {nodes} nodes, each one-hot at first, need at least {nodes}"
+            )
         self.register_buffer("ends", ends, persistent=False)
         self.inputs = nn.ParameterDict({cell: nn.Parameter(torch.eye(nodes, embedding)) for cell in cells})
         self.edge_mlp = nn.Sequential(normal_linear(2 * out, edge), nn.ReLU(), normal_linear(edge, edge))
@@ -123,13 +138,25 @@ class PlainController(nn.Module):
 
 # %% ../nbs/ch5_nge.ipynb #19d0bbd1
 class NGEController(PlainController):
-    """Logits of the operations from embeddings that a graph network computes: forward() -> {cell: (edges, operations)}. W Eq. 5.4 to 5.9.
+    """Logits of the operations from embeddings that a graph network computes: forward() -> {cell: (edges, operations)}.
+    W Eq. 5.4 to 5.9.
 
-    `hidden`, `out`: widths of the `layers` of the GCN; `adjacency`: who hears whom, see `augmented_adjacency`. For the rest see `PlainController`.
+    `hidden`, `out`: widths of the `layers` of the GCN; `adjacency`: who hears whom, see `augmented_adjacency`. For the
+    rest see `PlainController`.
     """
 
-    def __init__(self, space: EdgeSpace, *, embedding: int = 64, hidden: int = 128, out: int = 64, edge: int = 64, layers: int = 3,
-                 adjacency: str = "predecessors", cells: Iterable[str] = CELLS) -> None:
+    def __init__(
+        self,
+        space: EdgeSpace,
+        *,
+        embedding: int = 64,
+        hidden: int = 128,
+        out: int = 64,
+        edge: int = 64,
+        layers: int = 3,
+        adjacency: str = "predecessors",
+        cells: Iterable[str] = CELLS,
+    ) -> None:
         if not isinstance(layers, int) or layers < 1:
             raise ValueError(f"layers must be a whole number of at least 1, not {layers!r}")
         super().__init__(space, embedding=embedding, edge=edge, out=out, cells=cells)
@@ -139,13 +166,23 @@ class NGEController(PlainController):
     def embed(self, nodes: torch.Tensor) -> torch.Tensor:
         return self.gcn(nodes, self.heard)
 
-
-
 # %% ../nbs/ch5_nge.ipynb #dd387002
 class RNNController(PlainController):
-    """As `PlainController`, with `layers` of a recurrent network over the nodes in their order, of width `out`. W Table 5.3, RNN."""
+    """As `PlainController`, with `layers` of a recurrent network over the nodes in their order, of width `out`.
 
-    def __init__(self, space: EdgeSpace, *, embedding: int = 64, out: int = 64, edge: int = 64, layers: int = 2, cells: Iterable[str] = CELLS) -> None:
+    W Table 5.3, RNN.
+    """
+
+    def __init__(
+        self,
+        space: EdgeSpace,
+        *,
+        embedding: int = 64,
+        out: int = 64,
+        edge: int = 64,
+        layers: int = 2,
+        cells: Iterable[str] = CELLS,
+    ) -> None:
         super().__init__(space, embedding=embedding, edge=edge, out=out, cells=cells)
         self.rnn = nn.RNN(embedding, out, num_layers=layers, bias=False)
         for weight in self.rnn.parameters():
@@ -158,6 +195,7 @@ class RNNController(PlainController):
 @dataclass(frozen=True)
 class ChainSpace:
     "Networks of `layers` in a row, each one of `operations`: nodes 0 to `layers`, and an edge from each to the next."
+
     layers: int
     operations: tuple
 
@@ -167,7 +205,8 @@ class ChainSpace:
 
 
 class GraphPolicy(nn.Module):
-    "A controller as a policy over its edges, those of its first kind of cell first: forward() -> logits (places, operations). W sec. 5.3.2."
+    """A controller as a policy over its edges, those of its first kind of cell first: forward() -> logits (places,
+    operations). W sec. 5.3.2."""
 
     def __init__(self, controller: nn.Module) -> None:
         super().__init__()
@@ -177,6 +216,9 @@ class GraphPolicy(nn.Module):
         return torch.cat(list(self.controller().values()))
 
 
-def chain_policy(layers: int, operations: Iterable[Any], *, make: Callable[..., nn.Module] = NGEController, **options: Any) -> GraphPolicy:
-    "A `GraphPolicy` for a chain of `layers`, each one of `operations` (names); `make`: class of the controller, `options` for it."
+def chain_policy(
+    layers: int, operations: Iterable[Any], *, make: Callable[..., nn.Module] = NGEController, **options: Any
+) -> GraphPolicy:
+    """A `GraphPolicy` for a chain of `layers`, each one of `operations` (names); `make`: class of the controller,
+    `options` for it."""
     return GraphPolicy(make(ChainSpace(layers, tuple(operations)), cells=("chain",), **options))

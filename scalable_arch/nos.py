@@ -43,13 +43,18 @@ if TYPE_CHECKING:
 
 # %% ../nbs/ch6_nos.ipynb #c7dce494
 class SpatialAttention(nn.Module):
-    "Maps (B, C, H, W) -> a weight for each pixel, (B, 1, ceil(H / stride), ceil(W / stride)), between 0 and 1. W sec. 6.2.1."
+    """Maps (B, C, H, W) -> a weight for each pixel, (B, 1, ceil(H / stride), ceil(W / stride)), between 0 and 1.
+
+    W sec. 6.2.1.
+    """
 
     def __init__(self, channels: int, stride: int = 1, *, reduction: int = 16, affine: bool = True) -> None:
         super().__init__()
         inner = max(channels // reduction, 1)
         self.stride = stride
-        self.look = nn.Sequential(nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner, affine=affine), nn.ReLU())
+        self.look = nn.Sequential(
+            nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner, affine=affine), nn.ReLU()
+        )
         self.decide = nn.Conv2d(inner, 1, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +63,10 @@ class SpatialAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    "Maps (B, C, H, W) -> a weight for each channel, (B, C, 1, 1), between 0 and 1. `reduction` 16: as Hu et al., CVPR 2018. W sec. 6.2.1."
+    """Maps (B, C, H, W) -> a weight for each channel, (B, C, 1, 1), between 0 and 1.
+
+    `reduction` 16: as Hu et al., CVPR 2018. W sec. 6.2.1.
+    """
 
     def __init__(self, channels: int, *, reduction: int = 1) -> None:
         super().__init__()
@@ -73,7 +81,8 @@ class ChannelAttention(nn.Module):
 class DynamicKernel(nn.Module):
     """Maps (B, C, H, W) -> a depthwise kernel for each image, (B, C, k, k). W sec. 6.2.1, Fig. 6.1.
 
-    `reduction`: r of the bottleneck. `affine`: kernels with a learnt scale, 0 at first; without, always of size 1 / k^2, as the search has them.
+    `reduction`: r of the bottleneck. `affine`: kernels with a learnt scale, 0 at first; without, always of size 1 /
+    k^2, as the search has them.
     """
 
     def __init__(self, channels: int, kernel_size: int = 3, *, reduction: int = 8, affine: bool = True) -> None:
@@ -88,7 +97,9 @@ class DynamicKernel(nn.Module):
             nn.init.zeros_(self.decode[1].weight)  # what is calibrated starts as it is
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        both = F.conv2d(x, torch.cat([self.places.weight, self.bottleneck[0].weight]))  # one reading of the maps for both
+        both = F.conv2d(
+            x, torch.cat([self.places.weight, self.bottleneck[0].weight])
+        )  # one reading of the maps for both
         places, narrow = both.split([self.kernel_size**2, len(both[0]) - self.kernel_size**2], 1)
         seen = self.bottleneck[1](narrow).flatten(2) @ places.flatten(2).softmax(2).transpose(1, 2)
         latent = seen.unflatten(2, (self.kernel_size, self.kernel_size))
@@ -99,15 +110,27 @@ def depthwise(x, kernels, dilation=1):
     "Each channel of each image of (B, C, H, W) convolved with its own kernel of (B, C, k, k), k odd; the size is kept."
     images, channels, height, width = x.shape
     size = kernels.shape[-1]
-    lined_up = F.conv2d(x.reshape(1, images * channels, height, width), kernels.reshape(images * channels, 1, size, size),
-                        padding=size // 2 * dilation, dilation=dilation, groups=images * channels)
+    lined_up = F.conv2d(
+        x.reshape(1, images * channels, height, width),
+        kernels.reshape(images * channels, 1, size, size),
+        padding=size // 2 * dilation,
+        dilation=dilation,
+        groups=images * channels,
+    )
     return lined_up.view(x.shape)
 
 
 def depthwise_gradient(x, gradient, size, dilation=1):
-    "Gradient of the kernels (B, C, k, k) of `depthwise`: again a convolution, of the maps with the gradient as a large kernel."
+    """Gradient of the kernels (B, C, k, k) of `depthwise`: again a convolution, of the maps with the gradient as a
+    large kernel."""
     lined_up = (x.shape[0] * x.shape[1], *x.shape[2:])
-    found = F.conv2d(x.reshape(1, *lined_up), gradient.reshape(lined_up[0], 1, *lined_up[1:]), padding=size // 2 * dilation, stride=dilation, groups=lined_up[0])
+    found = F.conv2d(
+        x.reshape(1, *lined_up),
+        gradient.reshape(lined_up[0], 1, *lined_up[1:]),
+        padding=size // 2 * dilation,
+        stride=dilation,
+        groups=lined_up[0],
+    )
     return found.view(*x.shape[:2], size, size)
 
 # %% ../nbs/ch6_nos.ipynb #193c3289
@@ -133,7 +156,8 @@ def convolve_pixels(x, kernels, result, dilation):
 
 @njit(nogil=True, fastmath=True, cache=True)
 def sum_pixels(x, gradient, result, dilation):
-    "Add to `result` (B, k, k, C) the gradient of the kernels from the maps `x` and the gradient of their convolution, (B, H, W, C)."
+    """Add to `result` (B, k, k, C) the gradient of the kernels from the maps `x` and the gradient of their
+    convolution, (B, H, W, C)."""
     images, height, width, channels = x.shape
     size = result.shape[1]
     reach = dilation * (size // 2)
@@ -155,7 +179,8 @@ WIDE = 32  # channels from which the compiled loop is the faster way
 
 
 def by_pixels(loop, x, other, result, dilation):
-    "`result`, channels last, after a compiled `loop` over pixels has added to it; the images are shared among torch's threads."
+    """`result`, channels last, after a compiled `loop` over pixels has added to it; the images are shared among
+    torch's threads."""
     x, other, target = (each.detach().permute(0, 2, 3, 1).contiguous().numpy() for each in (x, other, result))
     parts = min(torch.get_num_threads(), len(x))
     if parts == 1:
@@ -175,7 +200,11 @@ class PerImageDepthwise(torch.autograd.Function):
         ctx.dilation = dilation
         if x.shape[1] < WIDE:
             return depthwise(x, kernels, dilation) if onto is None else onto + depthwise(x, kernels, dilation)
-        start = torch.zeros_like(x, memory_format=torch.channels_last) if onto is None else onto.clone(memory_format=torch.channels_last)
+        start = (
+            torch.zeros_like(x, memory_format=torch.channels_last)
+            if onto is None
+            else onto.clone(memory_format=torch.channels_last)
+        )
         return by_pixels(convolve_pixels, x, kernels, start, dilation)
 
     @staticmethod
@@ -184,18 +213,25 @@ class PerImageDepthwise(torch.autograd.Function):
         x, kernels = ctx.saved_tensors
         turned, asked = kernels.flip(2, 3), ctx.needs_input_grad[0]
         if x.shape[1] < WIDE:
-            return gradient if asked else None, depthwise(gradient, turned, ctx.dilation), depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation), None
+            return (
+                gradient if asked else None,
+                depthwise(gradient, turned, ctx.dilation),
+                depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation),
+                None,
+            )
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         zeros = lambda like: torch.zeros_like(like, memory_format=torch.channels_last)
         to_x = by_pixels(convolve_pixels, gradient, turned, zeros(x), ctx.dilation)
         return gradient if asked else None, to_x, by_pixels(sum_pixels, x, gradient, zeros(kernels), ctx.dilation), None
 
 # %% ../nbs/ch6_nos.ipynb #c5d9072c
-def apply_kernels(x: torch.Tensor, kernels: torch.Tensor, *, onto: torch.Tensor | None = None, dilation: int = 1) -> torch.Tensor:
+def apply_kernels(
+    x: torch.Tensor, kernels: torch.Tensor, *, onto: torch.Tensor | None = None, dilation: int = 1
+) -> torch.Tensor:
     """Maps (B, C, H, W) convolved depthwise with kernels made for each image, (B, C, k, k), k odd: (B, C, H, W).
 
-    `onto`: maps to which the result is added. `dilation`: step between the pixels that a kernel sees. ValueError where kernels and maps do
-    not fit. W sec. 6.2.1.
+    `onto`: maps to which the result is added. `dilation`: step between the pixels that a kernel sees. ValueError where
+    kernels and maps do not fit. W sec. 6.2.1.
     """
     if x.ndim != 4:
         raise ValueError(f"maps must be of shape (B, C, H, W), not {tuple(x.shape)}")
@@ -203,8 +239,16 @@ def apply_kernels(x: torch.Tensor, kernels: torch.Tensor, *, onto: torch.Tensor 
         raise ValueError(f"onto must have the shape of the maps, {tuple(x.shape)}, not {tuple(onto.shape)}")
     if not isinstance(dilation, int) or dilation < 1:
         raise ValueError(f"dilation must be a whole number of at least 1, not {dilation!r}")
-    if kernels.ndim != 4 or kernels.shape[:2] != x.shape[:2] or kernels.shape[2] != kernels.shape[3] or kernels.shape[3] % 2 == 0:
-        raise ValueError(f"maps of shape {tuple(x.shape)} need kernels of shape ({x.shape[0]}, {x.shape[1]}, k, k) with k odd, not {tuple(kernels.shape)}")
+    if (
+        kernels.ndim != 4
+        or kernels.shape[:2] != x.shape[:2]
+        or kernels.shape[2] != kernels.shape[3]
+        or kernels.shape[3] % 2 == 0
+    ):
+        raise ValueError(
+            f"maps of shape {tuple(x.shape)} need kernels of shape ({x.shape[0]}, {x.shape[1]}, k, k) with k odd, not "
+            f"{tuple(kernels.shape)}"
+        )
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # for export: only what torch itself can do
     if x.is_cpu and x.dtype in (torch.float32, torch.float64) and not recorded:
         return PerImageDepthwise.apply(onto, x, kernels, dilation)
@@ -213,15 +257,23 @@ def apply_kernels(x: torch.Tensor, kernels: torch.Tensor, *, onto: torch.Tensor 
 
 # %% ../nbs/ch6_nos.ipynb #7c26de63
 def sum_of_kernels(kernels: Sequence[torch.Tensor]) -> torch.Tensor:
-    "Kernels (B, C, k, k) of several sizes as one, of the largest: convolving with it is the sum of convolving with each."
+    """Kernels (B, C, k, k) of several sizes as one, of the largest: convolving with it is the sum of convolving with
+    each."""
     largest = max(kernel.shape[-1] for kernel in kernels)
     return sum(F.pad(kernel, [(largest - kernel.shape[-1]) // 2] * 4) for kernel in kernels)
 
 # %% ../nbs/ch6_nos.ipynb #9014a212
-def calibrate(features: torch.Tensor, attention: torch.Tensor | None = None, kernels: torch.Tensor | None = None, *, dilation: int = 1) -> torch.Tensor:
+def calibrate(
+    features: torch.Tensor,
+    attention: torch.Tensor | None = None,
+    kernels: torch.Tensor | None = None,
+    *,
+    dilation: int = 1,
+) -> torch.Tensor:
     """F + F * A + F convolved with D: maps (B, C, H, W). W Eq. 6.4.
 
-    `attention` A: anything that spreads over the maps, (B, 1, H, W) or (B, C, 1, 1) or their sum; `kernels` D: (B, C, k, k). None: left out.
+    `attention` A: anything that spreads over the maps, (B, 1, H, W) or (B, C, 1, 1) or their sum; `kernels` D: (B, C,
+    k, k). None: left out.
     """
     calibrated = features
     if attention is not None:
@@ -235,7 +287,10 @@ SELF_CALIBRATIONS = ATTENTIONS + DYNAMICS
 
 
 def make_calibration(name: str, channels: int, stride: int = 1, *, affine: bool = True) -> nn.Module:
-    "The attention or dynamic kernel `name` as a module; `stride` 2: for maps half as large as those it looks at. W sec. 6.2.1."
+    """The attention or dynamic kernel `name` as a module; `stride` 2: for maps half as large as those it looks at.
+
+    W sec. 6.2.1.
+    """
     one_of("self-calibration", name, SELF_CALIBRATIONS)
     if name == "spatial_attention":
         return SpatialAttention(channels, stride, affine=affine)
@@ -257,7 +312,10 @@ class SelfCalibration(nn.Module):
 
 
 def self_calibration(name: str, *, dilation: int = 1) -> Callable[[int], SelfCalibration]:
-    """A function channels -> `SelfCalibration`, for `resnet18_cifar(calibration=...)`. ValueError for an unknown name, or a dilation of an attention."""
+    """A function channels -> `SelfCalibration`, for `resnet18_cifar(calibration=...)`.
+
+    ValueError for an unknown name, or a dilation of an attention.
+    """
     one_of("self-calibration", name, SELF_CALIBRATIONS)
     if name in ATTENTIONS and dilation != 1:
         raise ValueError(f"{name} has no dilation, only dynamic convolutions have")
@@ -267,14 +325,17 @@ def self_calibration(name: str, *, dilation: int = 1) -> Callable[[int], SelfCal
 class Tier(nn.Module):
     """One tier of a block: an operation for each input, joined by W Eq. 6.4: list of (B, C, H, W) -> (B, C, H', W').
 
-    `names`, `strides`: of the operations. Without a feature transformation the first input is what is calibrated (the surrogate, in a second tier).
+    `names`, `strides`: of the operations. Without a feature transformation the first input is what is calibrated (the
+    surrogate, in a second tier).
     """
 
     def __init__(self, names: Sequence[str], channels: int, strides: Sequence[int], *, affine: bool = True) -> None:
         super().__init__()
         self.kinds = [kind_of(name) for name in names]
         make = lambda name: make_operation if kind_of(name) == "feature" else make_calibration
-        self.operations = nn.ModuleList(make(name)(name, channels, stride, affine=affine) for name, stride in zip(names, strides, strict=True))
+        self.operations = nn.ModuleList(
+            make(name)(name, channels, stride, affine=affine) for name, stride in zip(names, strides, strict=True)
+        )
 
     def forward(self, inputs: Sequence[torch.Tensor], rate: float = 0.0) -> torch.Tensor:
         found = {"feature": [], "attention": [], "dynamic": []}
@@ -283,25 +344,33 @@ class Tier(nn.Module):
             dropped = kind == "feature" and self.training and rate > 0 and not isinstance(operation, nn.Identity)
             found[kind].append(drop_path(y, rate) if dropped else y)
         features = sum(found["feature"]) if found["feature"] else inputs[0]
-        return calibrate(features, sum(found["attention"]) if found["attention"] else None,
-                         sum_of_kernels(found["dynamic"]) if found["dynamic"] else None)
+        return calibrate(
+            features,
+            sum(found["attention"]) if found["attention"] else None,
+            sum_of_kernels(found["dynamic"]) if found["dynamic"] else None,
+        )
 
 # %% ../nbs/ch6_nos.ipynb #e8f43114
 class HeterogeneousBlock(nn.Module):
     """Inner node `number` of a cell: maps of all earlier nodes -> its own. W sec. 6.2.2.
 
-    `edges`: (operation, source), the one of the second tier from the node itself. `reduces`: edges from the two inputs halve the size.
-    ValueError where the first tier has no feature transformation.
+    `edges`: (operation, source), the one of the second tier from the node itself. `reduces`: edges from the two inputs
+    halve the size. ValueError where the first tier has no feature transformation.
     """
 
     def __init__(self, number: int, edges: Sequence[tuple[str, int]], channels: int, reduces: bool) -> None:
         super().__init__()
         first = [(name, source) for name, source in edges if source < number]
         if not any(kind_of(name) == "feature" for name, _ in first):
-            raise ValueError(f"node {number} has only {' and '.join(name for name, _ in first)} from earlier nodes: there would be no maps to "
-                             f"calibrate, so one of them must be a feature transformation: {', '.join(FEATURES)}")
+            raise ValueError(
+                f"node {number} has only {' and '.join(name for name, _ in first)} from earlier nodes: there would be "
+                "no maps to "
+                f"calibrate, so one of them must be a feature transformation: {', '.join(FEATURES)}"
+            )
         self.sources = [source for _, source in first]
-        self.first = Tier([name for name, _ in first], channels, [2 if reduces and source < 2 else 1 for source in self.sources])
+        self.first = Tier(
+            [name for name, _ in first], channels, [2 if reduces and source < 2 else 1 for source in self.sources]
+        )
         self.second = Tier([name for name, source in edges if source == number], channels, [1])
 
     def forward(self, states: Sequence[torch.Tensor], rate: float = 0.0) -> torch.Tensor:
@@ -310,20 +379,30 @@ class HeterogeneousBlock(nn.Module):
 
 # %% ../nbs/ch6_nos.ipynb #0b2287d5
 class HeterogeneousCell(nn.Module):
-    """A cell of a genotype of the space "nos": outputs of the cells two back and one back -> (B, out_channels, H, W). W sec. 6.2.2.
+    """A cell of a genotype of the space "nos": outputs of the cells two back and one back -> (B, out_channels, H, W). W
+    sec. 6.2.2.
 
-    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.skeleton`. ValueError for a genotype of another space.
+    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.skeleton`. ValueError for a
+    genotype of another space.
     """
 
     def __init__(self, genotype: Genotype, position: Position, before: int, last: int) -> None:
         super().__init__()
         if not genotype.space.second_tier:
-            raise ValueError(f"a heterogeneous cell has two tiers, but the genotype is of the space {genotype.space.name}, which has one: "
-                             "build it with scalable_arch.nas.CifarNetwork or ImageNetNetwork and their own cell")
+            raise ValueError(
+                f"a heterogeneous cell has two tiers, but the genotype is of the space {genotype.space.name}, which "
+                "has one: "
+                "build it with scalable_arch.nas.CifarNetwork or ImageNetNetwork and their own cell"
+            )
         channels, reduces = position.channels, position.kind == "reduction"
-        self.preprocess0 = FactorizedReduce(before, channels) if position.halves_before else ReLUConvBN(before, channels)
+        self.preprocess0 = (
+            FactorizedReduce(before, channels) if position.halves_before else ReLUConvBN(before, channels)
+        )
         self.preprocess1 = ReLUConvBN(last, channels)
-        self.blocks = nn.ModuleList(HeterogeneousBlock(number, edges, channels, reduces) for number, edges in enumerate(genotype.nodes(position.kind), 2))
+        self.blocks = nn.ModuleList(
+            HeterogeneousBlock(number, edges, channels, reduces)
+            for number, edges in enumerate(genotype.nodes(position.kind), 2)
+        )
         self.concat = genotype.concat(position.kind)
         self.out_channels = channels * len(self.concat)
 
@@ -335,20 +414,22 @@ class HeterogeneousCell(nn.Module):
 
 
 def nos_cifar(genotype: Genotype, **options: Any) -> CifarNetwork:
-    "Evaluation network for small images of a genotype of the space \"nos\"; `options` as of `CifarNetwork`: 36 channels, 20 cells. W sec. 6.3.5."
+    'Evaluation network for small images of a genotype of the space "nos"; `options` as of `CifarNetwork`: 36 channels, 20 cells. W sec. 6.3.5.'
     return CifarNetwork(genotype, cell=HeterogeneousCell, **options)
 
 
 def nos_imagenet(genotype: Genotype, **options: Any) -> ImageNetNetwork:
-    "Evaluation network for large images of a genotype of the space \"nos\"; `options` as of `ImageNetNetwork`: 48 channels, 14 cells. W sec. 6.3.5."
+    'Evaluation network for large images of a genotype of the space "nos"; `options` as of `ImageNetNetwork`: 48 channels, 14 cells. W sec. 6.3.5.'
     return ImageNetNetwork(genotype, cell=HeterogeneousCell, **options)
 
 # %% ../nbs/ch6_nos.ipynb #f084bbad
 class MixedCalibration(nn.Module):
-    """What one node says to `listeners` later nodes by attention and kernels, each weighted by a probability. W Eq. 6.2, 6.3 and 6.10.
+    """What one node says to `listeners` later nodes by attention and kernels, each weighted by a probability. W Eq.
+    6.2, 6.3 and 6.10.
 
-    Maps (B, C, H, W) and probabilities (T, 4), columns as `SELF_CALIBRATIONS` -> weights of pixels (B, T, H', W'), of channels (B, T, C), kernels
-    (B, T, C, 5, 5). The same as T modules of each kind side by side, without scale and shift in their normalisations.
+    Maps (B, C, H, W) and probabilities (T, 4), columns as `SELF_CALIBRATIONS` -> weights of pixels (B, T, H', W'), of
+    channels (B, T, C), kernels (B, T, C, 5, 5). The same as T modules of each kind side by side, without scale and
+    shift in their normalisations.
     """
 
     def __init__(self, channels: int, listeners: int = 1, stride: int = 1) -> None:
@@ -370,33 +451,64 @@ class MixedCalibration(nn.Module):
         looks, *seen = self.norm(looks).split(self.widths[:3], 1)
         pixels = self.decide(F.relu(looks)).sigmoid()
         pixels = pixels if self.stride == 1 else F.avg_pool2d(pixels, 2, ceil_mode=True)
-        channels = (F.relu(x.mean((2, 3)) @ self.squeeze.transpose(1, 2)) @ self.excite.transpose(1, 2)).sigmoid().transpose(0, 1)
+        channels = (
+            (F.relu(x.mean((2, 3)) @ self.squeeze.transpose(1, 2)) @ self.excite.transpose(1, 2))
+            .sigmoid()
+            .transpose(0, 1)
+        )
         share = dict(zip(SELF_CALIBRATIONS, probabilities.unbind(1)))
         kernels = [self.kernels(i, seen[i], rest[i]) * share[DYNAMICS[i]].view(-1, 1, 1, 1) for i in (0, 1)]
-        return pixels * share["spatial_attention"].view(-1, 1, 1), channels * share["channel_attention"].view(-1, 1), F.pad(kernels[0], [1] * 4) + kernels[1]
+        return (
+            pixels * share["spatial_attention"].view(-1, 1, 1),
+            channels * share["channel_attention"].view(-1, 1),
+            F.pad(kernels[0], [1] * 4) + kernels[1],
+        )
 
     def kernels(self, i: int, seen: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        "Kernels (B, T, C, k, k) from the bottleneck's maps and those that say where to look, as `DynamicKernel` makes them."
+        """Kernels (B, T, C, k, k) from the bottleneck's maps and those that say where to look, as `DynamicKernel`
+        makes them."""
         size = (3, 5)[i]
         where = places.flatten(2).softmax(2).unflatten(1, (self.listeners, -1))
-        latent = F.relu(self.transform[i] @ (seen.flatten(2).unflatten(1, (self.listeners, -1)) @ where.transpose(2, 3)))
+        latent = F.relu(
+            self.transform[i] @ (seen.flatten(2).unflatten(1, (self.listeners, -1)) @ where.transpose(2, 3))
+        )
         decoded = self.kernel_norm[i]((self.decode[i] @ latent).flatten(1, 2)) / size**2
         return decoded.view(len(places), self.listeners, -1, size, size)
 
 # %% ../nbs/ch6_nos.ipynb #765888af
 def single_calibration(mixed, listener, name):
-    "The operation `name` for one listener of a `MixedCalibration` as a module of its own, with the same weights and running statistics."
-    module = make_calibration(one_of("self-calibration", name, SELF_CALIBRATIONS), mixed.look.in_channels, mixed.stride, affine=False).to(mixed.look.weight)
+    """The operation `name` for one listener of a `MixedCalibration` as a module of its own, with the same weights and
+    running statistics."""
+    module = make_calibration(
+        one_of("self-calibration", name, SELF_CALIBRATIONS), mixed.look.in_channels, mixed.stride, affine=False
+    ).to(mixed.look.weight)
     ends = torch.tensor([0, *mixed.widths]).cumsum(0)
-    own = lambda part: slice(*(ends[part] + mixed.widths[part] // mixed.listeners * torch.tensor([listener, listener + 1])).tolist())
+    own = lambda part: slice(
+        *(ends[part] + mixed.widths[part] // mixed.listeners * torch.tensor([listener, listener + 1])).tolist()
+    )
     if name == "spatial_attention":
-        copy_rows([(module.look[0], mixed.look, own(0)), (module.look[1], mixed.norm, own(0)), (module.decide, mixed.decide, slice(listener, listener + 1))])
+        copy_rows(
+            [
+                (module.look[0], mixed.look, own(0)),
+                (module.look[1], mixed.norm, own(0)),
+                (module.decide, mixed.decide, slice(listener, listener + 1)),
+            ]
+        )
     elif name == "channel_attention":
         copy_matrices([(module.squeeze, mixed.squeeze[listener]), (module.excite, mixed.excite[listener])])
     else:
-        i, here = DYNAMICS.index(name), slice(listener * mixed.look.in_channels, (listener + 1) * mixed.look.in_channels)
-        copy_rows([(module.bottleneck[0], mixed.look, own(1 + i)), (module.bottleneck[1], mixed.norm, own(1 + i)), (module.places, mixed.look, own(3 + i)),
-                   (module.decode[1], mixed.kernel_norm[i], here)])
+        i, here = (
+            DYNAMICS.index(name),
+            slice(listener * mixed.look.in_channels, (listener + 1) * mixed.look.in_channels),
+        )
+        copy_rows(
+            [
+                (module.bottleneck[0], mixed.look, own(1 + i)),
+                (module.bottleneck[1], mixed.norm, own(1 + i)),
+                (module.places, mixed.look, own(3 + i)),
+                (module.decode[1], mixed.kernel_norm[i], here),
+            ]
+        )
         copy_matrices([(module.transform, mixed.transform[i][listener]), (module.decode[0], mixed.decode[i][listener])])
     return module.train(mixed.training)
 
@@ -405,7 +517,9 @@ def copy_rows(pairs):
     "Load into each module the `rows` of all that another of its kind holds: (module, other, rows)."
     for module, other, rows in pairs:
         found = other.state_dict()
-        module.load_state_dict({key: found[key] if found[key].ndim == 0 else found[key][rows] for key in module.state_dict()})
+        module.load_state_dict(
+            {key: found[key] if found[key].ndim == 0 else found[key][rows] for key in module.state_dict()}
+        )
 
 
 def copy_matrices(pairs):
@@ -415,10 +529,11 @@ def copy_matrices(pairs):
 
 # %% ../nbs/ch6_nos.ipynb #37586b64
 class HeterogeneousSearchCell(nn.Module):
-    """All heterogeneous cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) -> (B, out_channels, H, W).
+    """All heterogeneous cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) ->
+    (B, out_channels, H, W).
 
-    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.skeleton`. W sec. 6.2.2 and Eq. 6.10.
-    ValueError for a space without second tier or without feature transformations.
+    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.skeleton`. W sec. 6.2.2 and Eq.
+    6.10. ValueError for a space without second tier or without feature transformations.
     """
 
     def __init__(self, space: Space, position: Position, before: int, last: int) -> None:
@@ -427,12 +542,18 @@ class HeterogeneousSearchCell(nn.Module):
         channels, inner = position.channels, space.inner_nodes
         features = [name for name in space.operations if kind_of(name) == "feature"]
         self.feature_columns = [space.operations.index(name) for name in features]
-        self.calibration_columns = [space.operations.index(name) if name in space.operations else -1 for name in SELF_CALIBRATIONS]
+        self.calibration_columns = [
+            space.operations.index(name) if name in space.operations else -1 for name in SELF_CALIBRATIONS
+        ]
         self.preprocess0 = (FactorizedReduce if position.halves_before else ReLUConvBN)(before, channels, affine=False)
         self.preprocess1 = ReLUConvBN(last, channels, affine=False)
         strides = [2 if position.kind == "reduction" else 1] * 2 + [1] * inner
-        self.views = nn.ModuleList(NodeViews(channels, stride, features) for stride in strides[:inner + 1])  # the last inner node has no edges out
-        self.says = nn.ModuleList(MixedCalibration(channels, inner + 1 - max(i, 1), stride) for i, stride in enumerate(strides[:inner + 1]))
+        self.views = nn.ModuleList(
+            NodeViews(channels, stride, features) for stride in strides[: inner + 1]
+        )  # the last inner node has no edges out
+        self.says = nn.ModuleList(
+            MixedCalibration(channels, inner + 1 - max(i, 1), stride) for i, stride in enumerate(strides[: inner + 1])
+        )
         self.first = nn.ModuleList(MixedNode(channels, strides[:k], features) for k in range(2, inner + 2))
         self.second = nn.ModuleList(SecondTier(channels, features) for _ in range(inner))
         self.out_channels = inner * channels
@@ -451,21 +572,27 @@ class HeterogeneousSearchCell(nn.Module):
                 for listener, words in zip(listeners, zip(*(part.unbind(1) for part in said))):
                     heard[listener].append(words)
             surrogate = calibrate(self.first[k - 2](views[:k], rows[k - 2]), *join(heard[k]))
-            states.append(self.second[k - 2](surrogate, rows[-1][k - 2:k - 1], own[-1][k - 2:k - 1]))
+            states.append(self.second[k - 2](surrogate, rows[-1][k - 2 : k - 1], own[-1][k - 2 : k - 1]))
         return torch.cat(states[2:], 1)
 
     def split(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        "Columns of the feature transformations, and of the self-calibrations in the order of `SELF_CALIBRATIONS`, 0 for those that the space has not."
+        """Columns of the feature transformations, and of the self-calibrations in the order of `SELF_CALIBRATIONS`, 0
+        for those that the space has not."""
         padded = F.pad(probabilities, (0, 1))
         return probabilities[:, self.feature_columns], padded[:, self.calibration_columns]
 
 # %% ../nbs/ch6_nos.ipynb #75ac169d
 class SecondTier(nn.Module):
-    "Second tier of a block in the search: surrogate (B, C, H, W), probabilities (1, features) and (1, 4) -> the node's maps. W Eq. 6.5 to 6.8."
+    """Second tier of a block in the search: surrogate (B, C, H, W), probabilities (1, features) and (1, 4) -> the
+    node's maps. W Eq. 6.5 to 6.8."""
 
     def __init__(self, channels: int, features: Sequence[str]) -> None:
         super().__init__()
-        self.views, self.features, self.says = NodeViews(channels, 1, features), MixedNode(channels, [1], features), MixedCalibration(channels)
+        self.views, self.features, self.says = (
+            NodeViews(channels, 1, features),
+            MixedNode(channels, [1], features),
+            MixedCalibration(channels),
+        )
 
     def forward(self, surrogate: torch.Tensor, probabilities: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         views = self.views(surrogate)
@@ -474,7 +601,8 @@ class SecondTier(nn.Module):
 
 
 def join(said):
-    "What several nodes said, each weights of pixels (B, H, W), of channels (B, C) and kernels (B, C, k, k), as one attention and one kernel."
+    """What several nodes said, each weights of pixels (B, H, W), of channels (B, C) and kernels (B, C, k, k), as one
+    attention and one kernel."""
     pixels, channels, kernels = (sum(parts) for parts in zip(*said))
     return pixels[:, None] + channels[:, :, None, None], kernels
 
@@ -482,26 +610,39 @@ def join(said):
 def check_heterogeneous(space):
     "ValueError unless a space has a second tier and feature transformations."
     if not space.second_tier:
-        raise ValueError(f"a heterogeneous cell has two tiers, but the space {space.name} has one: take scalable_arch.nas.SPACES['nos'] or a Space with second_tier=True")
+        raise ValueError(
+            f"a heterogeneous cell has two tiers, but the space {space.name} has one: take "
+            "scalable_arch.nas.SPACES['nos'] or a Space with second_tier=True"
+        )
     if not any(kind_of(name) == "feature" and name != "none" for name in space.operations):
-        raise ValueError(f"the space {space.name} has no feature transformation, so there would be no maps to calibrate: "
-                         f"add at least one of {', '.join(FEATURES)}")
+        raise ValueError(
+            f"the space {space.name} has no feature transformation, so there would be no maps to calibrate: "
+            f"add at least one of {', '.join(FEATURES)}"
+        )
 
 
 def nos_supernet(space: Space | str = "nos", **options: Any) -> Supernet:
-    "A `Supernet` of heterogeneous cells; `space`: name or `Space`, `options` as of `nas.supernet.Supernet`: 16 channels, 8 cells. W sec. 6.3.3."
+    """A `Supernet` of heterogeneous cells; `space`: name or `Space`, `options` as of `nas.supernet.Supernet`: 16
+    channels, 8 cells. W sec. 6.3.3."""
     return Supernet(space, cell=HeterogeneousSearchCell, **options)
 
 # %% ../nbs/ch6_nos.ipynb #de768d91
 def attention_vector(maps: torch.Tensor) -> torch.Tensor:
-    "Where maps (B, C, H, W) are excited: squares summed over the channels, each image's of length 1, (B, H * W). W Eq. 6.9."
+    """Where maps (B, C, H, W) are excited: squares summed over the channels, each image's of length 1, (B, H * W).
+
+    W Eq. 6.9.
+    """
     return F.normalize(maps.square().sum(1).flatten(1))
 
 
-def guidance_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], *, form: Literal["code", "paper"] = "code") -> torch.Tensor:
-    """How differently two networks look at images, summed over their stages; maps (B, C, H, W) each, the mean over the batch. W Eq. 6.9.
+def guidance_loss(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], *, form: Literal["code", "paper"] = "code"
+) -> torch.Tensor:
+    """How differently two networks look at images, summed over their stages; maps (B, C, H, W) each, the mean over the
+    batch. W Eq. 6.9.
 
-    `form`: "paper", half the norm of the difference; "code", the mean over pixels of the squared difference. ValueError where stages do not fit.
+    `form`: "paper", half the norm of the difference; "code", the mean over pixels of the squared difference. ValueError
+    where stages do not fit.
     """
     one_of("form", form, ("code", "paper"))
     check_stages(student, teacher)
@@ -516,35 +657,49 @@ def check_stages(student, teacher):
     sizes = [[tuple(x.shape[2:]) for x in maps] for maps in (student, teacher)]
     if sizes[0] != sizes[1]:
         student, teacher = (", ".join(f"{height}x{width}" for height, width in stages) for stages in sizes)
-        raise ValueError(f"the teacher's stages do not fit: they end with maps of {teacher}, the student's with {student}; "
-                         "take a teacher that halves its maps as the student does, such as pyramidnet110_cifar")
+        raise ValueError(
+            f"the teacher's stages do not fit: they end with maps of {teacher}, the student's with {student}; "
+            "take a teacher that halves its maps as the student does, such as pyramidnet110_cifar"
+        )
 
 # %% ../nbs/ch6_nos.ipynb #998ee76b
 class AttentionGuidance:
-    """Function (student's stage maps, images) -> loss, for `nas.search` and `train.classify`: `weight` times `guidance_loss`. W sec. 6.2.3.
+    """Function (student's stage maps, images) -> loss, for `nas.search` and `train.classify`: `weight` times
+    `guidance_loss`. W sec. 6.2.3.
 
-    `teacher`: has features(images) -> stage maps, as the networks of `nn.cifar` and `nas.networks`; it is asked in eval mode and not changed.
-    `weight`: 1000 is meant for images of 32x32, of 16x16 a quarter of it does the same (section 4.1 of chapter 6). ValueError for a negative weight, an unknown form, or a teacher without stages.
+    `teacher`: has features(images) -> stage maps, as the networks of `nn.cifar` and `nas.networks`; it is asked in eval
+    mode and not changed.
+    `weight`: 1000 is meant for images of 32x32, of 16x16 a quarter of it does the same (section 4.1 of chapter 6).
+    ValueError for a negative weight, an unknown form, or a teacher without stages.
     """
 
     def __init__(self, teacher: nn.Module, *, weight: float = 1e3, form: Literal["code", "paper"] = "code") -> None:
         if not weight >= 0:
             raise ValueError(f"the weight of the guidance must be at least 0 (W sec. 6.3.3: 1000), not {weight}")
         if not callable(getattr(teacher, "features", None)):
-            raise ValueError(f"a {type(teacher).__name__} cannot guide: it has no method features(images) that returns the maps at the end of its stages")
+            raise ValueError(
+                f"a {type(teacher).__name__} cannot guide: it has no method features(images) that returns the maps at "
+                "the end of its stages"
+            )
         self.teacher, self.weight, self.form = teacher, weight, one_of("form", form, ("code", "paper"))
-        self.__qualname__ = f"AttentionGuidance({type(teacher).__name__}, weight={weight}, form={form})"  # a run's settings name it so
+        self.__qualname__ = (
+            f"AttentionGuidance({type(teacher).__name__}, weight={weight}, form={form})"  # a run's settings name it so
+        )
 
     def __call__(self, maps: Sequence[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), in_mode(self.teacher, False):
             taught = self.teacher.features(images)
         if not isinstance(taught, (list, tuple)):
-            raise ValueError(f"features(images) of a {type(self.teacher).__name__} must return a list of the maps (B, C, H, W) at the end of its stages, not a {type(taught).__name__}")
+            raise ValueError(
+                f"features(images) of a {type(self.teacher).__name__} must return a list of the maps (B, C, H, W) at "
+                f"the end of its stages, not a {type(taught).__name__}"
+            )
         return self.weight * guidance_loss(maps, taught, form=self.form)
 
 # %% ../nbs/ch6_nos.ipynb #c8b29177
 def operation_cost(name: str, channels: int, stride: int, size: tuple[int, int]) -> Cost:
-    """`nn.cost.Cost` of an operation of a heterogeneous cell at one place; `size`: (H, W) of its input. A dynamic kernel's includes being applied.
+    """`nn.cost.Cost` of an operation of a heterogeneous cell at one place; `size`: (H, W) of its input. A dynamic
+    kernel's includes being applied.
 
     For `nas.networks.cell_costs(space, network, operation_cost=..., cell=HeterogeneousCell)`: `derive` under a budget.
     """

@@ -1,4 +1,5 @@
 "README.md is nbs/index.ipynb without its code directives: `python tests/readme.py` writes it, a test holds it in step."
+
 import re
 from pathlib import Path
 

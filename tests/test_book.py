@@ -1,4 +1,5 @@
 "The book: built once from the reports of this checkout, then looked at in headless Chromium, as readers do."
+
 import ast
 import inspect
 import json
@@ -13,7 +14,8 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -25,10 +27,14 @@ from scalable_arch.study.widgets import all_points, cut_picture, cut_places
 
 root = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:.*MystReferenceResolver.app")  # MyST's own business
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync").split()
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 
 
 # ---- the book and the browser, each once
+
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
@@ -41,7 +47,11 @@ def chromium():
     "Path of Chromium, installed where it is missing and we may."
     if not shutil.which("chromium") and os.geteuid() == 0 and shutil.which("apt-get"):
         for words in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", "-qq", *words], stdin=subprocess.DEVNULL, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+            subprocess.run(
+                ["apt-get", "-qq", *words],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+            )
     if not shutil.which("chromium"):
         pytest.skip("the book's pages are looked at in Chromium: apt-get install chromium")
     return shutil.which("chromium")
@@ -61,7 +71,9 @@ def page(browser):
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="light")
     page = context.new_page()
     page.wrong, page.asked = [], []
-    page.on("console", lambda message: page.wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console", lambda message: page.wrong.append(message.text) if message.type in ("error", "warning") else None
+    )
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
@@ -80,15 +92,28 @@ def pages_of(out):
 
 # ---- what is in it
 
+
 def test_every_part_is_there(built):
     out, book = built
     assert book.problems == []
-    for name in ("index", "start", "ledger", "plot", "notes", "data", "api/library", "api/metrics", *(f"chapters/{chapter}" for chapter in book.chapters),
-                 *(f"bench/{name}" for name in book.benches)):
+    for name in (
+        "index",
+        "start",
+        "ledger",
+        "plot",
+        "notes",
+        "data",
+        "api/library",
+        "api/metrics",
+        *(f"chapters/{chapter}" for chapter in book.chapters),
+        *(f"bench/{name}" for name in book.benches),
+    ):
         assert (out / f"{name}.html").is_file(), name
     assert {"ch3_han", "ch4_hdl"} <= set(book.chapters) - set(book.missing)
     for chapter in book.missing:
-        assert f"make reproduce CHAPTER={chapter}" in re.sub(r"<[^>]+>", "", (out / "chapters" / f"{chapter}.html").read_text())
+        assert f"make reproduce CHAPTER={chapter}" in re.sub(
+            r"<[^>]+>", "", (out / "chapters" / f"{chapter}.html").read_text()
+        )
 
 
 def test_links_resolve(built):
@@ -102,7 +127,9 @@ def test_links_resolve(built):
             if address.scheme in ("http", "https", "data", "mailto"):
                 continue
             found = (path.parent / urllib.parse.unquote(address.path)).resolve() if address.path else path
-            whole = found.is_file() and (not address.fragment or found not in ids or urllib.parse.unquote(address.fragment) in ids[found])
+            whole = found.is_file() and (
+                not address.fragment or found not in ids or urllib.parse.unquote(address.fragment) in ids[found]
+            )
             broken += [] if whole else [f"{path.relative_to(out)}: {target}"]
     assert not broken
 
@@ -117,7 +144,9 @@ def test_results_name_their_cell_and_trials(built):
         assert list(behind) == results
         outputs = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
         tables = [path for path in run.parent.glob("*_t*.json") if f'id="T_{path.stem}"' in outputs]
-        printed = {path.stem for path in (root / "data_manifests" / "printed").glob(f"wei_li_thesis_t{chapter[2]}_*.csv")}
+        printed = {
+            path.stem for path in (root / "data_manifests" / "printed").glob(f"wei_li_thesis_t{chapter[2]}_*.csv")
+        }
         assert printed and printed <= {path.stem for path in tables}
         for path in tables:
             trials = set(json.loads(path.read_text(encoding="utf-8"))["trials"])
@@ -132,7 +161,11 @@ def test_book_keeps_to_its_folder(built):
 
 def test_no_path_of_this_machine(built):
     out, _ = built
-    assert not [path for path in [*pages_of(out), out / "searchindex.js"] if str(root) in path.read_text(encoding="utf-8") or str(out) in path.read_text(encoding="utf-8")]
+    assert not [
+        path
+        for path in [*pages_of(out), out / "searchindex.js"]
+        if str(root) in path.read_text(encoding="utf-8") or str(out) in path.read_text(encoding="utf-8")
+    ]
 
 
 # ---- every page, wide by day and narrow by night
@@ -169,7 +202,9 @@ def test_pages_render(built, page):
         for width, scheme in ((1440, "light"), (390, "dark")):
             page.set_viewport_size({"width": width, "height": 844})
             page.emulate_media(color_scheme=scheme)
-            background = sum(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]))
+            background = sum(
+                map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3])
+            )
             said += [f"{width} pixels are too narrow"] if page.evaluate(OVERFLOW) > 0 else []
             said += [f"not {scheme}"] if (background > 384) != (scheme == "light") else []
         said += page.wrong
@@ -181,10 +216,21 @@ def test_pages_render(built, page):
 def test_formulas_of_their_own_line(built):
     out, book = built
     for chapter in set(book.chapters) - set(book.missing):
-        formulas = [formula for cell in read_executed(executed_runs(book.reports, chapter)[0]).cells if cell.cell_type == "markdown"
-                    for formula in re.findall(r"^\$\$.+?\$\$", cell.source, re.M | re.S)]
-        text = re.sub(r"<(pre|script)\b.*?</\1>", "", (out / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"), flags=re.S)
-        assert len(re.findall(r'<div class="math ', text)) == len(formulas) and "$$" not in text  # that these are set, test_pages_render sees
+        formulas = [
+            formula
+            for cell in read_executed(executed_runs(book.reports, chapter)[0]).cells
+            if cell.cell_type == "markdown"
+            for formula in re.findall(r"^\$\$.+?\$\$", cell.source, re.M | re.S)
+        ]
+        text = re.sub(
+            r"<(pre|script)\b.*?</\1>",
+            "",
+            (out / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"),
+            flags=re.S,
+        )
+        assert (
+            len(re.findall(r'<div class="math ', text)) == len(formulas) and "$$" not in text
+        )  # that these are set, test_pages_render sees
 
 
 CONTRAST = """() => {
@@ -219,7 +265,9 @@ def test_contrast(built, page):
 
 def test_first_page_is_light(built, page):
     show(page, built[0] / "index.html")
-    files = {Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)) for url in page.asked if url.startswith("file:")}
+    files = {
+        Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)) for url in page.asked if url.startswith("file:")
+    }
     sizes = {path.name: path.stat().st_size for path in files if path.suffix not in (".jpg", ".png", ".svg")}
     assert "index.html" in sizes and sum(sizes.values()) < 300_000, sizes
 
@@ -227,15 +275,21 @@ def test_first_page_is_light(built, page):
 def test_search_works_in_a_plain_folder(built, page):
     page.goto((built[0] / "search.html").as_uri() + "?q=harmonious")
     page.locator("#search-results li a").first.wait_for()
-    assert any("ch3_han" in link for link in page.locator("#search-results li a").evaluate_all("nodes => nodes.map((node) => node.href)"))
+    assert any(
+        "ch3_han" in link
+        for link in page.locator("#search-results li a").evaluate_all("nodes => nodes.map((node) => node.href)")
+    )
     assert page.wrong == []
 
 
 # ---- what readers play with
 
+
 def test_ranked_lists_follow_the_pointer_and_the_keyboard(built, page):
     show(page, built[0] / "chapters" / "ch3_han.html")
-    shown = lambda: page.locator(".ranked [data-matches]:visible").evaluate_all("nodes => nodes.map((node) => node.dataset.matches)")
+    shown = lambda: page.locator(".ranked [data-matches]:visible").evaluate_all(
+        "nodes => nodes.map((node) => node.dataset.matches)"
+    )
     buttons = page.locator(".ranked button")
     assert buttons.count() == 6 and shown() == ["1"]
     buttons.nth(3).hover()
@@ -251,7 +305,12 @@ def test_attention_levels_can_be_switched(built, page):
     page.locator(".levels input").nth(1).focus()
     page.keyboard.press("Space")
     assert page.locator(".levels img:visible").evaluate_all("nodes => nodes.map((node) => node.alt)") == [
-        "image", "hard attention, level 1", "soft attention, level 1", "hard attention, level 3", "soft attention, level 3"]
+        "image",
+        "hard attention, level 1",
+        "soft attention, level 1",
+        "hard attention, level 3",
+        "soft attention, level 3",
+    ]
     page.keyboard.press("Space")
     assert page.locator(".levels img:visible").count() == 7
 
@@ -264,7 +323,9 @@ def test_ledger_sorts_and_filters(built, page):
     head = page.locator("table.ledger thead th").nth(2)
     head.locator("button").focus()
     page.keyboard.press("Enter")
-    shares = page.locator("table.ledger tbody tr td:nth-child(3)").evaluate_all("nodes => nodes.map((node) => Number(node.dataset.sort ?? -1))")
+    shares = page.locator("table.ledger tbody tr td:nth-child(3)").evaluate_all(
+        "nodes => nodes.map((node) => Number(node.dataset.sort ?? -1))"
+    )
     filled = [share for share in shares if share >= 0]
     assert head.get_attribute("aria-sort") == "ascending" and filled == sorted(filled)
     page.keyboard.press("Enter")
@@ -272,8 +333,14 @@ def test_ledger_sorts_and_filters(built, page):
     open_text = "nodes => nodes.map((node) => [...node.cells].map((cell) => [...cell.childNodes].filter((part) => part.tagName !== 'DETAILS').map((part) => part.textContent).join('')).join(' '))"
     texts = [text.lower() for text in rows.evaluate_all(open_text)]
     visible = page.locator("table.ledger tbody tr:visible")
-    for asked, patterns in (("Table HAN, fails", (r"\btable", r"\bhan", r"\bfail")), ("holds", (r"\bhold",)), ("HAN", (r"\bhan",))):
-        wanted = [text for text in texts if all(re.search(pattern, text) for pattern in patterns)]  # neither "channel" nor "than", nor what is folded away
+    for asked, patterns in (
+        ("Table HAN, fails", (r"\btable", r"\bhan", r"\bfail")),
+        ("holds", (r"\bhold",)),
+        ("HAN", (r"\bhan",)),
+    ):
+        wanted = [
+            text for text in texts if all(re.search(pattern, text) for pattern in patterns)
+        ]  # neither "channel" nor "than", nor what is folded away
         page.locator(".filter input").fill(asked)
         assert 0 < visible.count() == len(wanted) < total, asked
         assert f"{len(wanted)} of {total}" in page.locator(".filter").inner_text()
@@ -292,7 +359,11 @@ def test_plot_shows_all_models_by_data_set(built, page):
     for dataset, metric, measure in (("Market-1501", "mAP", "FLOPs"), ("CIFAR-10", "Error_C10", "Params_M")):
         for name, value in (("dataset", dataset), ("metric", metric), ("measure", measure)):
             choose(name).select_option(value)
-        wanted = [point for point in points if (point["dataset"], point["metric"], point["measure"]) == (dataset, metric, measure)]
+        wanted = [
+            point
+            for point in points
+            if (point["dataset"], point["metric"], point["measure"]) == (dataset, metric, measure)
+        ]
         assert page.locator(".scatter .mark").count() == len(wanted) == page.locator(".points tbody tr").count() > 10
     choose("dataset").select_option("Market-1501")
     choose("measure").select_option("FLOPs")
@@ -302,7 +373,9 @@ def test_plot_shows_all_models_by_data_set(built, page):
     choose("ours").check()
     page.locator(".scatter .mark.ours").first.focus()
     assert page.locator(".scatter .ring.shown").is_visible()
-    assert "our stand-in" in page.locator(".scatter .about").inner_text() and page.locator(".scatter .mark.ours").first.get_attribute("aria-label")
+    assert "our stand-in" in page.locator(".scatter .about").inner_text() and page.locator(
+        ".scatter .mark.ours"
+    ).first.get_attribute("aria-label")
     for mark in page.locator(".scatter .mark").all():  # also of those that lie on one another
         place = mark.bounding_box()
         page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
@@ -311,6 +384,7 @@ def test_plot_shows_all_models_by_data_set(built, page):
 
 # ---- bad input
 
+
 @pytest.fixture
 def copy(tmp_path):
     "A checkout of its own with two chapters, one of them run, and its reports."
@@ -318,8 +392,15 @@ def copy(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
     (tmp_path / "scalable_arch" / "__init__.py").write_text('"Toy."\n')
-    cells = [nbformat.v4.new_markdown_cell("# Chapter 1. Toys: small things\n\n> They are small.\n\n## 7. Reading notes\n\nAmbiguous $x$."), nbformat.v4.new_code_cell("1 + 1")]
-    toy = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    cells = [
+        nbformat.v4.new_markdown_cell(
+            "# Chapter 1. Toys: small things\n\n> They are small.\n\n## 7. Reading notes\n\nAmbiguous $x$."
+        ),
+        nbformat.v4.new_code_cell("1 + 1"),
+    ]
+    toy = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    )
     for name in ("ch1_toys", "ch2_none"):
         nbformat.write(toy, tmp_path / "nbs" / f"{name}.ipynb")
     for profile in ("quick", "smoke"):
@@ -337,10 +418,16 @@ def test_chapter_without_a_run_and_a_broken_one(copy, monkeypatch, capsys):
     desk.write_text((copy / "nbs" / "ch1_toys.ipynb").read_text()[:200])
     main(copy / "_book")
     said = capsys.readouterr()
-    assert "reports/ch1_toys/desk/ch1_toys.ipynb is no notebook that can be read" in said.err and "not run yet: ch2_none" in said.err and said.err.count("\n") == 2
+    assert (
+        "reports/ch1_toys/desk/ch1_toys.ipynb is no notebook that can be read" in said.err
+        and "not run yet: ch2_none" in said.err
+        and said.err.count("\n") == 2
+    )
     assert str(copy / "_book" / "index.html") in said.out
     words = lambda name: re.sub(r"<[^>]+>", "", (copy / "_book" / name).read_text())
-    assert "They are small." in words("chapters/ch1_toys.html") and "1 + 1" in words("chapters/ch1_toys.html")  # its run in quick is shown
+    assert "They are small." in words("chapters/ch1_toys.html") and "1 + 1" in words(
+        "chapters/ch1_toys.html"
+    )  # its run in quick is shown
     assert "make reproduce CHAPTER=ch2_none" in words("chapters/ch2_none.html")
     assert words("notes.html").count("Ambiguous") == 2 and "Chapter 1. Toys" in words("index.html")  # the rest is built
 
@@ -348,13 +435,22 @@ def test_chapter_without_a_run_and_a_broken_one(copy, monkeypatch, capsys):
 def test_run_that_stopped_with_an_error_is_named(copy, tmp_path):
     run = copy / "reports" / "ch1_toys" / "quick" / "ch1_toys.ipynb"
     notebook = nbformat.read(run, as_version=4)
-    notebook.cells[1].outputs = [nbformat.v4.new_output("error", ename="OSError", evalue="the roof is leaking", traceback=[])]
+    notebook.cells[1].outputs = [
+        nbformat.v4.new_output("error", ename="OSError", evalue="the roof is leaking", traceback=[])
+    ]
     nbformat.write(notebook, run)
     book = Book(copy, copy / "reports", tmp_path / "sources")
     gather(book)
-    assert len(book.problems) == 1 and "OSError: the roof is leaking" in book.problems[0] and notebook.cells[1].id in book.problems[0]
+    assert (
+        len(book.problems) == 1
+        and "OSError: the roof is leaking" in book.problems[0]
+        and notebook.cells[1].id in book.problems[0]
+    )
     assert book.states["ch1_toys"][2] == "broken run" and (tmp_path / "sources" / "ledger.md").is_file()
-    assert "cannot be shown" in (said := (tmp_path / "sources" / "chapters" / "ch1_toys.md").read_text()) and "the roof is leaking" in said
+    assert (
+        "cannot be shown" in (said := (tmp_path / "sources" / "chapters" / "ch1_toys.md").read_text())
+        and "the roof is leaking" in said
+    )
 
 
 @pytest.mark.parametrize("damaged", ["[]", '{"trials": ["a', "{}", ""])
@@ -363,7 +459,12 @@ def test_damaged_study_is_named_and_the_rest_is_built(copy, tmp_path, damaged):
     study.write_text(damaged)
     run = study.parent / "ch1_toys.ipynb"
     notebook = nbformat.read(run, as_version=4)
-    notebook.cells[1].outputs = [nbformat.v4.new_output("display_data", data={"text/html": '<table id="T_wei_li_thesis_t3_03"><caption>W Table 3.3</caption></table>'})]
+    notebook.cells[1].outputs = [
+        nbformat.v4.new_output(
+            "display_data",
+            data={"text/html": '<table id="T_wei_li_thesis_t3_03"><caption>W Table 3.3</caption></table>'},
+        )
+    ]
     nbformat.write(notebook, run)
     book = Book(copy, copy / "reports", tmp_path / "sources")
     gather(book)
@@ -372,7 +473,10 @@ def test_damaged_study_is_named_and_the_rest_is_built(copy, tmp_path, damaged):
 
 
 def test_a_page_says_where_its_notebook_reads_otherwise_by_now(copy, tmp_path):
-    first = lambda: (gather(book := Book(copy, copy / "reports", tmp_path / "sources")), (tmp_path / "sources" / book.source("chapters/ch1_toys")).read_text())[1]
+    first = lambda: (
+        gather(book := Book(copy, copy / "reports", tmp_path / "sources")),
+        (tmp_path / "sources" / book.source("chapters/ch1_toys")).read_text(),
+    )[1]
     assert "since this was run" not in first()
     source = copy / "nbs" / "ch1_toys.ipynb"
     notebook = nbformat.read(source, as_version=4)
@@ -406,6 +510,7 @@ def test_missing_extra_and_wrong_folders_say_one_sentence(monkeypatch, tmp_path)
 
 # ---- the parts
 
+
 @given(st.lists(st.booleans(), min_size=4, max_size=60), st.integers(1, 4))
 def test_cuts_lie_in_the_nearest_white(white, parts):
     white = np.array(white)
@@ -432,16 +537,27 @@ def test_cut_panels_join_to_the_whole():
 
 def test_formulas_and_links_leave_code_alone():
     assert formulas_apart("a\n$$x$$\nb\n```\n$$y$$\n```\n") == "a\n\n$$x$$\n\nb\n```\n$$y$$\n```"
-    place = {"nbs/ch3_han.ipynb": "chapters/ch3_han.ipynb", "nbs/ch4_hdl.ipynb": "chapters/ch4_hdl.md"}.get  # the second was not run: its page has no such heading
+    place = {
+        "nbs/ch3_han.ipynb": "chapters/ch3_han.ipynb",
+        "nbs/ch4_hdl.ipynb": "chapters/ch4_hdl.md",
+    }.get  # the second was not run: its page has no such heading
     text = "[a](ch3_han.ipynb#8.-Use-it) [a](ch4_hdl.ipynb#8.-Use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
-    assert relink(text, "nbs", place) == ("[a](chapters/ch3_han.ipynb#8-use-it) [a](chapters/ch4_hdl.md) "
-                                           "`f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.ipynb)")
+    assert relink(text, "nbs", place) == (
+        "[a](chapters/ch3_han.ipynb#8-use-it) [a](chapters/ch4_hdl.md) "
+        "`f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.ipynb)"
+    )
 
 
-@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40).filter(lambda text: "`" not in text and "  " not in text.strip()))
+@given(
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40).filter(
+        lambda text: "`" not in text and "  " not in text.strip()
+    )
+)
 def test_docstrings_mean_what_they_say(text):
-    from markdown_it import MarkdownIt
     from html import unescape
+
+    from markdown_it import MarkdownIt
+
     words = "x " + text.strip().replace("&", "and")  # no block of its own begins in the middle of a line
     if re.search(r"(?<!\S)\*\w[^*\n]*\w\*(?!\w)", words):
         return
@@ -455,7 +571,11 @@ def test_reference_has_the_signatures_of_the_library(built):
         text = (out / "api" / f"{name.split('.')[1]}.html").read_text(encoding="utf-8")
         loaded = import_module(name)
         tree = ast.parse(Path(loaded.__file__).read_text(encoding="utf-8"))
-        public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in loaded.__all__ and ast.get_docstring(node)]
+        public = [
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef) and node.name in loaded.__all__ and ast.get_docstring(node)
+        ]
         assert public
         for function in public:
             entry = re.search(rf'id="{re.escape(name)}\.{function}">(.*?)</dt>', text, re.S)
@@ -466,24 +586,41 @@ def test_reference_has_the_signatures_of_the_library(built):
 
 def test_page_keeps_ids_and_drops_directives():
     run = executed_runs(root / "reports", "ch3_han")[0]
-    page = page_notebook(run, source=root / "nbs" / "ch3_han.ipynb", folder="nbs", files="../files/ch3_han", place=lambda path: None)
+    page = page_notebook(
+        run, source=root / "nbs" / "ch3_han.ipynb", folder="nbs", files="../files/ch3_han", place=lambda path: None
+    )
     code = [cell for cell in page.cells if cell.cell_type == "code"]
-    assert {cell.id for cell in code} <= {cell.id for cell in read_executed(run).cells} and not any(re.search(r"^#\|", cell.source, re.M) for cell in code)
-    pictures = [cell for cell in code if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))]
+    assert {cell.id for cell in code} <= {cell.id for cell in read_executed(run).cells} and not any(
+        re.search(r"^#\|", cell.source, re.M) for cell in code
+    )
+    pictures = [
+        cell
+        for cell in code
+        if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
+    ]
     assert len(pictures) >= 6 and all(len(cell.metadata["mystnb"]["image"]["alt"]) > 15 for cell in pictures)
 
 
 def test_examples_stay_code_and_words_stay_words():
-    text = 'A *new* model <of> two:\n\n>>> f("a")\n\'b\'\n>>> with x:\n...     g()\n\nAnd after_wards.\n\n>>> 1\n1\n\nThe end.'
-    assert docstring_markdown(text) == ('A *new* model \\<of\\> two:\n\n```pycon\n>>> f("a")\n\'b\'\n>>> with x:\n...     g()\n```\n\nAnd after\\_wards.\n\n'
-                                        "```pycon\n>>> 1\n1\n```\n\nThe end.")
+    text = "A *new* model <of> two:\n\n>>> f(\"a\")\n'b'\n>>> with x:\n...     g()\n\nAnd after_wards.\n\n>>> 1\n1\n\nThe end."
+    assert docstring_markdown(text) == (
+        "A *new* model \\<of\\> two:\n\n```pycon\n>>> f(\"a\")\n'b'\n>>> with x:\n...     g()\n```\n\nAnd "
+        "after\\_wards.\n\n"
+        "```pycon\n>>> 1\n1\n```\n\nThe end."
+    )
 
 
 def test_reference_begins_with_what_a_room_offers():
     pages = room_pages(root / "scalable_arch", lambda notebook, cell: None)
-    assert "from scalable_arch import create_model, list_models, load, save\n```\n\n```{py:module} scalable_arch.models" in pages["library"]
+    assert (
+        "from scalable_arch import create_model, list_models, load, save\n```\n\n```{py:module} scalable_arch.models"
+        in pages["library"]
+    )
     for room in ("data", "metrics", "train"):
         block = re.search(r"```python\n(.*?)```", pages[room], re.S).group(1)
         names = {}
         exec(block, names)  # the import works as it stands there
-        assert set(import_module(f"scalable_arch.{room}").__all__) <= set(names) and max(map(len, block.splitlines())) <= 100
+        assert (
+            set(import_module(f"scalable_arch.{room}").__all__) <= set(names)
+            and max(map(len, block.splitlines())) <= 100
+        )

@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalable_arch.nn import boxes as boxes_module
-from scalable_arch.nn.boxes import (ANCHOR_HEIGHTS, anchor_boxes, box_iou, clip_boxes, decode_boxes, encode_boxes, nms, roi_align,
-                                    torchvision_ops)
+from scalable_arch.nn.boxes import (
+    ANCHOR_HEIGHTS,
+    anchor_boxes,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    nms,
+    roi_align,
+    torchvision_ops,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +85,9 @@ def test_nms_properties(seed, n, threshold):
     assert torch.equal(scores[kept], scores[kept].sort(descending=True).values)
     assert (overlap[kept][:, kept].fill_diagonal_(0) <= threshold).all(), "kept boxes do not overlap"
     for dropped in set(range(n)) - set(kept.tolist()):
-        assert ((overlap[dropped, kept] > threshold) & (scores[kept] >= scores[dropped])).any(), "a better kept one covers it"
+        assert ((overlap[dropped, kept] > threshold) & (scores[kept] >= scores[dropped])).any(), (
+            "a better kept one covers it"
+        )
     assert nms(boxes[kept], scores[kept], threshold).tolist() == list(range(len(kept))), "idempotent"
 
 
@@ -108,8 +119,11 @@ def slow_roi_align(features, rois, size, scale, ratio, aligned):
         height, width = (y2 - y1, x2 - x1) if aligned else (max(y2 - y1, 1), max(x2 - x1, 1))
         for i in range(size[0]):
             for j in range(size[1]):
-                points = [(y1 + height * (i + (a + 0.5) / ratio) / size[0], x1 + width * (j + (b + 0.5) / ratio) / size[1])
-                          for a in range(ratio) for b in range(ratio)]
+                points = [
+                    (y1 + height * (i + (a + 0.5) / ratio) / size[0], x1 + width * (j + (b + 0.5) / ratio) / size[1])
+                    for a in range(ratio)
+                    for b in range(ratio)
+                ]
                 result[k, :, i, j] = sum(bilinear(features[int(index)], y, x) for y, x in points) / ratio**2
     return result
 
@@ -124,15 +138,26 @@ def draw_rois(seed, k, batch, extent):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seeds, st.integers(0, 6), st.integers(1, 2), st.integers(1, 4), st.tuples(st.integers(1, 4), st.integers(1, 4)),
-       st.integers(1, 3), st.booleans(), st.booleans())
+@given(
+    seeds,
+    st.integers(0, 6),
+    st.integers(1, 2),
+    st.integers(1, 4),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+)
 def test_roi_align_against_a_loop(seed, k, batch, channels, size, ratio, aligned, last):
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(batch, channels, 6, 9, generator=generator, dtype=torch.float64)
     features = features.contiguous(memory_format=torch.channels_last) if last else features
     rois = draw_rois(seed, k, batch, extent=32)
     ours, slow = features.clone().requires_grad_(), features.clone().requires_grad_()
-    cut, expected = roi_align(ours, rois, size, 0.25, ratio, aligned), slow_roi_align(slow, rois, size, 0.25, ratio, aligned)
+    cut, expected = (
+        roi_align(ours, rois, size, 0.25, ratio, aligned),
+        slow_roi_align(slow, rois, size, 0.25, ratio, aligned),
+    )
     torch.testing.assert_close(cut, expected, atol=1e-9, rtol=0)
     pull = torch.randn(cut.shape, generator=generator, dtype=torch.float64)
     cut.backward(pull)
@@ -145,14 +170,17 @@ def test_roi_align_against_a_loop(seed, k, batch, channels, size, ratio, aligned
 
 @pytest.mark.parametrize("where, value", [(-1.0, 1), (-1.001, 0), (8.0, 1), (8.001, 0)])
 def test_edge_of_the_map(where, value):
-    "A point counts up to -1 and up to the size of the map, both included: a region without width is a row of such points."
+    """A point counts up to -1 and up to the size of the map, both included: a region without width is a row of such
+    points."""
     x = where + 0.5
     rois = torch.tensor([[0, x, 2, x, 4]], dtype=torch.float64)
     assert roi_align(torch.ones(1, 1, 8, 8, dtype=torch.float64), rois, 1, 1.0).item() == value
 
 
 def test_roi_align_derivative():
-    features = torch.randn(2, 2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    features = torch.randn(
+        2, 2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     assert torch.autograd.gradcheck(lambda f: roi_align(f, draw_rois(0, 3, 2, 10), (2, 3), 0.5), (features,))
 
 
@@ -164,12 +192,19 @@ def test_roi_align_in_half_precision_keeps_positions_exact():
 
 @given(seeds, st.integers(0, 20), st.sampled_from([(1, 1, 1, 1), (10, 10, 5, 5)]))
 def test_coding_is_undone(seed, n, weights):
-    boxes, anchors = draw_boxes(seed, n) + torch.tensor([0, 0, 1, 1]), draw_boxes(seed + 1, n) + torch.tensor([0, 0, 1, 1])
+    boxes, anchors = (
+        draw_boxes(seed, n) + torch.tensor([0, 0, 1, 1]),
+        draw_boxes(seed + 1, n) + torch.tensor([0, 0, 1, 1]),
+    )
     deltas = encode_boxes(boxes, anchors, weights)
     torch.testing.assert_close(decode_boxes(deltas, anchors, weights), boxes, atol=1e-9, rtol=0)
     for delta, (x1, y1, x2, y2), (u1, v1, u2, v2) in zip(deltas.tolist(), boxes.tolist(), anchors.tolist()):
-        expected = [((x1 + x2) / 2 - (u1 + u2) / 2) / (u2 - u1), ((y1 + y2) / 2 - (v1 + v2) / 2) / (v2 - v1),
-                    np.log((x2 - x1) / (u2 - u1)), np.log((y2 - y1) / (v2 - v1))]
+        expected = [
+            ((x1 + x2) / 2 - (u1 + u2) / 2) / (u2 - u1),
+            ((y1 + y2) / 2 - (v1 + v2) / 2) / (v2 - v1),
+            np.log((x2 - x1) / (u2 - u1)),
+            np.log((y2 - y1) / (v2 - v1)),
+        ]
         np.testing.assert_allclose(delta, np.multiply(expected, weights), atol=1e-9)
 
 
@@ -179,8 +214,12 @@ def test_decoded_boxes_stay_finite():
 
 
 def test_anchors_against_a_loop():
-    expected = [[(x + 0.5) * 8 - h / 2.44 / 2, (y + 0.5) * 8 - h / 2, (x + 0.5) * 8 + h / 2.44 / 2, (y + 0.5) * 8 + h / 2]
-                for y in range(3) for x in range(4) for h in ANCHOR_HEIGHTS]
+    expected = [
+        [(x + 0.5) * 8 - h / 2.44 / 2, (y + 0.5) * 8 - h / 2, (x + 0.5) * 8 + h / 2.44 / 2, (y + 0.5) * 8 + h / 2]
+        for y in range(3)
+        for x in range(4)
+        for h in ANCHOR_HEIGHTS
+    ]
     np.testing.assert_allclose(anchor_boxes((3, 4), 8).numpy(), expected, rtol=1e-5)
     assert len(ANCHOR_HEIGHTS) == 11 and ANCHOR_HEIGHTS[0] == 40 and ANCHOR_HEIGHTS[10] == pytest.approx(551.4, abs=0.1)
 
@@ -204,23 +243,44 @@ def test_nothing_is_a_set_of_boxes_too():
     assert cut.shape == (0, 3, 7, 7) and not features.grad.any()
 
 
-@pytest.mark.parametrize("wrong, sentence", [
-    (lambda b: box_iou(b[0], b), "a must be a tensor of shape (n, 4) with x1, y1, x2, y2, not (4,)"),
-    (lambda b: box_iou(b, [[0, 0, 1, 1]]), "b must be a tensor of shape (n, 4) with x1, y1, x2, y2, not list"),
-    (lambda b: nms(b[:, [2, 1, 0, 3]], torch.ones(2), 0.5), "boxes[0] is [10.0, 0.0, 0.0, 10.0]: x1, y1, x2, y2 must be numbers"),
-    (lambda b: nms(b * float("nan"), torch.ones(2), 0.5), "boxes[0] is [nan, nan, nan, nan]"),
-    (lambda b: nms(b, torch.ones(3), 0.5), "scores must be a tensor of 2 numbers"),
-    (lambda b: nms(b, torch.tensor([1, float("nan")]), 0.5), "scores must be a tensor of 2 numbers"),
-    (lambda b: encode_boxes(b, b * torch.tensor([1, 1, 0, 1])), "anchors[0] is [0.0, 0.0, 0.0, 10.0]: x1, y1, x2, y2 must be numbers with x1 < x2"),
-    (lambda b: encode_boxes(b, b[:1]), "there are 2 boxes but 1 anchors"),
-    (lambda b: decode_boxes(b, b[:1]), "deltas of shape (2, 4) do not fit anchors of shape (1, 4)"),
-    (lambda b: roi_align(torch.ones(3, 8, 8), b, 7, 1.0), "features must have shape (B, C, H, W), not (3, 8, 8)"),
-    (lambda b: roi_align(torch.ones(1, 3, 8, 8), b, 7, 1.0), "rois must have shape (K, 5) with image index, x1, y1, x2, y2, not (2, 4)"),
-    (lambda b: roi_align(torch.ones(1, 3, 8, 8), torch.tensor([[1.0, 0, 0, 4, 4]]), 7, 1.0), "from 0 to 0, the images of features"),
-    (lambda b: roi_align(torch.ones(1, 3, 8, 8), torch.tensor([[0.0, 4, 0, 0, 4]]), 7, 1.0), "rois[:, 1:][0] is [4.0, 0.0, 0.0, 4.0]"),
-    (lambda b: roi_align(torch.ones(1, 3, 8, 8), torch.zeros(1, 5), 7, 1.0, 0), "sampling_ratio must be a whole number from 1, not 0"),
-    (lambda b: anchor_boxes((2, 2), 16, [40, -1]), "anchors need a list of heights above 0"),
-])
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda b: box_iou(b[0], b), "a must be a tensor of shape (n, 4) with x1, y1, x2, y2, not (4,)"),
+        (lambda b: box_iou(b, [[0, 0, 1, 1]]), "b must be a tensor of shape (n, 4) with x1, y1, x2, y2, not list"),
+        (
+            lambda b: nms(b[:, [2, 1, 0, 3]], torch.ones(2), 0.5),
+            "boxes[0] is [10.0, 0.0, 0.0, 10.0]: x1, y1, x2, y2 must be numbers",
+        ),
+        (lambda b: nms(b * float("nan"), torch.ones(2), 0.5), "boxes[0] is [nan, nan, nan, nan]"),
+        (lambda b: nms(b, torch.ones(3), 0.5), "scores must be a tensor of 2 numbers"),
+        (lambda b: nms(b, torch.tensor([1, float("nan")]), 0.5), "scores must be a tensor of 2 numbers"),
+        (
+            lambda b: encode_boxes(b, b * torch.tensor([1, 1, 0, 1])),
+            "anchors[0] is [0.0, 0.0, 0.0, 10.0]: x1, y1, x2, y2 must be numbers with x1 < x2",
+        ),
+        (lambda b: encode_boxes(b, b[:1]), "there are 2 boxes but 1 anchors"),
+        (lambda b: decode_boxes(b, b[:1]), "deltas of shape (2, 4) do not fit anchors of shape (1, 4)"),
+        (lambda b: roi_align(torch.ones(3, 8, 8), b, 7, 1.0), "features must have shape (B, C, H, W), not (3, 8, 8)"),
+        (
+            lambda b: roi_align(torch.ones(1, 3, 8, 8), b, 7, 1.0),
+            "rois must have shape (K, 5) with image index, x1, y1, x2, y2, not (2, 4)",
+        ),
+        (
+            lambda b: roi_align(torch.ones(1, 3, 8, 8), torch.tensor([[1.0, 0, 0, 4, 4]]), 7, 1.0),
+            "from 0 to 0, the images of features",
+        ),
+        (
+            lambda b: roi_align(torch.ones(1, 3, 8, 8), torch.tensor([[0.0, 4, 0, 0, 4]]), 7, 1.0),
+            "rois[:, 1:][0] is [4.0, 0.0, 0.0, 4.0]",
+        ),
+        (
+            lambda b: roi_align(torch.ones(1, 3, 8, 8), torch.zeros(1, 5), 7, 1.0, 0),
+            "sampling_ratio must be a whole number from 1, not 0",
+        ),
+        (lambda b: anchor_boxes((2, 2), 16, [40, -1]), "anchors need a list of heights above 0"),
+    ],
+)
 def test_wrong_boxes_are_one_sentence(wrong, sentence):
     with pytest.raises(ValueError) as stop:
         wrong(torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10]]))
@@ -230,8 +290,10 @@ def test_wrong_boxes_are_one_sentence(wrong, sentence):
 def test_torchvision_is_used_where_a_reader_has_it(monkeypatch):
     asked = []
     fake = types.ModuleType("torchvision")
-    fake.ops = types.SimpleNamespace(nms=lambda *given: asked.append(("nms", given)) or torch.tensor([1]),
-                                     roi_align=lambda *given: asked.append(("roi_align", given)) or torch.zeros(1, 3, 7, 7))
+    fake.ops = types.SimpleNamespace(
+        nms=lambda *given: asked.append(("nms", given)) or torch.tensor([1]),
+        roi_align=lambda *given: asked.append(("roi_align", given)) or torch.zeros(1, 3, 7, 7),
+    )
     monkeypatch.setitem(sys.modules, "torchvision", fake)
     torchvision_ops.cache_clear()
     monkeypatch.setattr(boxes_module, "torchvision_ops", torchvision_ops)

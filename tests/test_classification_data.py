@@ -1,4 +1,6 @@
-"""Images with one label each: official layouts written byte by byte, read back, damaged; the table of NAS-Bench-Macro."""
+"""Images with one label each: official layouts written byte by byte, read back, damaged; the
+table of NAS-Bench-Macro."""
+
 import gzip
 import hashlib
 import json
@@ -16,9 +18,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scalable_arch.cli import main
-from scalable_arch.data import ImageFolder, check_classification, class_names, classification, get_files, load_classification, load_manifest
-from scalable_arch.data import nas_bench_macro, write_classification
-from scalable_arch.data.classification import (choose_subset, classification_names, middle_box, random_box, read_binary, read_idx, read_pickled)
+from scalable_arch.data import (
+    ImageFolder,
+    check_classification,
+    class_names,
+    classification,
+    get_files,
+    load_classification,
+    load_manifest,
+    nas_bench_macro,
+    write_classification,
+)
+from scalable_arch.data.classification import (
+    choose_subset,
+    classification_names,
+    middle_box,
+    random_box,
+    read_binary,
+    read_idx,
+    read_pickled,
+)
 
 rng = np.random.default_rng(0)
 
@@ -36,16 +55,41 @@ def sentence(error):
 
 
 def python2_pickle(images, labels, *, key=b"labels", called=b"numpy.core.multiarray\n_reconstruct"):
-    """A batch of the Python version as Python 2's cPickle wrote it: protocol 2, byte strings, an array by `_reconstruct`."""
+    """A batch of the Python version as Python 2's cPickle wrote it: protocol 2, byte strings, an array by
+    `_reconstruct`."""
     text = lambda s: b"U" + bytes([len(s)]) + s
     number = lambda n: b"K" + bytes([n]) if n < 256 else b"M" + struct.pack("<H", n)
     dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    array = (b"c" + called + b"\n(cnumpy\nndarray\nK\x00\x85U\x01btR(K\x01" + number(len(images)) + b"M\x00\x0c\x86" + dtype + b"\x89T"
-             + struct.pack("<i", images.size) + images.tobytes() + b"tb")
+    array = (
+        b"c"
+        + called
+        + b"\n(cnumpy\nndarray\nK\x00\x85U\x01btR(K\x01"
+        + number(len(images))
+        + b"M\x00\x0c\x86"
+        + dtype
+        + b"\x89T"
+        + struct.pack("<i", images.size)
+        + images.tobytes()
+        + b"tb"
+    )
     listed = b"](" + b"".join(map(number, labels)) + b"e"
     names = b"](" + b"".join(text(b"leptodactylus_s_%06d.png" % k) for k in range(len(labels))) + b"e"
-    coarse = text(b"coarse_labels") + b"](" + b"".join(number(19) for _ in labels) + b"e" if key == b"fine_labels" else b""
-    return b"\x80\x02}(" + text(b"batch_label") + text(b"training batch 1 of 5") + coarse + text(key) + listed + text(b"data") + array + text(b"filenames") + names + b"u."
+    coarse = (
+        text(b"coarse_labels") + b"](" + b"".join(number(19) for _ in labels) + b"e" if key == b"fine_labels" else b""
+    )
+    return (
+        b"\x80\x02}("
+        + text(b"batch_label")
+        + text(b"training batch 1 of 5")
+        + coarse
+        + text(key)
+        + listed
+        + text(b"data")
+        + array
+        + text(b"filenames")
+        + names
+        + b"u."
+    )
 
 
 def some_images(n, classes=10, seed=0):
@@ -55,6 +99,7 @@ def some_images(n, classes=10, seed=0):
 
 
 # ---- manifests
+
 
 def test_manifests_name_official_files_and_printed_numbers():
     assert classification_names() == ["cifar10", "cifar100", "digits", "fashion_mnist", "imagenet"]
@@ -66,10 +111,15 @@ def test_manifests_name_official_files_and_printed_numbers():
         assert len(set(digests)) == len(digests) and {len(digest) for digest in digests} == {32, 40}
         assert len(class_names(name)) == manifest["expected"]["train"]["classes"] == manifest["printed"]["classes"]
     assert list(class_names("cifar100")) == sorted(class_names("cifar100"))
-    assert round(load_manifest("imagenet")["expected"]["train"]["images"], -4) == load_manifest("imagenet")["printed"]["train_images"] == 1_280_000
+    assert (
+        round(load_manifest("imagenet")["expected"]["train"]["images"], -4)
+        == load_manifest("imagenet")["printed"]["train_images"]
+        == 1_280_000
+    )
 
 
 # ---- CIFAR
+
 
 def test_binary_records_are_read_as_their_page_describes_them():
     content = bytes(rng.integers(0, 256, 3 * 3074, np.uint8))
@@ -84,17 +134,22 @@ def test_binary_records_are_read_as_their_page_describes_them():
 def test_a_python_batch_is_read_as_unpickling_would_read_it_but_nothing_runs():
     images, labels = some_images(300)
     content = python2_pickle(images, labels.tolist())
-    truth = pickle.loads(content, encoding="latin1")                         # of bytes made here
+    truth = pickle.loads(content, encoding="latin1")  # of bytes made here
     found, found_labels = read_pickled(content, "data_batch_1", "labels")
-    assert (found.reshape(-1, 3072) == truth["data"]).all() and found_labels.tolist() == truth["labels"] == labels.tolist()
+    assert (found.reshape(-1, 3072) == truth["data"]).all() and found_labels.tolist() == truth[
+        "labels"
+    ] == labels.tolist()
     fine = python2_pickle(images, labels.tolist(), key=b"fine_labels")
-    assert read_pickled(fine, "train", "fine_labels")[1].tolist() == pickle.loads(fine, encoding="latin1")["fine_labels"]
+    assert (
+        read_pickled(fine, "train", "fine_labels")[1].tolist() == pickle.loads(fine, encoding="latin1")["fine_labels"]
+    )
 
 
 def test_a_pickle_with_a_program_in_it_is_only_read(tmp_path):
     class Evil:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
+
     with pytest.raises(ValueError) as error:
         read_pickled(pickle.dumps({"labels": [1, 2], "data": Evil()}, protocol=2), "data_batch_1", "labels")
     assert "not a batch of the Python version" in sentence(error) and not (tmp_path / "ran").exists()
@@ -107,13 +162,20 @@ def test_both_versions_give_the_same(tmp_path, name, key, label_bytes):
     for version, folder in zip(("binary", "python"), manifest["images"]["inner"]):
         entries = [entry for entry in manifest["files"] if entry["version"] == version and entry["split"] == "train"]
         (tmp_path / version / folder).mkdir(parents=True)
-        for entry, pixels, own in zip(entries, np.array_split(images, len(entries)), np.array_split(labels, len(entries))):
+        for entry, pixels, own in zip(
+            entries, np.array_split(images, len(entries)), np.array_split(labels, len(entries))
+        ):
             heads = [bytes([7] * (label_bytes - 1) + [label]) for label in own]
-            content = (b"".join(head + image.tobytes() for head, image in zip(heads, pixels)) if version == "binary"
-                       else python2_pickle(pixels, own.tolist(), key=key))
+            content = (
+                b"".join(head + image.tobytes() for head, image in zip(heads, pixels))
+                if version == "binary"
+                else python2_pickle(pixels, own.tolist(), key=key)
+            )
             (tmp_path / version / folder / entry["name"]).write_bytes(content)
         found, found_labels = load_classification(name, tmp_path / version, check=False)
-        assert found.dtype == torch.uint8 and (found.numpy() == images).all() and found_labels.tolist() == labels.tolist()
+        assert (
+            found.dtype == torch.uint8 and (found.numpy() == images).all() and found_labels.tolist() == labels.tolist()
+        )
         with pytest.raises(ValueError) as error:
             load_classification(name, tmp_path / version)
         assert entries[0]["name"] in sentence(error) and "altered" in str(error.value)
@@ -123,8 +185,13 @@ def test_damaged_batches_are_named(tmp_path):
     images, labels = some_images(50)
     write_classification("cifar10", tmp_path / "c", (images, labels), (images[:20], labels[:20]))
     third, whole = tmp_path / "c" / "data_batch_3.bin", (tmp_path / "c" / "data_batch_3.bin").read_bytes()
-    for content, check, words in ((whole[:-1], True, "altered or cut short"), (whole[:-1], False, "not a number of whole records"), (b"", False, "0 bytes"),
-                                  (whole[:3073], False, None), (bytes([whole[0] ^ 1]) + whole[1:], True, "altered")):
+    for content, check, words in (
+        (whole[:-1], True, "altered or cut short"),
+        (whole[:-1], False, "not a number of whole records"),
+        (b"", False, "0 bytes"),
+        (whole[:3073], False, None),
+        (bytes([whole[0] ^ 1]) + whole[1:], True, "altered"),
+    ):
         third.write_bytes(content)
         if words is None:
             assert len(load_classification("cifar10", tmp_path / "c", check=False)[1]) == 41
@@ -145,12 +212,15 @@ def test_damaged_batches_are_named(tmp_path):
 
 # ---- IDX
 
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=3), st.randoms(use_true_random=False))
 def test_idx_arrays_come_back(shape, chance):
     array = np.array([chance.randrange(256) for _ in range(int(np.prod(shape)))], np.uint8).reshape(shape)
     content = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + array.tobytes()
-    assert (read_idx(content, "x", len(shape)) == array).all() and read_idx(content, "x", len(shape)).shape == array.shape
+    assert (read_idx(content, "x", len(shape)) == array).all() and read_idx(
+        content, "x", len(shape)
+    ).shape == array.shape
     for damaged in (content + b"\0", content[:-1] if array.size else content[:5], b"\0\0\x0d" + content[3:], b""):
         with pytest.raises(ValueError):
             read_idx(damaged, "x", len(shape))
@@ -159,7 +229,10 @@ def test_idx_arrays_come_back(shape, chance):
 def write_fashion(folder, images, labels, *, packed=True, split="train"):
     prefix = {"train": "train", "test": "t10k"}[split]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels.astype(np.uint8))):
+    for name, array in (
+        (f"{prefix}-images-idx3-ubyte", images),
+        (f"{prefix}-labels-idx1-ubyte", labels.astype(np.uint8)),
+    ):
         content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
         (folder / (name + ".gz" * packed)).write_bytes(gzip.compress(content, 1) if packed else content)
 
@@ -169,10 +242,15 @@ def test_fashion_mnist_is_padded_and_repeated(tmp_path, packed):
     grey, labels = rng.integers(0, 256, (30, 28, 28), np.uint8), some_images(30)[1]
     write_fashion(tmp_path / "FashionMNIST" / "raw", grey, labels, packed=packed)
     images, found = load_classification("fashion_mnist", tmp_path, check=False)
-    assert images.shape == (30, 3, 32, 32) and images.dtype == torch.uint8 and images.is_contiguous() and found.tolist() == labels.tolist()
+    assert (
+        images.shape == (30, 3, 32, 32)
+        and images.dtype == torch.uint8
+        and images.is_contiguous()
+        and found.tolist() == labels.tolist()
+    )
     for channel in range(3):
         assert (images[:, channel, 2:30, 2:30].numpy() == grey).all()
-    assert images.sum() == 3 * grey.astype(int).sum()                          # the frame is black
+    assert images.sum() == 3 * grey.astype(int).sum()  # the frame is black
     with pytest.raises(ValueError, match="altered"):
         load_classification("fashion_mnist", tmp_path)
 
@@ -182,7 +260,12 @@ def test_damaged_idx_files_are_named(tmp_path):
     file = tmp_path / "train-images-idx3-ubyte.gz"
     write_fashion(tmp_path, grey, labels)
     whole = file.read_bytes()
-    for content in (whole[:500], b"nothing", gzip.compress(gzip.decompress(whole)[:-5]), gzip.compress(gzip.decompress(whole)[4:])):
+    for content in (
+        whole[:500],
+        b"nothing",
+        gzip.compress(gzip.decompress(whole)[:-5]),
+        gzip.compress(gzip.decompress(whole)[4:]),
+    ):
         file.write_bytes(content)
         with pytest.raises(ValueError) as error:
             load_classification("fashion_mnist", tmp_path, check=False)
@@ -198,12 +281,14 @@ def test_damaged_idx_files_are_named(tmp_path):
 
 # ---- digits and choices
 
+
 def test_digits_need_nothing_and_keep_their_order():
     from sklearn.datasets import load_digits
+
     (train, labels), (test, test_labels) = load_classification("digits"), load_classification("digits", split="test")
     assert train.shape == (1500, 3, 32, 32) and test.shape == (297, 3, 32, 32)
     assert torch.cat([labels, test_labels]).tolist() == load_digits().target.tolist()
-    small = torch.nn.functional.avg_pool2d(train[:, :1].float(), 4)[:, 0]       # bilinear by 4 and back: nearly the same
+    small = torch.nn.functional.avg_pool2d(train[:, :1].float(), 4)[:, 0]  # bilinear by 4 and back: nearly the same
     corner = np.corrcoef(small.flatten(1).numpy().ravel(), load_digits().images[:1500].ravel())[0, 1]
     assert corner > 0.97 and (train[:, 0] == train[:, 2]).all()
 
@@ -217,7 +302,9 @@ def test_subsets_are_balanced_sorted_and_nested(labels, seed, data):
     assert len(chosen) == limit and (np.diff(chosen) > 0).all()
     counts, there = np.bincount(labels[chosen], minlength=5), np.bincount(labels, minlength=5)
     unfinished = [counts[label] for label in range(5) if counts[label] < there[label]]
-    assert all(most - 1 <= least for least in unfinished for most in counts[counts > 0])      # nobody has less than another, but for the last turn
+    assert all(
+        most - 1 <= least for least in unfinished for most in counts[counts > 0]
+    )  # nobody has less than another, but for the last turn
     smaller = choose_subset(labels, data.draw(st.integers(1, limit)), seed)
     assert set(smaller) <= set(chosen)
 
@@ -234,6 +321,7 @@ def test_limit_is_drawn_by_the_seed_and_checked():
 
 # ---- ImageNet
 
+
 @pytest.fixture
 def imagenet(tmp_path):
     images = [rng.integers(0, 256, (3, 40 + 8 * k, 60), np.uint8) for k in range(6)]
@@ -249,11 +337,17 @@ def test_imagenet_is_read_when_indexed(imagenet):
     images, labels = load_classification("imagenet", imagenet, "test", check=False, size=16)
     assert labels.tolist() == [0, 1, 2] and len(images) == 3 and isinstance(images, ImageFolder)
     assert images[0].shape == (3, 16, 16) and images[torch.tensor([2, 0])].shape == (2, 3, 16, 16)
-    assert torch.equal(images[[2, 0]][1], images[0]) and torch.equal(images[-1], images[2]) and images[:0].shape == (0, 3, 16, 16)
+    assert (
+        torch.equal(images[[2, 0]][1], images[0])
+        and torch.equal(images[-1], images[2])
+        and images[:0].shape == (0, 3, 16, 16)
+    )
     with Image.open(images.paths[0]) as image:
         box = middle_box(*image.size)
         cut = image.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    assert box == (12.5, 2.5, 47.5, 37.5) and (images[0].permute(1, 2, 0).numpy() == np.asarray(cut)).all()     # 7/8 of 40 in the middle of 60 x 40
+    assert (
+        box == (12.5, 2.5, 47.5, 37.5) and (images[0].permute(1, 2, 0).numpy() == np.asarray(cut)).all()
+    )  # 7/8 of 40 in the middle of 60 x 40
     with pytest.raises(ValueError, match="train has 6 images where 1,281,167 are expected"):
         load_classification("imagenet", imagenet)
 
@@ -267,17 +361,25 @@ def test_random_views_follow_torchs_seed(imagenet):
     second = images[[0, 1]]
     torch.manual_seed(5)
     torch.rand(3)
-    assert torch.equal(first, images[[1, 0]].flip(0)) and not torch.equal(first, second)      # whatever the order, whatever was drawn before
+    assert torch.equal(first, images[[1, 0]].flip(0)) and not torch.equal(
+        first, second
+    )  # whatever the order, whatever was drawn before
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 500), st.integers(1, 500), st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), max_size=5))
+@given(
+    st.integers(1, 500), st.integers(1, 500), st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), max_size=5)
+)
 def test_random_boxes_lie_inside_and_have_their_area(width, height, dice):
     left, top, right, bottom = random_box(width, height, dice)
     assert -1e-6 <= left <= right <= width + 1e-6 and -1e-6 <= top <= bottom <= height + 1e-6
     wide, high = right - left, bottom - top
-    fits = [roll for roll in dice if ((0.08 + 0.92 * roll[0]) * width * height * (3 / 4 * (16 / 9) ** roll[1])) ** 0.5 <= width
-            and ((0.08 + 0.92 * roll[0]) * width * height / (3 / 4 * (16 / 9) ** roll[1])) ** 0.5 <= height]
+    fits = [
+        roll
+        for roll in dice
+        if ((0.08 + 0.92 * roll[0]) * width * height * (3 / 4 * (16 / 9) ** roll[1])) ** 0.5 <= width
+        and ((0.08 + 0.92 * roll[0]) * width * height / (3 / 4 * (16 / 9) ** roll[1])) ** 0.5 <= height
+    ]
     expected = (0.08 + 0.92 * fits[0][0]) * width * height if fits else min(width, height) ** 2
     assert np.isclose(wide * high, expected) and 0.74 < wide / high < 1.35
 
@@ -304,6 +406,7 @@ def test_bad_imagenet_folders_are_named(imagenet):
 
 
 # ---- written copies and checks
+
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist", "imagenet"])
 def test_written_copies_are_read_back_and_checked(tmp_path, name):
@@ -332,8 +435,12 @@ def test_written_copies_are_read_back_and_checked(tmp_path, name):
 
 def test_what_is_written_must_fit(tmp_path):
     images, labels = some_images(20)
-    for train, words in (((images[:, :, :28], labels), "20, 3, 28, 32"), ((images, labels + 1), "labels from 0 to 9"), ((images, labels[:5]), "with 5 labels"),
-                         ((images.astype(float), labels), "float64")):
+    for train, words in (
+        ((images[:, :, :28], labels), "20, 3, 28, 32"),
+        ((images, labels + 1), "labels from 0 to 9"),
+        ((images, labels[:5]), "with 5 labels"),
+        ((images.astype(float), labels), "float64"),
+    ):
         with pytest.raises(ValueError) as error:
             write_classification("cifar10", tmp_path / "c", train, (images, labels))
         assert words in sentence(error)
@@ -351,7 +458,10 @@ def test_a_check_lists_what_is_missing_and_altered(tmp_path):
     (tmp_path / "c" / "data_batch_5.bin").unlink()
     report = check_classification("cifar10", tmp_path / "c")
     assert report.table.verdict.tolist() == ["50 missing", "10 missing", "10 missing", "ok"] and not report.ok
-    assert "data_batch_5.bin is missing" in report.problems[0] and "test: 20 images where 30 are expected" in report.problems[1]
+    assert (
+        "data_batch_5.bin is missing" in report.problems[0]
+        and "test: 20 images where 30 are expected" in report.problems[1]
+    )
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         check_classification("cifar10", tmp_path / "none")
     with pytest.raises(ValueError, match="comes with scikit-learn"):
@@ -359,16 +469,22 @@ def test_a_check_lists_what_is_missing_and_altered(tmp_path):
 
 
 def test_mistakes_in_the_call_are_one_sentence(tmp_path):
-    for wrong, words in ((dict(name="cifar"), "did you mean 'cifar10'"), (dict(name="digits", split="val"), "choose one of: train, test"),
-                         (dict(name="digits", root="x"), "leave root='x' out"), (dict(name="cifar10"), "needs root"),
-                         (dict(name="cifar100", root=tmp_path / "none"), "there is no folder"), (dict(name="cifar100", root=tmp_path), "train.bin is missing"),
-                         (dict(name="imagenet", root=tmp_path), "there is no folder")):
+    for wrong, words in (
+        (dict(name="cifar"), "did you mean 'cifar10'"),
+        (dict(name="digits", split="val"), "choose one of: train, test"),
+        (dict(name="digits", root="x"), "leave root='x' out"),
+        (dict(name="cifar10"), "needs root"),
+        (dict(name="cifar100", root=tmp_path / "none"), "there is no folder"),
+        (dict(name="cifar100", root=tmp_path), "train.bin is missing"),
+        (dict(name="imagenet", root=tmp_path), "there is no folder"),
+    ):
         with pytest.raises((ValueError, FileNotFoundError)) as error:
             load_classification(**wrong)
         assert words in sentence(error)
 
 
 # ---- fetched
+
 
 @pytest.fixture
 def tiny_fashion(monkeypatch, tmp_path):
@@ -378,24 +494,36 @@ def tiny_fashion(monkeypatch, tmp_path):
         write_fashion(folder, rng.integers(0, 256, (count, 28, 28), np.uint8), some_images(count)[1], split=split)
     real = load_manifest("fashion_mnist")
     for entry in real["files"]:
-        files.append(entry | {"sha256": hashlib.sha256(gzip.decompress((folder / f"{entry['name']}.gz").read_bytes())).hexdigest()})
-    tiny = real | {"files": files, "expected": {"train": dict(images=20, classes=10), "test": dict(images=10, classes=10)}}
-    monkeypatch.setattr(classification, "load_manifest", lambda name: tiny if name == "fashion_mnist" else load_manifest(name))
+        files.append(
+            entry
+            | {"sha256": hashlib.sha256(gzip.decompress((folder / f"{entry['name']}.gz").read_bytes())).hexdigest()}
+        )
+    tiny = real | {
+        "files": files,
+        "expected": {"train": dict(images=20, classes=10), "test": dict(images=10, classes=10)},
+    }
+    monkeypatch.setattr(
+        classification, "load_manifest", lambda name: tiny if name == "fashion_mnist" else load_manifest(name)
+    )
     return folder
 
 
 def test_files_are_fetched_whole_and_unpacked(monkeypatch, tmp_path, tiny_fashion):
     asked = []
-    broken = lambda source, files, folder, progress: asked.append(source["kind"]) or (_ for _ in ()).throw(OSError("no network here"))
+    broken = lambda source, files, folder, progress: (
+        asked.append(source["kind"]) or (_ for _ in ()).throw(OSError("no network here"))
+    )
     works = lambda source, files, folder, progress: asked.append(source["kind"]) or tiny_fashion
     monkeypatch.setattr(classification, "FOLDER_FETCHERS", {"debian": broken, "address": broken})
     with pytest.raises(OSError) as error:
         get_files("fashion_mnist")
-    assert "Debian package dataset-fashion-mnist (no network here)" in sentence(error) and "--from FOLDER" in str(error.value)
+    assert "Debian package dataset-fashion-mnist (no network here)" in sentence(error) and "--from FOLDER" in str(
+        error.value
+    )
     monkeypatch.setattr(classification, "FOLDER_FETCHERS", {"debian": broken, "address": works})
     folder = get_files("fashion_mnist")
     assert len(list(folder.iterdir())) == 4 and asked == ["debian", "address"] * 2
-    assert get_files("fashion_mnist") == folder and len(asked) == 4               # nothing is fetched again
+    assert get_files("fashion_mnist") == folder and len(asked) == 4  # nothing is fetched again
     images, labels = load_classification("fashion_mnist", split="test")
     assert images.shape == (10, 3, 32, 32) and labels.tolist() == list(range(10))
 
@@ -425,14 +553,20 @@ def test_a_debian_package_is_unpacked(monkeypatch, tmp_path, tiny_fashion):
         inside = tmp_path / "package" / source["folder"]
         shutil.copytree(tiny_fashion, inside)
         (tmp_path / "package" / "DEBIAN").mkdir()
-        (tmp_path / "package" / "DEBIAN" / "control").write_text(f"Package: {package}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n")
-        subprocess.run(["dpkg-deb", "-b", str(tmp_path / "package"), str(Path(folder) / "x.deb")], check=True, capture_output=True)
+        (tmp_path / "package" / "DEBIAN" / "control").write_text(
+            f"Package: {package}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
+        )
+        subprocess.run(
+            ["dpkg-deb", "-b", str(tmp_path / "package"), str(Path(folder) / "x.deb")], check=True, capture_output=True
+        )
         return Path(folder) / "x.deb"
+
     monkeypatch.setattr(classification, "download_package", download)
     assert len(list(get_files("fashion_mnist").iterdir())) == 4
 
 
 # ---- NAS-Bench-Macro
+
 
 @pytest.fixture(scope="module")
 def bench():
@@ -440,7 +574,8 @@ def bench():
 
 
 def published_cost(choices):
-    """(parameters, multiply-adds) of a network counted from its published structure: stages of 2, 3 and 3 layers, 32 channels at the stem."""
+    """(parameters, multiply-adds) of a network counted from its published structure: stages of 2, 3 and 3 layers, 32
+    channels at the stem."""
     params, macs, channels, side = 27 * 32 + 64, 27 * 32 * 32 * 32, 32, 32
     for layer, choice in enumerate(choices):
         first = layer in (0, 2, 5)
@@ -449,8 +584,8 @@ def published_cost(choices):
             params, macs = params + first * (channels * wide + 2 * wide), macs + first * channels * wide * half * half
         else:
             kernel, hidden = (3, 3 * channels) if choice == 1 else (5, 6 * channels)
-            params += channels * hidden + 2 * hidden + kernel ** 2 * hidden + 2 * hidden + hidden * wide + 2 * wide
-            macs += channels * hidden * side * side + (kernel ** 2 * hidden + hidden * wide) * half * half
+            params += channels * hidden + 2 * hidden + kernel**2 * hidden + 2 * hidden + hidden * wide + 2 * wide
+            macs += channels * hidden * side * side + (kernel**2 * hidden + hidden * wide) * half * half
         channels, side = wide, half
     return params + channels * 1280 + 2560 + 1280 * 10 + 10, macs + channels * 1280 * side * side + 1280 * 10
 
@@ -459,14 +594,27 @@ def test_the_table_holds_every_network_once(bench):
     assert bench.choices.shape == (6561, 8) and bench.accuracies.shape == (6561, 3) and len(bench) == 6561
     assert len(np.unique(bench.choices, axis=0)) == 6561 and set(np.unique(bench.choices)) == {0, 1, 2}
     assert (bench.index(bench.choices) == np.arange(6561)).all()
-    assert (bench.params.min(), bench.params.max(), bench.macs.min(), bench.macs.max()) == (387_882, 2_932_586, 7_713_280, 105_660_928)
+    assert (bench.params.min(), bench.params.max(), bench.macs.min(), bench.macs.max()) == (
+        387_882,
+        2_932_586,
+        7_713_280,
+        105_660_928,
+    )
     assert np.isclose(bench.accuracies.min(), 0.4532) and np.isclose(bench.accuracies.max(), 0.9345)
-    assert np.isclose(bench.mean_accuracy.mean(), 0.9024659, atol=1e-6) and bench.mean_accuracy.argmax() == bench.index("22212202")
+    assert np.isclose(bench.mean_accuracy.mean(), 0.9024659, atol=1e-6) and bench.mean_accuracy.argmax() == bench.index(
+        "22212202"
+    )
     assert bench.operations == ("identity", "mb3_k3", "mb6_k5")
 
 
-@pytest.mark.parametrize("choices, runs, params, macs", [("02012100", (89.47, 88.95, 89.17), 890_666, 47_327_744), ("11111221", (92.18, 92.22, 92.51), 2_181_386, 65_012_224),
-                                                        ("00011110", (85.37, 85.23, 85.23), 1_118_378, 31_390_208)])
+@pytest.mark.parametrize(
+    "choices, runs, params, macs",
+    [
+        ("02012100", (89.47, 88.95, 89.17), 890_666, 47_327_744),
+        ("11111221", (92.18, 92.22, 92.51), 2_181_386, 65_012_224),
+        ("00011110", (85.37, 85.23, 85.23), 1_118_378, 31_390_208),
+    ],
+)
 def test_rows_are_those_of_the_published_file(bench, choices, runs, params, macs):
     row = bench.index(choices)
     assert np.allclose(100 * bench.accuracies[row], runs) and (bench.params[row], bench.macs[row]) == (params, macs)
@@ -491,10 +639,14 @@ def test_a_wrong_network_and_an_altered_table_are_named(bench, monkeypatch, tmp_
 
 # ---- command line
 
+
 def test_the_command_line_knows_them(tmp_path, capsys, tiny_fashion):
     assert main(["data", "list"]) == 0
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "scalable-arch data get fashion_mnist" in listed["fashion_mnist"] and "comes with scikit-learn" in listed["digits"]
+    assert (
+        "scalable-arch data get fashion_mnist" in listed["fashion_mnist"]
+        and "comes with scikit-learn" in listed["digits"]
+    )
     assert "comes with this project" in listed["nas_bench_macro"] and "download it from its page" in listed["cifar10"]
     assert main(["data", "get", "fashion_mnist", "--from", str(tiny_fashion)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "cache" / "fashion_mnist")
@@ -504,4 +656,7 @@ def test_the_command_line_knows_them(tmp_path, capsys, tiny_fashion):
     assert main(["data", "check", "fashion_mnist", "--root", str(tiny_fashion)]) == 2
     assert "train-labels-idx1-ubyte is missing" in capsys.readouterr().out
     assert main(["data", "get", "cifar10"]) == 2 and "cifar-10-binary.tar.gz" in capsys.readouterr().err
-    assert main(["data", "check", "digits", "--root", str(tmp_path)]) == 2 and "comes with scikit-learn" in capsys.readouterr().err
+    assert (
+        main(["data", "check", "digits", "--root", str(tmp_path)]) == 2
+        and "comes with scikit-learn" in capsys.readouterr().err
+    )

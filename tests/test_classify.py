@@ -1,4 +1,6 @@
-"Classifiers: augmentation against loops, schedules and losses by hand, runs that repeat and continue to the bit, and what wrong input is told."
+"""Classifiers: augmentation against loops, schedules and losses by hand, runs that repeat and continue to the bit, and
+what wrong input is told."""
+
 import math
 
 import pytest
@@ -10,13 +12,21 @@ from torch.nn import functional as F
 
 from scalable_arch.data.images import to_float
 from scalable_arch.train.classify import (
-    accuracy, augmented_batch, classification_loss, cutout, fit_classifier, named_rightly, random_crop, scheduled_rate,
+    accuracy,
+    augmented_batch,
+    classification_loss,
+    cutout,
+    fit_classifier,
+    named_rightly,
+    random_crop,
+    scheduled_rate,
 )
 from scalable_arch.train.loop import epoch_batches, epoch_seeds
 
 
 class Tiny(nn.Module):
-    "Logits, in train mode also auxiliary ones; with batch normalisation, dropout and drop-path, all that chance and a checkpoint must carry."
+    """Logits, in train mode also auxiliary ones; with batch normalisation, dropout and drop-path, all that chance and
+    a checkpoint must carry."""
 
     def __init__(self, num_classes=4):
         super().__init__()
@@ -54,15 +64,20 @@ def same_bits(a, b):
 
 # augmentation
 
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 7), st.integers(1, 7), st.integers(0, 4), st.integers(0, 99))
 def test_crops_are_windows_of_the_padded_image(number, height, width, padding, seed):
     images = torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8)
     found = random_crop(images, padding, torch.Generator().manual_seed(seed))
-    tops, lefts = torch.randint(0, 2 * padding + 1, (2, number, 1), generator=torch.Generator().manual_seed(seed)).flatten(1) if padding else torch.zeros(2, number, dtype=int)
+    tops, lefts = (
+        torch.randint(0, 2 * padding + 1, (2, number, 1), generator=torch.Generator().manual_seed(seed)).flatten(1)
+        if padding
+        else torch.zeros(2, number, dtype=int)
+    )
     for image, crop, top, left in zip(images, found, tops.tolist(), lefts.tolist()):
         padded = F.pad(image, [padding] * 4)
-        assert torch.equal(crop, padded[:, top:top + height, left:left + width])
+        assert torch.equal(crop, padded[:, top : top + height, left : left + width])
 
 
 @settings(max_examples=25, deadline=None)
@@ -70,27 +85,41 @@ def test_crops_are_windows_of_the_padded_image(number, height, width, padding, s
 def test_cutout_hides_a_square_and_nothing_else(number, height, width, length, seed):
     images = torch.rand(number, 2, height, width) + 1
     found, generator = cutout(images, length, torch.Generator().manual_seed(seed)), torch.Generator().manual_seed(seed)
-    rows, columns = (torch.randint(side, (number, 1), generator=generator).flatten().tolist() for side in (height, width))
+    rows, columns = (
+        torch.randint(side, (number, 1), generator=generator).flatten().tolist() for side in (height, width)
+    )
     for image, result, row, column in zip(images, found, rows, columns):
         expected = image.clone()
         top, left = row - length // 2, column - length // 2
-        expected[:, max(top, 0):max(top + length, 0), max(left, 0):max(left + length, 0)] = 0
+        expected[:, max(top, 0) : max(top + length, 0), max(left, 0) : max(left + length, 0)] = 0
         assert torch.equal(result, expected) and (result == 0).any()
 
 
 def test_no_augmentation_is_the_image():
-    plain = augmented_batch(IMAGES, torch.tensor([3, 5]), {"crop_padding": 0, "flip": False, "cutout": 0}, torch.Generator(), "cpu", torch.float32)
+    plain = augmented_batch(
+        IMAGES,
+        torch.tensor([3, 5]),
+        {"crop_padding": 0, "flip": False, "cutout": 0},
+        torch.Generator(),
+        "cpu",
+        torch.float32,
+    )
     assert torch.equal(plain, to_float(IMAGES[[3, 5]])) and plain.is_contiguous(memory_format=torch.channels_last)
 
 
 # schedule and loss
 
+
 def test_rates_by_hand():
     assert [scheduled_rate(place, epochs=4, lr=1.0) for place in (0, 2)] == [1, 0.5]
     assert scheduled_rate(1, epochs=3, lr=1.0) == pytest.approx((1 + math.cos(math.pi / 3)) / 2)
     assert [scheduled_rate(place, epochs=4, lr=1.0, schedule="linear") for place in (0, 1, 3)] == [1, 0.75, 0.25]
-    assert [scheduled_rate(place, epochs=9, lr=1.0, schedule="steps", milestones=(2, 3), gamma=0.5) for place in (1.9, 2, 3)] == [1, 0.5, 0.25]
-    assert [scheduled_rate(place, epochs=9, lr=1.0, schedule="linear", warmup=3) for place in (0, 1, 2, 3, 6)] == pytest.approx([0.25, 0.5, 0.75, 1, 0.5])
+    assert [
+        scheduled_rate(place, epochs=9, lr=1.0, schedule="steps", milestones=(2, 3), gamma=0.5) for place in (1.9, 2, 3)
+    ] == [1, 0.5, 0.25]
+    assert [
+        scheduled_rate(place, epochs=9, lr=1.0, schedule="linear", warmup=3) for place in (0, 1, 2, 3, 6)
+    ] == pytest.approx([0.25, 0.5, 0.75, 1, 0.5])
 
 
 def test_loss_by_hand():
@@ -103,8 +132,16 @@ def test_loss_by_hand():
 
 # runs
 
-@pytest.mark.parametrize("options", [dict(clip=0.05), dict(clip=None, schedule="linear", warmup=1, label_smoothing=0.1), dict(schedule="steps", milestones=(1,), momentum=0)],
-                         ids=["cosine", "linear", "steps"])
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(clip=0.05),
+        dict(clip=None, schedule="linear", warmup=1, label_smoothing=0.1),
+        dict(schedule="steps", milestones=(1,), momentum=0),
+    ],
+    ids=["cosine", "linear", "steps"],
+)
 def test_fit_is_the_plain_loop(options):
     ours, plain = Tiny(), Tiny()
     recipe = RECIPE | {"epochs": 2} | options
@@ -123,7 +160,9 @@ def test_fit_is_the_plain_loop(options):
             schedule = {key: recipe[key] for key in ("schedule", "warmup", "milestones") if key in recipe}
             optimizer.param_groups[0]["lr"] = scheduled_rate(place, epochs=2, lr=0.1, **schedule)
             plain.drop_path_rate = 0.3 * place / 2
-            batch = augmented_batch(IMAGES, index, {"crop_padding": 2, "flip": True, "cutout": 3}, generator, "cpu", torch.float32)
+            batch = augmented_batch(
+                IMAGES, index, {"crop_padding": 2, "flip": True, "cutout": 3}, generator, "cpu", torch.float32
+            )
             loss = classification_loss(*plain(batch), LABELS[index], 0.4, recipe.get("label_smoothing", 0))
             optimizer.zero_grad()
             loss.backward()
@@ -147,16 +186,20 @@ def test_same_seed_same_bits_and_the_mode_is_given_back():
 @pytest.mark.parametrize("stopped", [1, 3])
 def test_stopped_and_continued_to_the_same_bits(tmp_path, stopped):
     whole, broken, continued, states = Tiny(), Tiny(), Tiny(), []
+
     def stop(record):
         states.append(record)
         if len(states) == stopped:
             raise KeyboardInterrupt
+
     full = fit_classifier(whole, IMAGES, LABELS, **RECIPE)
     with pytest.raises(KeyboardInterrupt):
         fit_classifier(broken, IMAGES, LABELS, **RECIPE, checkpoint=tmp_path, on_epoch=stop)
     assert broken.drop_path_rate == 0.25
     history = fit_classifier(continued, IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)
-    without_time = lambda records: [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+    without_time = lambda records: [
+        {key: value for key, value in record.items() if key != "seconds"} for record in records
+    ]
     assert same_bits(whole, continued) and without_time(history) == without_time(full)
 
 
@@ -173,6 +216,7 @@ def test_guidance_adds_to_the_loss_and_is_named(tmp_path):
     def warmth(maps, batch):
         assert batch.shape[0] == maps[0].shape[0]
         return maps[0].mean() * 100
+
     guided, alone = Tiny(), Tiny()
     history = fit_classifier(guided, IMAGES, LABELS, **RECIPE, guidance=warmth, checkpoint=tmp_path)
     assert history[0]["loss"] > fit_classifier(alone, IMAGES, LABELS, **RECIPE)[0]["loss"] + 1
@@ -191,6 +235,7 @@ def test_it_learns():
 
 # accuracy
 
+
 def test_accuracy_against_a_sort():
     model = Tiny().eval()
     with torch.no_grad():
@@ -203,6 +248,7 @@ def test_accuracy_against_a_sort():
 
 # wrong input
 
+
 class Silent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -212,24 +258,34 @@ class Silent(nn.Module):
         return {"logits": images.mean() * self.weight}
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    (dict(schedule="cosin"), "unknown schedule 'cosin' .did you mean 'cosine'"),
-    (dict(schedule="steps"), "schedule='steps' needs milestones"),
-    (dict(schedule="steps", milestones=(3, 2)), "milestones must be epochs in rising order"),
-    (dict(epochs=0), "epochs must be a whole number of at least 1, not 0"),
-    (dict(batch_size=1), "batch_size must be a whole number of at least 2, not 1"),
-    (dict(cutout=2.5), "cutout must be a whole number of at least 0, not 2.5"),
-    (dict(crop_padding=-1), "crop_padding must be a whole number of at least 0, not -1"),
-    (dict(warmup=4), "warmup=4 epochs must be fewer than epochs=4"),
-    (dict(drop_path=1), "drop_path must be a number from 0 to 0.999, not 1"),
-    (dict(auxiliary_weight=-1), "auxiliary_weight must be a number of at least 0, not -1"),
-    (dict(lr=math.nan), "lr must be a number of at least 0, not nan"),
-    (dict(labels=LABELS[:5]), "there must be one label an image"),
-    (dict(labels=LABELS + 1), r"the model has num_classes=4, but there is a label 4: make it with num_classes=5"),
-    (dict(images=IMAGES.float()), "images must be uint8 of shape"),
-    (dict(model=nn.Flatten(), guidance=lambda maps, batch: 0), "a Flatten cannot be guided: it has no method forward_with_maps"),
-    (dict(model=Silent()), r"a classifier must return logits \(B, num_classes\), or \(logits, auxiliary logits\), for a batch of B=16, not dict"),
-])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict(schedule="cosin"), "unknown schedule 'cosin' .did you mean 'cosine'"),
+        (dict(schedule="steps"), "schedule='steps' needs milestones"),
+        (dict(schedule="steps", milestones=(3, 2)), "milestones must be epochs in rising order"),
+        (dict(epochs=0), "epochs must be a whole number of at least 1, not 0"),
+        (dict(batch_size=1), "batch_size must be a whole number of at least 2, not 1"),
+        (dict(cutout=2.5), "cutout must be a whole number of at least 0, not 2.5"),
+        (dict(crop_padding=-1), "crop_padding must be a whole number of at least 0, not -1"),
+        (dict(warmup=4), "warmup=4 epochs must be fewer than epochs=4"),
+        (dict(drop_path=1), "drop_path must be a number from 0 to 0.999, not 1"),
+        (dict(auxiliary_weight=-1), "auxiliary_weight must be a number of at least 0, not -1"),
+        (dict(lr=math.nan), "lr must be a number of at least 0, not nan"),
+        (dict(labels=LABELS[:5]), "there must be one label an image"),
+        (dict(labels=LABELS + 1), r"the model has num_classes=4, but there is a label 4: make it with num_classes=5"),
+        (dict(images=IMAGES.float()), "images must be uint8 of shape"),
+        (
+            dict(model=nn.Flatten(), guidance=lambda maps, batch: 0),
+            "a Flatten cannot be guided: it has no method forward_with_maps",
+        ),
+        (
+            dict(model=Silent()),
+            r"a classifier must return logits \(B, num_classes\), or \(logits, auxiliary logits\), for a batch of "
+            r"B=16, not dict",
+        ),
+    ],
+)
 def test_mistakes_get_one_sentence(change, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         fit_classifier(**dict(model=Tiny(), images=IMAGES, labels=LABELS, **RECIPE) | change)
@@ -237,7 +293,9 @@ def test_mistakes_get_one_sentence(change, sentence):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    with pytest.raises(FloatingPointError, match="at epoch 1, step 2 of 2: a smaller lr may help; no checkpoint was saved"):
+    with pytest.raises(
+        FloatingPointError, match="at epoch 1, step 2 of 2: a smaller lr may help; no checkpoint was saved"
+    ):
         fit_classifier(Tiny(), IMAGES, LABELS, **RECIPE | dict(lr=1e38, clip=None), checkpoint=tmp_path)
     with pytest.raises(ValueError, match="top must be a whole number of at least 1"):
         accuracy(Tiny(), IMAGES, LABELS, top=0)

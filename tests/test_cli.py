@@ -1,4 +1,5 @@
 """The command line: what each command prints, and one sentence with status 2 for every mistake."""
+
 import os
 import shutil
 import subprocess
@@ -38,7 +39,26 @@ def test_models_lists_what_create_model_knows(capsys):
 
 def test_render_then_check(capsys, tmp_path):
     root = tmp_path / "market"
-    assert main(["data", "render", "market1501", "--out", str(root), "--ids", "5", "--cameras", "2", "--shots", "2", "--junk", "1"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "render",
+                "market1501",
+                "--out",
+                str(root),
+                "--ids",
+                "5",
+                "--cameras",
+                "2",
+                "--shots",
+                "2",
+                "--junk",
+                "1",
+            ]
+        )
+        == 0
+    )
     assert "21 images of simulated persons" in capsys.readouterr().out  # 5 persons x 2 cameras x 2 shots, 1 junk
     assert main(["data", "check", "market1501", "--root", str(root), "--decode"]) == 0
     out = capsys.readouterr().out
@@ -61,12 +81,24 @@ def test_mistakes_are_one_sentence(capsys, tmp_path):
     assert "unknown boxes 'both'" in mistake(capsys, "data", "check", "cuhk03", "--root", tmp_path, "--boxes", "both")
     assert "cannot be fetched" in mistake(capsys, "data", "get", "market1501")
     assert "there is no file" in mistake(capsys, "data", "get", "vtest", "--from", tmp_path / "none.avi")
-    assert "--ids must be at least 2" in mistake(capsys, "data", "render", "market1501", "--out", tmp_path / "x", "--ids", "1")
+    assert "--ids must be at least 2" in mistake(
+        capsys, "data", "render", "market1501", "--out", tmp_path / "x", "--ids", "1"
+    )
     assert "choose one of" in mistake(capsys, "data", "render", "vtest", "--out", tmp_path / "x", "--ids", "4")
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["data"], ["data", "check", "market1501"], ["data", "gett", "vtest"], ["data", "render", "x", "--ids", "many"], ["reproduce"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["data"],
+        ["data", "check", "market1501"],
+        ["data", "gett", "vtest"],
+        ["data", "render", "x", "--ids", "many"],
+        ["reproduce"],
+    ],
+)
 def test_incomplete_commands_end_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -77,7 +109,9 @@ def test_ctrl_c_is_quiet_and_faults_of_ours_are_not_hidden(monkeypatch, capsys):
     def raising(error):
         def command(args):
             raise error
+
         return command
+
     monkeypatch.setattr(cli, "models", raising(KeyboardInterrupt()))
     assert main(["models"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"

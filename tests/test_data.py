@@ -1,4 +1,5 @@
 """Data: manifests, readers on every kind of damaged copy, decoding, batches, histograms."""
+
 import colorsys
 import json
 import math
@@ -12,8 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scalable_arch.data import (check_dataset, colour_histogram_stripes, identity_batches, iter_image_batches, list_datasets, load_dataset,
-                                load_images, load_manifest, random_batches, random_erasing, random_flip, render_dataset, to_float, to_uint8)
+from scalable_arch.data import (
+    check_dataset,
+    colour_histogram_stripes,
+    identity_batches,
+    iter_image_batches,
+    list_datasets,
+    load_dataset,
+    load_images,
+    load_manifest,
+    random_batches,
+    random_erasing,
+    random_flip,
+    render_dataset,
+    to_float,
+    to_uint8,
+)
 from scalable_arch.data.readers import SPLITS, count_samples, parse_name, reader_names
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
@@ -26,7 +41,9 @@ def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendered")
     for name in RENDERED:
         special = dict(num_distractors=3, num_junk=2) if name == "market1501" else {}
-        render_dataset(name, root / name, num_train_ids=2, num_test_ids=2, num_cameras=2, shots=2, size=(64, 32), **special)
+        render_dataset(
+            name, root / name, num_train_ids=2, num_test_ids=2, num_cameras=2, shots=2, size=(64, 32), **special
+        )
     return {name: root / name for name in RENDERED}
 
 
@@ -37,6 +54,7 @@ def copy_of(rendered, tmp_path):
 
 
 # ---- manifests
+
 
 def test_manifest_counts_agree_with_the_printed_table():
     """W Table 3.2: identities and cameras of every data set, images by the convention of each row."""
@@ -61,6 +79,7 @@ def test_manifests_are_complete():
 
 
 # ---- readers
+
 
 @pytest.mark.parametrize("name", RENDERED)
 def test_every_layout_is_read_sorted_and_without_touching_it(rendered, name):
@@ -88,15 +107,20 @@ def test_readers_agree_with_file_names_read_by_hand(rendered):
     assert sum(count for (pid, _), count in by_hand.items() if pid == -1) == 2
 
     dataset = load_dataset("msmt17", rendered["msmt17"])
-    lines = [line.split() for list_file in ("list_train.txt", "list_val.txt")
-             for line in (rendered["msmt17"] / list_file).read_text().splitlines()]
+    lines = [
+        line.split()
+        for list_file in ("list_train.txt", "list_val.txt")
+        for line in (rendered["msmt17"] / list_file).read_text().splitlines()
+    ]
     expected = Counter((int(pid), int(path.split("/")[-1].split("_")[2])) for path, pid in lines)
     assert Counter((sample.pid, sample.camid) for sample in dataset.train) == expected
 
 
 def test_root_may_be_the_folder_above_and_boxes_choose(rendered, tmp_path):
     shutil.copytree(rendered["market1501"], tmp_path / "Market-1501-v15.09.15")
-    assert len(load_dataset("market1501", tmp_path).train) == len(load_dataset("market1501", rendered["market1501"]).train)
+    assert len(load_dataset("market1501", tmp_path).train) == len(
+        load_dataset("market1501", rendered["market1501"]).train
+    )
     labelled, detected = (load_dataset("cuhk03", rendered["cuhk03"], boxes=boxes) for boxes in ("labelled", "detected"))
     assert "labeled" in labelled.train[0].path and "detected" in detected.train[0].path
     assert load_dataset("cuhk03", rendered["cuhk03"]) == labelled
@@ -116,8 +140,16 @@ def test_other_things_in_the_folder_are_passed_over(copy_of):
 DAMAGES = {
     "missing folder": ("market1501", lambda root: shutil.rmtree(root / "query"), "query is missing"),
     "empty folder": ("dukemtmc", lambda root: [file.unlink() for file in (root / "query").iterdir()], "holds no image"),
-    "one image missing": ("market1501", lambda root: next((root / "query").iterdir()).unlink(), "query has 3 images where the rendered set has 4"),
-    "copied twice": ("market1501", lambda root: copy_beside(root / "query", " (1).jpg"), "do not say person and camera"),
+    "one image missing": (
+        "market1501",
+        lambda root: next((root / "query").iterdir()).unlink(),
+        "query has 3 images where the rendered set has 4",
+    ),
+    "copied twice": (
+        "market1501",
+        lambda root: copy_beside(root / "query", " (1).jpg"),
+        "do not say person and camera",
+    ),
     "two suffixes": ("market1501", lambda root: copy_beside(root / "query", ".png"), "under two suffixes"),
     "list cut": ("msmt17", lambda root: cut(root / "list_gallery.txt"), "is not 'folder/name.jpg person'"),
     "list missing": ("msmt17_v2", lambda root: (root / "list_val.txt").unlink(), "list_val.txt is missing"),
@@ -134,7 +166,7 @@ def copy_beside(folder, ending):
 
 def cut(file):
     text = file.read_text()
-    file.write_text(text[:-len(text) // 3] + "\n" + text[:7])
+    file.write_text(text[: -len(text) // 3] + "\n" + text[:7])
 
 
 def double_line(file):
@@ -211,11 +243,20 @@ def test_names_and_versions_are_not_mixed_up(rendered, tmp_path):
             read("market1501", tmp_path / "nowhere")
 
 
-@given(pid=st.one_of(st.just(-1), st.integers(0, 9999)), camid=st.integers(1, 15), sequence=st.integers(1, 6), frame=st.integers(0, 999999))
+@given(
+    pid=st.one_of(st.just(-1), st.integers(0, 9999)),
+    camid=st.integers(1, 15),
+    sequence=st.integers(1, 6),
+    frame=st.integers(0, 999999),
+)
 @settings(CALM)
 def test_names_of_all_three_styles_parse(pid, camid, sequence, frame):
     text = "-1" if pid < 0 else f"{pid:04d}"
-    for name in (f"{text}_c{camid}s{sequence}_{frame:06d}_01.jpg", f"{text}_c{camid}_f{frame:07d}.jpg", f"{text}_c{camid}_{frame}.png"):
+    for name in (
+        f"{text}_c{camid}s{sequence}_{frame:06d}_01.jpg",
+        f"{text}_c{camid}_f{frame:07d}.jpg",
+        f"{text}_c{camid}_{frame}.png",
+    ):
         assert parse_name(name) == (pid, camid)
 
 
@@ -236,12 +277,15 @@ def test_counting_leaves_junk_and_distractors_out():
 
 # ---- images
 
+
 @pytest.fixture
 def pictures(tmp_path):
     """Ten smooth JPEGs of different sizes."""
     coarse = np.random.default_rng(1).integers(0, 255, (10, 8, 4, 3), dtype=np.uint8)
     for number, pixels in enumerate(coarse):
-        Image.fromarray(pixels).resize((40 + 8 * number, 100 + 9 * number), Image.Resampling.BICUBIC).save(tmp_path / f"{number}.jpg", quality=95)
+        Image.fromarray(pixels).resize((40 + 8 * number, 100 + 9 * number), Image.Resampling.BICUBIC).save(
+            tmp_path / f"{number}.jpg", quality=95
+        )
     return sorted(tmp_path.glob("*.jpg"))
 
 
@@ -277,12 +321,19 @@ def test_streaming_equals_loading(tmp_path_factory, count, batch_size):
         Image.new("RGB", (4, 8), (number, 0, 0)).save(folder / f"{number}.png")
     paths = sorted(folder.iterdir())
     batches = list(iter_image_batches(paths, (8, 4), batch_size))
-    assert [len(batch) for batch in batches] == [min(batch_size, count - start) for start in range(0, count, batch_size)]
+    assert [len(batch) for batch in batches] == [
+        min(batch_size, count - start) for start in range(0, count, batch_size)
+    ]
     assert torch.equal(torch.cat([torch.empty(0, 3, 8, 4, dtype=torch.uint8), *batches]), load_images(paths, (8, 4)))
 
 
 def test_unreadable_images_are_counted_and_named(pictures, tmp_path):
-    broken = {"cut.jpg": pictures[0].read_bytes()[:700], "zero.jpg": b"", "text.jpg": b"no picture", "noise.png": b"\x89PNG\r\n\x1a\n" + bytes(90)}
+    broken = {
+        "cut.jpg": pictures[0].read_bytes()[:700],
+        "zero.jpg": b"",
+        "text.jpg": b"no picture",
+        "noise.png": b"\x89PNG\r\n\x1a\n" + bytes(90),
+    }
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder.jpg").mkdir()
@@ -291,7 +342,11 @@ def test_unreadable_images_are_counted_and_named(pictures, tmp_path):
         load_images([*pictures, *bad])
     message = str(caught.value)
     assert message.startswith("6 of 16 images cannot be read") and "and 1 more" in message and "\n" not in message
-    assert all(str(path) in message for path in bad[:5]) and "gone.jpg (missing)" in message and "text.jpg (not an image)" in message
+    assert (
+        all(str(path) in message for path in bad[:5])
+        and "gone.jpg (missing)" in message
+        and "text.jpg (not an image)" in message
+    )
     with pytest.raises(ValueError, match="cut.jpg"):
         list(iter_image_batches([*pictures, bad[0]], batch_size=4))
 
@@ -299,6 +354,7 @@ def test_unreadable_images_are_counted_and_named(pictures, tmp_path):
 def test_no_permission_is_named_too(pictures, monkeypatch):
     def refuse(path, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
+
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(ValueError, match=r"10 of 10 images cannot be read: .*0.jpg \(\[Errno 13\] Permission denied\)"):
         load_images(pictures)
@@ -314,7 +370,11 @@ def test_wrong_sizes_and_tensors_are_one_sentence(pictures):
                 load(one)
     with pytest.raises(ValueError, match="batch_size"):
         iter_image_batches(pictures, batch_size=0)
-    for wrong in (torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8)):
+    for wrong in (
+        torch.zeros(2, 3, 4, 4),
+        torch.zeros(2, 1, 4, 4, dtype=torch.uint8),
+        torch.zeros(4, 4, dtype=torch.uint8),
+    ):
         with pytest.raises(ValueError, match="uint8 of shape"):
             to_float(wrong)
 
@@ -329,10 +389,13 @@ def test_to_float_normalises_and_comes_back():
 
 # ---- batches
 
+
 @given(n=st.integers(1, 60), batch_size=st.integers(1, 20), seed=st.integers(0, 9), drop_last=st.booleans())
 @settings(CALM)
 def test_random_batches_visit_everything_once(n, batch_size, seed, drop_last):
-    batches = [list(random_batches(n, batch_size, torch.Generator().manual_seed(seed), drop_last=drop_last)) for _ in range(2)]
+    batches = [
+        list(random_batches(n, batch_size, torch.Generator().manual_seed(seed), drop_last=drop_last)) for _ in range(2)
+    ]
     assert all(torch.equal(one, two) for one, two in zip(*batches, strict=True))
     visited = [index for batch in batches[0] for index in batch.tolist()]
     assert len(set(visited)) == len(visited)
@@ -340,11 +403,17 @@ def test_random_batches_visit_everything_once(n, batch_size, seed, drop_last):
     assert all(len(batch) == batch_size for batch in batches[0][:-1])
 
 
-@given(labels=st.lists(st.integers(0, 7), min_size=1, max_size=80), num_ids=st.integers(1, 5), num_shots=st.integers(1, 5), seed=st.integers(0, 9))
+@given(
+    labels=st.lists(st.integers(0, 7), min_size=1, max_size=80),
+    num_ids=st.integers(1, 5),
+    num_shots=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)
 @settings(CALM)
 def test_identity_batches_hold_p_persons_and_k_shots(labels, num_ids, num_shots, seed):
     def epoch():
         return list(identity_batches(labels, num_ids, num_shots, generator=torch.Generator().manual_seed(seed)))
+
     if len(set(labels)) < num_ids:
         with pytest.raises(ValueError, match="persons needs as many"):
             epoch()
@@ -403,6 +472,7 @@ def test_erasing_fills_bytes_with_the_mean_colour():
 
 # ---- histograms
 
+
 def slow_histogram(image, num_stripes, bins):
     """Pixel by pixel with colorsys."""
     height, width, _ = image.shape
@@ -423,7 +493,7 @@ def test_histograms_equal_the_slow_ones(seed, num_stripes):
     ours = colour_histogram_stripes(torch.from_numpy(images).permute(0, 3, 1, 2), num_stripes).numpy()
     slow = np.stack([slow_histogram(image, num_stripes, (8, 4, 4)) for image in images])
     # a pixel on the border of two boxes may fall to either side in float32: at most one in a stripe here
-    assert np.abs(ours ** 2 - slow ** 2).sum() * num_stripes <= 4 / (12 // num_stripes * 6)
+    assert np.abs(ours**2 - slow**2).sum() * num_stripes <= 4 / (12 // num_stripes * 6)
     assert np.allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
 
 

@@ -41,9 +41,12 @@ def reference(detections, truth, threshold, min_score):
 @st.composite
 def scenes(draw):
     "Few boxes on a coarse grid, so that overlaps, equal overlaps, equal scores and empty scenes are common."
+
     def boxes(most):
         corner = draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=most))
-        return np.array([[x * 2, y * 2, x * 2 + draw(st.integers(0, 5)), y * 2 + draw(st.integers(1, 5))] for x, y in corner], float).reshape(-1, 4)
+        return np.array(
+            [[x * 2, y * 2, x * 2 + draw(st.integers(0, 5)), y * 2 + draw(st.integers(1, 5))] for x, y in corner], float
+        ).reshape(-1, 4)
 
     detections, truth = [], []
     for _ in range(draw(st.integers(1, 4))):
@@ -73,8 +76,10 @@ def test_against_loops(problem, threshold, min_score):
 def test_tensors_lists_and_more_than_boxes_and_scores():
     boxes, scores, truth = [[0.0, 0, 10, 10], [20, 0, 30, 10]], [0.5, 0.9], [[1, 0, 11, 10]]
     plain = evaluate_detection([(boxes, scores), ([], [])], [truth, []])
-    tensors = evaluate_detection([(torch.tensor(boxes), torch.tensor(scores).requires_grad_(), "features"), (torch.zeros(0, 4), torch.zeros(0))],
-                                 [torch.tensor(truth), torch.zeros(0, 4)])
+    tensors = evaluate_detection(
+        [(torch.tensor(boxes), torch.tensor(scores).requires_grad_(), "features"), (torch.zeros(0, 4), torch.zeros(0))],
+        [torch.tensor(truth), torch.zeros(0, 4)],
+    )
     assert plain.ap == tensors.ap == 0.5 and plain.recall == 1 and plain.precision == 0.5
     assert "AP 50.0%  recall 100.0%  (1 people, 2 boxes" in str(plain)
 
@@ -89,18 +94,24 @@ def test_boxes_without_area_overlap_nothing():
     assert evaluate_detection([([[1, 1, 1, 1]], [1.0])], [[[1, 1, 1, 1]]]).recall == 0
 
 
-@pytest.mark.parametrize("change, sentence", [
-    (dict(truth=[]), "there are detections for 1 scenes but truth for 0"),
-    (dict(truth=[[]]), "none of the 1 scenes has a person in truth"),
-    (dict(truth=[[[5, 0, 0, 5]]]), "truth[0][0] is [5.0, 0.0, 0.0, 5.0]: x1, y1, x2, y2 must be numbers with x1 <= x2"),
-    (dict(truth=[[[np.nan, 0, 0, 5]]]), "truth[0][0] is [nan, 0.0, 0.0, 5.0]"),
-    (dict(truth=[[["a", "b", "c", "d"]]]), "truth[0] must be numbers of shape (n, 4)"),
-    (dict(detections=[np.zeros((1, 5))]), "detections[0] must be a pair of boxes (m, 4) and scores (m,)"),
-    (dict(detections=[(np.zeros((1, 5)), [1.0])]), "the boxes of detections[0] must be numbers of shape (n, 4)"),
-    (dict(detections=[(np.zeros((1, 4)), [1.0, 2.0])]), "the scores of detections[0] must be 1 numbers, one a box"),
-    (dict(detections=[(np.zeros((1, 4)), [np.nan])]), "the scores of detections[0] must be 1 numbers"),
-    (dict(iou_threshold=0), "iou_threshold must be above 0 and at most 1, not 0"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (dict(truth=[]), "there are detections for 1 scenes but truth for 0"),
+        (dict(truth=[[]]), "none of the 1 scenes has a person in truth"),
+        (
+            dict(truth=[[[5, 0, 0, 5]]]),
+            "truth[0][0] is [5.0, 0.0, 0.0, 5.0]: x1, y1, x2, y2 must be numbers with x1 <= x2",
+        ),
+        (dict(truth=[[[np.nan, 0, 0, 5]]]), "truth[0][0] is [nan, 0.0, 0.0, 5.0]"),
+        (dict(truth=[[["a", "b", "c", "d"]]]), "truth[0] must be numbers of shape (n, 4)"),
+        (dict(detections=[np.zeros((1, 5))]), "detections[0] must be a pair of boxes (m, 4) and scores (m,)"),
+        (dict(detections=[(np.zeros((1, 5)), [1.0])]), "the boxes of detections[0] must be numbers of shape (n, 4)"),
+        (dict(detections=[(np.zeros((1, 4)), [1.0, 2.0])]), "the scores of detections[0] must be 1 numbers, one a box"),
+        (dict(detections=[(np.zeros((1, 4)), [np.nan])]), "the scores of detections[0] must be 1 numbers"),
+        (dict(iou_threshold=0), "iou_threshold must be above 0 and at most 1, not 0"),
+    ],
+)
 def test_mistakes_are_one_sentence(change, sentence):
     with pytest.raises(ValueError) as stop:
         evaluate_detection(**{**dict(detections=[([[0, 0, 5, 5]], [1.0])], truth=[[[0, 0, 5, 5]]]), **change})

@@ -1,4 +1,5 @@
 "HAN: the printed structure, every option, export, and what it says to wrong input."
+
 import copy
 
 import pytest
@@ -11,7 +12,13 @@ from scalable_arch import create_model
 from scalable_arch.han import HAN, SoftAttention, crop_regions, region_size
 from scalable_arch.nn.cost import measure
 
-PRINTED = {"han_small": 3.68e8, "han_medium": 5.33e8, "han_large": 7.01e8, "han_inception": 1.09e9, "han_residual": 1.34e9}
+PRINTED = {
+    "han_small": 3.68e8,
+    "han_medium": 5.33e8,
+    "han_large": 7.01e8,
+    "han_inception": 1.09e9,
+    "han_residual": 1.34e9,
+}
 tiny = dict(widths=(8, 16, 24), stem_width=4, feature_dim=32)
 
 
@@ -50,7 +57,9 @@ def slow_crop(image, centre, size):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 9), st.integers(2, 7), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3))
+@given(
+    st.integers(0, 10**6), st.integers(2, 9), st.integers(2, 7), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3)
+)
 def test_crops_match_a_loop(seed, height, width, rows, columns, regions):
     generator = torch.Generator().manual_seed(seed)
     maps = torch.randn(2, 3, height, width, dtype=torch.float64, generator=generator)
@@ -98,7 +107,9 @@ def test_every_subset_trains(spatial, channel, regional, interaction):
 
 
 def test_local_streams_share_their_weights():
-    assert sum(p.numel() for p in HAN(num_regions=4).local_units.parameters()) == sum(p.numel() for p in HAN(num_regions=2).local_units.parameters())
+    assert sum(p.numel() for p in HAN(num_regions=4).local_units.parameters()) == sum(
+        p.numel() for p in HAN(num_regions=2).local_units.parameters()
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"spatial": False}, {"channel": False}])
@@ -112,7 +123,10 @@ def test_the_short_cut_of_the_blend_is_exact(options):
         full = soft(x, x.mean((2, 3), keepdim=True))
         soft.factored = True
         assert torch.allclose(soft(x, x.mean((2, 3), keepdim=True)), full, atol=1e-5)
-    full, short = measure(create_model("han_large"), (3, 160, 64)), measure(create_model("han_large", factored=True), (3, 160, 64))
+    full, short = (
+        measure(create_model("han_large"), (3, 160, 64)),
+        measure(create_model("han_large", factored=True), (3, 160, 64)),
+    )
     assert short.macs < 0.93 * full.macs and short.params == full.params
 
 
@@ -144,23 +158,31 @@ def test_export_with_a_dynamic_batch(tmp_path):
         assert found.shape == expected.shape and abs(found - expected.numpy()).max() < 1e-4
 
 
-@pytest.mark.parametrize("images, sentence", [
-    (torch.zeros(2, 1, 64, 32), r"shape \(B, 3, H, W\), not \(2, 1, 64, 32\)"),
-    (torch.zeros(3, 64, 32), r"not \(3, 64, 32\)"),
-    (torch.zeros(2, 3, 64, 32, dtype=torch.uint8), "torch.uint8: convert with"),
-    (torch.zeros(2, 3, 20, 10), "at least 32x16"),
-    (torch.zeros(2, 3, 64, 32, dtype=torch.float64), "images are torch.float64 and the model is torch.float32"),
-    (torch.zeros(1, 3, 64, 32), "at least two images a batch"),
-])
+@pytest.mark.parametrize(
+    "images, sentence",
+    [
+        (torch.zeros(2, 1, 64, 32), r"shape \(B, 3, H, W\), not \(2, 1, 64, 32\)"),
+        (torch.zeros(3, 64, 32), r"not \(3, 64, 32\)"),
+        (torch.zeros(2, 3, 64, 32, dtype=torch.uint8), "torch.uint8: convert with"),
+        (torch.zeros(2, 3, 20, 10), "at least 32x16"),
+        (torch.zeros(2, 3, 64, 32, dtype=torch.float64), "images are torch.float64 and the model is torch.float32"),
+        (torch.zeros(1, 3, 64, 32), "at least two images a batch"),
+    ],
+)
 def test_wrong_images_get_one_sentence(images, sentence):
     with pytest.raises(ValueError, match=sentence):
         HAN(3, **tiny).train()(images)
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"num_classes": 0}, "num_classes must be at least 1"), ({"feature_dim": 7}, "feature_dim must be even"),
-    ({"num_regions": 0}, "num_regions must be at least 1"), ({"unit": "depthwize"}, "did you mean 'depthwise'"),
-])
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"feature_dim": 7}, "feature_dim must be even"),
+        ({"num_regions": 0}, "num_regions must be at least 1"),
+        ({"unit": "depthwize"}, "did you mean 'depthwise'"),
+    ],
+)
 def test_wrong_options_get_one_sentence(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         HAN(**options)

@@ -1,4 +1,6 @@
-"HDL: the printed structure, each loss against a slow reference, training that resumes, detection, and what it says to wrong input."
+"""HDL: the printed structure, each loss against a slow reference, training that resumes, detection, and what it says
+to wrong input."""
+
 import copy
 import itertools
 
@@ -13,10 +15,37 @@ from torch.nn import functional as F
 
 from scalable_arch import hdl
 from scalable_arch.hdl import (
-    DISTANCES, DISTILLATIONS, REFINEMENT, AttentionResidual, NoAttention, ShrinkingBottleneck, as_rois, batch_losses, check_boxes,
-    collate_scenes, describe_boxes, detect, distillation_losses, draw_sample, fit_person_search, fold, hdl_student, hdl_teacher,
-    identity_labels, load_backbone, map_loss, map_starts, match_boxes, prediction_loss, propose, read_batch, read_between, saliency,
-    sample_rois, search_scenes, total_loss,
+    DISTANCES,
+    DISTILLATIONS,
+    REFINEMENT,
+    AttentionResidual,
+    NoAttention,
+    ShrinkingBottleneck,
+    as_rois,
+    batch_losses,
+    check_boxes,
+    collate_scenes,
+    describe_boxes,
+    detect,
+    distillation_losses,
+    draw_sample,
+    fit_person_search,
+    fold,
+    hdl_student,
+    hdl_teacher,
+    identity_labels,
+    load_backbone,
+    map_loss,
+    map_starts,
+    match_boxes,
+    prediction_loss,
+    propose,
+    read_batch,
+    read_between,
+    saliency,
+    sample_rois,
+    search_scenes,
+    total_loss,
 )
 from scalable_arch.nn.boxes import box_iou, decode_boxes
 from scalable_arch.nn.cost import measure
@@ -41,8 +70,14 @@ class Toys:
     def __init__(self, pids=((5, -1), (5, 7), (9,), ())):
         generator = torch.Generator().manual_seed(0)
         self.names = [f"toy_{number}" for number in range(4)]
-        self.images = [torch.randint(0, 60, (3, 64, 96 if number % 2 else 80), dtype=torch.uint8, generator=generator) for number in range(4)]
-        self.boxes = [torch.tensor([[8.0 + 30 * k, 10, 22 + 30 * k, 45] for k in range(len(people))]).view(-1, 4) for people in pids]
+        self.images = [
+            torch.randint(0, 60, (3, 64, 96 if number % 2 else 80), dtype=torch.uint8, generator=generator)
+            for number in range(4)
+        ]
+        self.boxes = [
+            torch.tensor([[8.0 + 30 * k, 10, 22 + 30 * k, 45] for k in range(len(people))]).view(-1, 4)
+            for people in pids
+        ]
         self.pids = [torch.tensor(people, dtype=torch.long) for people in pids]
         for image, boxes, people in zip(self.images, self.boxes, pids):
             for (x1, y1, x2, y2), pid in zip(boxes.int().tolist(), people):
@@ -55,7 +90,9 @@ class Toys:
         return self.images[number]
 
 
-RECIPE = dict(epochs=2, batch_size=2, lr=0.01, milestones=(), num_rois=6, num_anchors=16, num_proposals=10, progress=False)
+RECIPE = dict(
+    epochs=2, batch_size=2, lr=0.01, milestones=(), num_rois=6, num_anchors=16, num_proposals=10, progress=False
+)
 
 
 class Part(nn.Module):
@@ -73,6 +110,7 @@ def cost(net, method, size):
 
 # structure
 
+
 def test_printed_costs():  # W Tables 4.4 and 4.5, two operations a multiply-add, without the detection subnet
     student, teacher, plain = hdl_student(), hdl_teacher(), hdl_teacher(attention=False)
     assert cost(student, "judge", (384, 7, 7)) == pytest.approx(76.4e6, rel=0.005)
@@ -84,7 +122,10 @@ def test_printed_costs():  # W Tables 4.4 and 4.5, two operations a multiply-add
     assert 2.6 < saving < 2.7
     assert [arm.blend.in_channels for arm in teacher.arms] == [256, 512, 1024, 2048]  # W sec. 4.2.5
     assert [arm.blend.in_channels for arm in student.arms] == [128, 256, 384, 512]
-    assert len(teacher.anchor_heights) == 11 and teacher.detect.conv.out_channels == student.detect.conv.out_channels == 512
+    assert (
+        len(teacher.anchor_heights) == 11
+        and teacher.detect.conv.out_channels == student.detect.conv.out_channels == 512
+    )
 
 
 @pytest.mark.parametrize("make", [tiny_student, tiny_teacher])
@@ -92,7 +133,9 @@ def test_shapes(make):
     model = make(3).eval()
     with torch.no_grad():
         scenes = model(torch.randn(2, 3, 64, 96))
-        people = model.describe(scenes.maps[-1], torch.tensor([[0.0, 5, 5, 20, 50], [1, -4, 0, 96, 64], [1, 60, 20, 80, 60]]))
+        people = model.describe(
+            scenes.maps[-1], torch.tensor([[0.0, 5, 5, 20, 50], [1, -4, 0, 96, 64], [1, 60, 20, 80, 60]])
+        )
     anchors = model.anchors(scenes.maps[-1])
     assert scenes.logits.shape == (2, len(anchors), 2) and scenes.deltas.shape == (2, len(anchors), 4)
     assert people.map.shape == people.attention.shape and people.map.shape[2:] == (3, 3)
@@ -116,7 +159,7 @@ def test_centres_are_where_cells_look(make):
     for level, step in enumerate((4, 8, 16)):
         torch.manual_seed(level)
         x = pixels = torch.rand(16, 3, 128, 128, requires_grad=True)
-        for block in (backbone.stem, backbone.layer1, backbone.layer2, backbone.layer3)[:level + 2]:
+        for block in (backbone.stem, backbone.layer1, backbone.layer2, backbone.layer3)[: level + 2]:
             x = block(x)
         cell = x.shape[-1] // 2
         x[:, :, cell, cell].sum().backward()
@@ -126,6 +169,7 @@ def test_centres_are_where_cells_look(make):
 
 
 # weights of a reader
+
 
 def test_torchvision_weights_load(tmp_path):
     source = ResNet(1000, width=1 / 32)
@@ -146,9 +190,12 @@ def test_weights_that_do_not_fit(tmp_path):
     before = copy.deepcopy(model.state_dict())
     (tmp_path / "old.pth").write_bytes(b"not safetensors")
     right = ResNet(None, width=1 / 32).state_dict()
-    for source, words in [(tmp_path / "none.safetensors", "there are no weights"), (tmp_path / "old.pth", "no safetensors file"),
-                          (ResNet(None, width=1 / 16).state_dict(), "make the model with the width"),
-                          ({name: x for name, x in right.items() if "layer3" not in name}, "no layer3.0.conv1.weight")]:
+    for source, words in [
+        (tmp_path / "none.safetensors", "there are no weights"),
+        (tmp_path / "old.pth", "no safetensors file"),
+        (ResNet(None, width=1 / 16).state_dict(), "make the model with the width"),
+        ({name: x for name, x in right.items() if "layer3" not in name}, "no layer3.0.conv1.weight"),
+    ]:
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             load_backbone(model, source)
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
@@ -157,6 +204,7 @@ def test_weights_that_do_not_fit(tmp_path):
 
 
 # attention
+
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 9), st.integers(1, 9), st.booleans())
@@ -180,6 +228,7 @@ def test_attention_can_be_left_out():
 
 # scenes and boxes
 
+
 def test_mean_value_padding():
     images = Toys().images
     batch, sizes = collate_scenes(images)
@@ -189,26 +238,44 @@ def test_mean_value_padding():
     assert torch.equal(alone[0], batch[0, :, :, :80])
 
 
-@pytest.mark.parametrize("image, words", [
-    (torch.zeros(3, 20, 64, dtype=torch.uint8), "20x64 pixels"), (torch.zeros(3, 64, 64), "torch.float32"),
-    (torch.zeros(1, 64, 64, dtype=torch.uint8), r"\(1, 64, 64\)"), (np.zeros((64, 64, 3)), "ndarray")])
+@pytest.mark.parametrize(
+    "image, words",
+    [
+        (torch.zeros(3, 20, 64, dtype=torch.uint8), "20x64 pixels"),
+        (torch.zeros(3, 64, 64), "torch.float32"),
+        (torch.zeros(1, 64, 64, dtype=torch.uint8), r"\(1, 64, 64\)"),
+        (np.zeros((64, 64, 3)), "ndarray"),
+    ],
+)
 def test_wrong_scenes(image, words):
-    for call in (lambda: collate_scenes([image]), lambda: detect(tiny_student(), [image]), lambda: describe_boxes(tiny_student(), image, torch.ones(1, 4))):
+    for call in (
+        lambda: collate_scenes([image]),
+        lambda: detect(tiny_student(), [image]),
+        lambda: describe_boxes(tiny_student(), image, torch.ones(1, 4)),
+    ):
         with pytest.raises(ValueError, match=words):
             call()
 
 
 def test_wrong_batches():
     model = tiny_student()
-    for batch, words in [(torch.zeros(3, 64, 64), "batch"), (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "collate_scenes"),
-                         (torch.zeros(1, 3, 30, 64), "30x64"), (torch.zeros(1, 3, 64, 64, dtype=torch.float64), "torch.float64")]:
+    for batch, words in [
+        (torch.zeros(3, 64, 64), "batch"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "collate_scenes"),
+        (torch.zeros(1, 3, 30, 64), "30x64"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.float64), "torch.float64"),
+    ]:
         with pytest.raises(ValueError, match=words):
             model(batch)
 
 
 def test_wrong_boxes():
-    for box, words in [([5.0, 5, 5, 9], "has no area"), ([5.0, 9, 8, 3], "has no area"), ([np.nan, 5, 8, 9], "has no area"),
-                       ([90.0, 5, 95, 9], "lies outside the scene of 64x80")]:
+    for box, words in [
+        ([5.0, 5, 5, 9], "has no area"),
+        ([5.0, 9, 8, 3], "has no area"),
+        ([np.nan, 5, 8, 9], "has no area"),
+        ([90.0, 5, 95, 9], "lies outside the scene of 64x80"),
+    ]:
         with pytest.raises(ValueError, match=f"box 1 of toy.*{words}"):
             check_boxes([[1.0, 1, 5, 5], box], (64, 80), "toy")
     assert check_boxes([[-5.0, 10, 90, 70]], (64, 80), "toy").tolist() == [[0, 10, 80, 64]]
@@ -217,8 +284,9 @@ def test_wrong_boxes():
         check_boxes([1.0, 2, 3, 4], (64, 80), "toy")
 
 
-boxes_of = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 30), st.integers(1, 30)), max_size=8).map(
-    lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows], dtype=torch.float32).view(-1, 4))
+boxes_of = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 30), st.integers(1, 30)), max_size=8
+).map(lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows], dtype=torch.float32).view(-1, 4))
 
 
 def overlap(a, b):
@@ -261,11 +329,15 @@ def test_roi_samples_lead_back_to_the_truth():
     toys = Toys()
     labels, known = identity_labels(toys.pids)
     assert known == [5, 7, 9] and [x.tolist() for x in labels] == [[0, -1], [0, 1], [2], []]
-    proposals = [torch.cat([boxes + torch.randn(len(boxes), 4), torch.tensor([[60.0, 2, 70, 30]])]) for boxes in toys.boxes]
+    proposals = [
+        torch.cat([boxes + torch.randn(len(boxes), 4), torch.tensor([[60.0, 2, 70, 30]])]) for boxes in toys.boxes
+    ]
     sample = sample_rois(proposals, toys.boxes, labels, number=12)
     persons = sample.kind == 1
     found = decode_boxes(sample.targets, sample.rois[persons, 1:], REFINEMENT)
-    assert persons.sum() == 10 and len(sample.rois) == 14  # each true box and its proposal, and a background box a scene
+    assert (
+        persons.sum() == 10 and len(sample.rois) == 14
+    )  # each true box and its proposal, and a background box a scene
     for (scene, *_), label, box in zip(sample.rois[persons].tolist(), sample.labels[persons].tolist(), found):
         nearest = (toys.boxes[int(scene)] - box).abs().amax(1)
         assert nearest.min() < 1e-3 and int(labels[int(scene)][nearest.argmin()]) == label
@@ -285,16 +357,24 @@ def test_proposals_stay_inside_and_apart():
 
 # distillation
 
+
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(sorted(DISTANCES)), st.integers(1, 4), st.integers(1, 4), st.integers(0, 1000))
 def test_map_loss_against_loops(norm, height, width, seed):
     generator = torch.Generator().manual_seed(seed)
-    small, large = torch.randn(2, 3, height, width, generator=generator), torch.randn(2, 5, height, width, generator=generator)
+    small, large = (
+        torch.randn(2, 3, height, width, generator=generator),
+        torch.randn(2, 5, height, width, generator=generator),
+    )
     total = 0
     for scene in range(2):
         vectors = []
         for maps in (small, large):
-            cells = [sum(float(v) ** 2 for v in maps[scene, :, row, column]) for row in range(height) for column in range(width)]
+            cells = [
+                sum(float(v) ** 2 for v in maps[scene, :, row, column])
+                for row in range(height)
+                for column in range(width)
+            ]
             vectors.append([v / sum(c**2 for c in cells) ** 0.5 for v in cells])
         squares = [(a - b) ** 2 for a, b in zip(*vectors)]
         total += {"mean": np.mean(squares), "squared": sum(squares), "literal": sum(squares) ** 0.5}[norm] / 2 / 2
@@ -316,7 +396,9 @@ def test_prediction_loss_against_torch():
     log_s, log_t = (F.log_softmax(x / 3, 1) for x in (student, teacher))
     for kl, (first, second) in {"teacher": (log_s, log_t), "literal": (log_t, log_s)}.items():
         expected = 9 * F.kl_div(first, second, reduction="batchmean", log_target=True)
-        assert prediction_loss(student, teacher, temperature=3.0, kl=kl).item() == pytest.approx(expected.item(), rel=1e-5)
+        assert prediction_loss(student, teacher, temperature=3.0, kl=kl).item() == pytest.approx(
+            expected.item(), rel=1e-5
+        )
     assert prediction_loss(student[:0], teacher[:0]).item() == 0
     with pytest.raises(ValueError, match="did you mean 'teacher'"):
         prediction_loss(student, teacher, kl="techer")
@@ -338,16 +420,26 @@ def test_a_twin_teaches_nothing():
     batch, _ = collate_scenes(Toys().images)
     scenes = model(batch)
     people = model.describe(scenes.maps[-1], as_rois([torch.tensor([[10.0, 10, 30, 50]])] * 4))
-    losses = distillation_losses((scenes, people), (scenes, people), torch.tensor([True, False, True, True]),
-                                 starts=map_starts(model, model), levels=(0, 1, 2, 3))
+    losses = distillation_losses(
+        (scenes, people),
+        (scenes, people),
+        torch.tensor([True, False, True, True]),
+        starts=map_starts(model, model),
+        levels=(0, 1, 2, 3),
+    )
     assert set(losses) == set(DISTILLATIONS) and all(abs(loss.item()) < 1e-6 for loss in losses.values())
 
 
 def test_total_loss_is_equation_4_10():
-    losses = {name: torch.tensor(float(10**k)) for k, name in enumerate(("anchor", "anchor_box", "person", "person_box", "identity", "feature", "attention"))}
+    losses = {
+        name: torch.tensor(float(10**k))
+        for k, name in enumerate(("anchor", "anchor_box", "person", "person_box", "identity", "feature", "attention"))
+    }
     weigh = dict(lambda0=0.7, lambda1=3.0, lambda2=2.0)
     assert total_loss(losses, **weigh).item() == pytest.approx(1111 + 10**4 + 2e5 + 3e6)
-    assert total_loss(losses | {"prediction": torch.tensor(5.0)}, **weigh).item() == pytest.approx(1111 + 0.3 * 10**4 + 2e5 + 3e6 + 3.5)
+    assert total_loss(losses | {"prediction": torch.tensor(5.0)}, **weigh).item() == pytest.approx(
+        1111 + 0.3 * 10**4 + 2e5 + 3e6 + 3.5
+    )
 
 
 @pytest.mark.parametrize("chosen", [names for n in range(4) for names in itertools.combinations(DISTILLATIONS, n)])
@@ -355,8 +447,16 @@ def test_every_combination_of_distillations(chosen):
     toys, student, teacher = Toys(), tiny_student(3), tiny_teacher(3).eval()
     labels, _ = identity_labels(toys.pids)
     batch = read_batch(toys, labels, range(4), [False] * 4, "cpu", torch.float32)
-    losses = batch_losses(student, *batch, teacher=teacher, distill=chosen, levels=(0, 1, 2, 3), num_rois=6, num_proposals=10,
-                          generator=torch.Generator().manual_seed(0))
+    losses = batch_losses(
+        student,
+        *batch,
+        teacher=teacher,
+        distill=chosen,
+        levels=(0, 1, 2, 3),
+        num_rois=6,
+        num_proposals=10,
+        generator=torch.Generator().manual_seed(0),
+    )
     assert set(losses) == {"anchor", "anchor_box", "person", "person_box", "identity", *chosen}
     total_loss(losses).backward()
     assert all(x.grad is not None and x.grad.isfinite().all() for x in student.parameters())
@@ -365,11 +465,20 @@ def test_every_combination_of_distillations(chosen):
 
 # training
 
+
 def test_training_repeats_itself_and_resumes(tmp_path):
     def train(epochs, seed=3, **options):
         model = tiny_student(3)
-        curve = fit_person_search(model, Toys(), teacher=teacher, distill=DISTILLATIONS, **{**RECIPE, "seed": seed, "epochs": epochs, **options})
-        return model.state_dict(), [{name: value for name, value in record.items() if name != "seconds"} for record in curve]
+        curve = fit_person_search(
+            model,
+            Toys(),
+            teacher=teacher,
+            distill=DISTILLATIONS,
+            **{**RECIPE, "seed": seed, "epochs": epochs, **options},
+        )
+        return model.state_dict(), [
+            {name: value for name, value in record.items() if name != "seconds"} for record in curve
+        ]
 
     teacher = tiny_teacher(3).train()
     kept = copy.deepcopy(teacher.state_dict())
@@ -402,20 +511,25 @@ def test_mirrored_scenes():
     plain, sizes, boxes, _ = read_batch(toys, labels, [0], [False], "cpu", torch.float32)
     mirrored, _, moved, _ = read_batch(toys, labels, [0], [True], "cpu", torch.float32)
     assert torch.equal(mirrored, plain.flip(3))
-    assert torch.equal(moved[0], torch.stack([80 - boxes[0][:, 2], boxes[0][:, 1], 80 - boxes[0][:, 0], boxes[0][:, 3]], 1))
+    assert torch.equal(
+        moved[0], torch.stack([80 - boxes[0][:, 2], boxes[0][:, 1], 80 - boxes[0][:, 0], boxes[0][:, 3]], 1)
+    )
 
 
 def test_training_stops_with_a_sentence():
     toys, student, teacher = Toys(), tiny_student(3), tiny_teacher(3)
     cases = [
-        (dict(distill=("prediciton",), teacher=teacher), "did you mean 'prediction'"), (dict(distill="feature"), "needs a teacher"),
+        (dict(distill=("prediciton",), teacher=teacher), "did you mean 'prediction'"),
+        (dict(distill="feature"), "needs a teacher"),
         (dict(distill=("prediction",), teacher=tiny_teacher(4)), "tells 4 persons apart and the student 3"),
         (dict(distill=("prediction",), teacher=tiny_teacher()), "teacher names nobody"),
         (dict(distill=("attention",), teacher=tiny_teacher(3, attention=False)), "teacher has no attention"),
-        (dict(distill=("feature",), teacher=teacher, norm="l2"), "unknown norm 'l2'"), (dict(epochs=0), "epochs must be"),
+        (dict(distill=("feature",), teacher=teacher, norm="l2"), "unknown norm 'l2'"),
+        (dict(epochs=0), "epochs must be"),
         (dict(distill=("feature",), teacher=teacher, levels=(0, 4)), "unknown level 4"),
         (dict(distill=("prediction",), teacher=teacher, kl="hinton"), "unknown kl 'hinton'"),
-        (dict(batch_size=1.5), "batch_size must be"), (dict(seed=-1), "seed must be"),
+        (dict(batch_size=1.5), "batch_size must be"),
+        (dict(seed=-1), "seed must be"),
     ]
     for options, words in cases:
         with pytest.raises(ValueError, match=words):
@@ -439,13 +553,18 @@ def test_a_checkpoint_of_another_network(tmp_path):
 
 
 def test_wrong_options():
-    for options, words in [(dict(num_classes=-1), "num_classes"), (dict(anchor_heights=()), "anchor_heights"), (dict(anchor_heights=(0,)), "anchor_heights")]:
+    for options, words in [
+        (dict(num_classes=-1), "num_classes"),
+        (dict(anchor_heights=()), "anchor_heights"),
+        (dict(anchor_heights=(0,)), "anchor_heights"),
+    ]:
         with pytest.raises(ValueError, match=words):
             tiny_student(**options)
     assert tiny_student(0).num_classes is None
 
 
 # detection
+
 
 @pytest.mark.parametrize("make", [tiny_student, tiny_teacher])
 def test_detections(make):
@@ -460,7 +579,7 @@ def test_detections(make):
         assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() <= 0.5 + 1e-6
         assert torch.allclose(features.norm(dim=1), torch.ones(len(boxes)), atol=1e-5)
         assert torch.allclose(describe_boxes(model, image, boxes), features, atol=1e-5)
-    nothing, = detect(model, toys.images[0], score_threshold=1.1)
+    (nothing,) = detect(model, toys.images[0], score_threshold=1.1)
     assert nothing.boxes.shape == (0, 4) and nothing.features.shape == (0, model.backbone.channels[3])
     with pytest.raises(ValueError, match="has no area"):
         describe_boxes(model, toys.images[0], torch.tensor([[4.0, 4, 4, 30]]))
@@ -478,17 +597,21 @@ def test_folding_changes_nothing(make, factored):
             for a, b in zip(ours, theirs):
                 assert torch.allclose(a, b, atol=2e-4)
     boxes = torch.tensor([[5.0, 5, 25, 50], [40, 10, 70, 60]])
-    assert torch.allclose(describe_boxes(model, toys.images[0], boxes), describe_boxes(folded, toys.images[0], boxes), atol=1e-3)
+    assert torch.allclose(
+        describe_boxes(model, toys.images[0], boxes), describe_boxes(folded, toys.images[0], boxes), atol=1e-3
+    )
     assert len(list(folded.parameters())) < len(list(model.parameters()))
 
 
 def test_search_finds_the_same_box_first():
     model, toys = tiny_student(3), Toys()
     fit_person_search(model, toys, **{**RECIPE, "epochs": 3})
-    found, = detect(model, toys.images[1], score_threshold=0.0)
+    (found,) = detect(model, toys.images[1], score_threshold=0.0)
     matches = search_scenes(model, toys.images[1], found.boxes[0], toys.images, score_threshold=0.0)
     assert matches[0].similarity == pytest.approx(1, abs=1e-4)
-    assert any(match.scene == 1 and torch.equal(match.box, found.boxes[0]) and match.similarity > 1 - 1e-4 for match in matches)
+    assert any(
+        match.scene == 1 and torch.equal(match.box, found.boxes[0]) and match.similarity > 1 - 1e-4 for match in matches
+    )
     similarities = [match.similarity for match in matches]
     assert similarities == sorted(similarities, reverse=True) and {match.scene for match in matches} == {0, 1, 2, 3}
 
@@ -501,4 +624,6 @@ def test_the_scene_part_exports():
 
 
 def test_names_are_public():
-    assert {"hdl_teacher", "hdl_student", "fit_person_search", "detect", "describe_boxes", "load_backbone"} <= set(hdl.__all__)
+    assert {"hdl_teacher", "hdl_student", "fit_person_search", "detect", "describe_boxes", "load_backbone"} <= set(
+        hdl.__all__
+    )

@@ -1,4 +1,5 @@
 "`make lab`: JupyterLab opens at the index, and Run All runs it, in a real browser."
+
 import json
 import os
 import re
@@ -33,10 +34,13 @@ def lab_command():
 
 @pytest.fixture
 def lab(tmp_path):
-    "Address of a JupyterLab on a copy of the notebooks; chapter 3 is set to `smoke`, and its reports and cache lie in `tmp_path`."
+    """Address of a JupyterLab on a copy of the notebooks; chapter 3 is set to `smoke`, and its reports and cache lie
+    in `tmp_path`."""
     shutil.copytree(root / "nbs", tmp_path / "nbs")
     chapter = tmp_path / "nbs/ch3_han.ipynb"
-    chapter.write_text(chapter.read_text(encoding="utf-8").replace('profile = \\"quick\\"', 'profile = \\"smoke\\"'), encoding="utf-8")
+    chapter.write_text(
+        chapter.read_text(encoding="utf-8").replace('profile = \\"quick\\"', 'profile = \\"smoke\\"'), encoding="utf-8"
+    )
     settings = tmp_path / "settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"windowingMode": "none"}')  # cells out of sight are in the page too
@@ -44,10 +48,19 @@ def lab(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     more = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=secret"]
-    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")} | {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
-                                                                                                         "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")} | {
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
+    }
     folders |= {f"SCALABLE_ARCH_{name.upper()}": str(tmp_path / name) for name in ("cache", "reports")}
-    server = subprocess.Popen([*lab_command(), *more], cwd=tmp_path, env=os.environ | folders, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(
+        [*lab_command(), *more],
+        cwd=tmp_path,
+        env=os.environ | folders,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     address = f"http://127.0.0.1:{port}"
     for _ in range(480):
         try:
@@ -80,7 +93,11 @@ def run_all(lab, page):  # noqa: F811
 
 def errors(page):  # noqa: F811
     "What went wrong in the notebook that is open, a text for each."
-    return page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').filter(has_text="Traceback (most recent call last)").all_inner_texts()
+    return (
+        page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]')
+        .filter(has_text="Traceback (most recent call last)")
+        .all_inner_texts()
+    )
 
 
 def wait_for_output(page, text):  # noqa: F811
@@ -110,11 +127,15 @@ def test_chapter_3_runs_in_lab_also_after_an_interruption(lab, page, tmp_path): 
     page.get_by_text("Interrupt Kernel", exact=True).click()
     wait_until(lambda: errors(page))
     assert "KeyboardInterrupt" in errors(page)[0]
-    kept = {path: path.read_bytes() for path in trials.glob("*.json")}  # a worker may be writing its last one beside them
+    kept = {
+        path: path.read_bytes() for path in trials.glob("*.json")
+    }  # a worker may be writing its last one beside them
     assert all(json.loads(text)["checksum"] for text in kept.values()), "a result is whole or not there"
 
     waiting = page.locator(".jp-InputPrompt").filter(has_text="[*]")
-    wait_until(lambda: not waiting.count())  # cells that still waited are given up first, and would take the beginning of the next run with them
+    wait_until(
+        lambda: not waiting.count()
+    )  # cells that still waited are given up first, and would take the beginning of the next run with them
     run_all(lab, page)
     wait_for_output(page, "exported; three images")
     assert all(path.read_bytes() == text for path, text in kept.items()), "what was there is not run again"

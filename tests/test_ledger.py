@@ -1,4 +1,6 @@
-"The ledger: all that is printed is in it, the best run counts, stale and damaged records are named, and the page stands on its own."
+"""The ledger: all that is printed is in it, the best run counts, stale and damaged records are named, and the page
+stands on its own."""
+
 import io
 import json
 import re
@@ -13,7 +15,15 @@ import pytest
 from scalable_arch.cli import main
 from scalable_arch.study import ledger as ledger_module
 from scalable_arch.study import printed
-from scalable_arch.study.ledger import best_records, catalogue, ledger, standing, structural_keys, total_lines, write_ledger
+from scalable_arch.study.ledger import (
+    best_records,
+    catalogue,
+    ledger,
+    standing,
+    structural_keys,
+    total_lines,
+    write_ledger,
+)
 from scalable_arch.study.printed import list_printed, printed_table, structural
 from scalable_arch.study.reports import Report
 from scalable_arch.study.tables import Study
@@ -42,7 +52,9 @@ def run(profile="desk", *, seeds=3, flops=708.6e6, depends=("scalable_arch.error
     rng = np.random.default_rng(0)
     for row, rate in {"Depthwise": 0.7, "Inception": 0.5, "Residual": 0.4}.items():
         for metric in ("R1", "mAP"):
-            study.measured([rate + rng.normal(0, 0.05, 50) for _ in range(seeds)], row=row, dataset="Market-1501", metric=metric)
+            study.measured(
+                [rate + rng.normal(0, 0.05, 50) for _ in range(seeds)], row=row, dataset="Market-1501", metric=metric
+            )
     study.table()
     return study
 
@@ -77,19 +89,35 @@ class Page(HTMLParser):
 
 # what is in it
 
+
 def test_the_catalogue_has_all_that_is_printed():
     tables = [item for item in ITEMS if item["kind"] == "table"]
     assert len(tables) == 83 and len({item["id"] for item in ITEMS}) == len(ITEMS)
-    assert {item["id"] for item in ITEMS if item["kind"] == "figure"} >= {f"wei_li_thesis_f3_0{number}" for number in (5, 6, 7)}
+    assert {item["id"] for item in ITEMS if item["kind"] == "figure"} >= {
+        f"wei_li_thesis_f3_0{number}" for number in (5, 6, 7)
+    }
     assert [section for section in dict.fromkeys(item["section"] for item in tables)] == [
-        *(("W", f"chapter {number}") for number in (3, 4, 5, 6)), ("J", ""), ("C", ""), *(("N", f"chapter {number}") for number in range(2, 9)), ("M", "")]
+        *(("W", f"chapter {number}") for number in (3, 4, 5, 6)),
+        ("J", ""),
+        ("C", ""),
+        *(("N", f"chapter {number}") for number in range(2, 9)),
+        ("M", ""),
+    ]
     assert all(item["title"] and item["caption"] for item in ITEMS)
-    assert sum(len(item["structural"]) for item in tables) == sum(structural(printed_table(name)).sum() for name in list_printed()) > 800
+    assert (
+        sum(len(item["structural"]) for item in tables)
+        == sum(structural(printed_table(name)).sum() for name in list_printed())
+        > 800
+    )
 
 
 def test_an_empty_folder_covers_nothing(reports):
     found = write_ledger(reports)
-    assert found["problems"] == {} and found["totals"]["tables"] == 83 and found["totals"]["tables_covered"] == 0 == found["totals"]["exact"]
+    assert (
+        found["problems"] == {}
+        and found["totals"]["tables"] == 83
+        and found["totals"]["tables_covered"] == 0 == found["totals"]["exact"]
+    )
     assert {path.name for path in reports.iterdir()} == {"ledger.csv", "ledger.html", "ledger.md"}
     assert all(standing(entry) == [("not run", "")] for entry in found["entries"])
     lines = pd.read_csv(reports / "ledger.csv", keep_default_na=False)
@@ -100,12 +128,27 @@ def test_totals_are_sums_over_what_is_printed(reports):
     run()
     found = ledger(reports)
     entry, same, sums = entry_of(found), entry_of(found, "han_ijcv_t12"), found["totals"]
-    assert (entry["structural"], entry["exact"], entry["inexact"], entry["measured"], entry["seeds"], entry["profile"]) == (3, 2, 0, 6, 3, "desk")
+    assert (
+        entry["structural"],
+        entry["exact"],
+        entry["inexact"],
+        entry["measured"],
+        entry["seeds"],
+        entry["profile"],
+    ) == (3, 2, 0, 6, 3, "desk")
     assert (entry["data"], entry["commit"], len(entry["date"])) == ("plaza for Market-1501", "abc1234", 10)
-    assert (same["exact"], same["claims"], same["measured"], same["own"]) == (2, [], 0, False) and ("as W Table 3.7", "") in standing(same)
-    assert sums["exact"] == 2 == sums["structural_covered"] and sums["structural"] == sum(len(item["structural"]) for item in ITEMS if not item["same_as"])  # printed twice, counted once
+    assert (same["exact"], same["claims"], same["measured"], same["own"]) == (2, [], 0, False) and (
+        "as W Table 3.7",
+        "",
+    ) in standing(same)
+    assert sums["exact"] == 2 == sums["structural_covered"] and sums["structural"] == sum(
+        len(item["structural"]) for item in ITEMS if not item["same_as"]
+    )  # printed twice, counted once
     assert sums["tables_covered"] == 2 and sums["figures_covered"] == 0
-    assert sums["claims"] == {"holds": 2} or sums["claims"] == {"holds": 1, "not run": 1}  # the cost of Residual was not given
+    assert sums["claims"] == {"holds": 2} or sums["claims"] == {
+        "holds": 1,
+        "not run": 1,
+    }  # the cost of Residual was not given
     words = {words: number for number, words, _ in total_lines(sums)}
     assert words["tables covered"] == "2 of 83" and words["of the 2 that we compared exact"] == "100.0 %"
 
@@ -130,7 +173,12 @@ def test_the_best_run_counts(reports):
 
 
 def test_the_larger_profile_counts():
-    record = lambda profile: {"study": "x", "profile": profile, "cells": [{"ours": {"n": 1}}], "facts": {"date": "2026-01-01"}}
+    record = lambda profile: {
+        "study": "x",
+        "profile": profile,
+        "cells": [{"ours": {"n": 1}}],
+        "facts": {"date": "2026-01-01"},
+    }
     ranked = ["quick", "desk", "gpu", "paper"]
     for low, high in zip(ranked, ranked[1:]):
         assert best_records([record(high), record(low)])["x"]["profile"] == high
@@ -138,7 +186,13 @@ def test_the_larger_profile_counts():
 
 def test_of_two_runs_of_one_profile_the_one_with_more_seeds_counts_then_the_later():
     cell = lambda n: [{"ours": {"n": n}}, {"ours": None}]
-    record = lambda n, date, where: {"study": "x", "profile": "desk", "cells": cell(n), "facts": {"date": date}, "where": where}
+    record = lambda n, date, where: {
+        "study": "x",
+        "profile": "desk",
+        "cells": cell(n),
+        "facts": {"date": date},
+        "where": where,
+    }
     assert best_records([record(5, "2026-01-01", "gpu"), record(3, "2026-02-01", "cpu")])["x"]["where"] == "gpu"
     assert best_records([record(3, "2026-02-01", "late"), record(3, "2026-01-01", "early")])["x"]["where"] == "late"
 
@@ -146,14 +200,20 @@ def test_of_two_runs_of_one_profile_the_one_with_more_seeds_counts_then_the_late
 def test_claims_stand_with_their_intervals(reports):
     run()
     write_ledger(reports)
-    text, page = (reports / "ledger.md").read_text(encoding="utf-8"), Page((reports / "ledger.html").read_text(encoding="utf-8"))
+    text, page = (
+        (reports / "ledger.md").read_text(encoding="utf-8"),
+        Page((reports / "ledger.html").read_text(encoding="utf-8")),
+    )
     line = next(line for line in text.splitlines() if "[Depthwise] > [Inception]" in line)
     assert re.search(r"plaza R1 \+\d\d\.\d \[\+\d\d\.\d, \+\d\d\.\d\] holds; plaza mAP \+", line)
-    assert "of the three units the depthwise one gives the best accuracy" in page.words and re.search(r"\[\+\d\d\.\d, \+\d\d\.\d\] holds", page.words)
+    assert "of the three units the depthwise one gives the best accuracy" in page.words and re.search(
+        r"\[\+\d\d\.\d, \+\d\d\.\d\] holds", page.words
+    )
     assert "(in the paper: holds)" in text
 
 
 # stale
+
 
 def test_changed_code_is_marked_and_named(reports):
     run()
@@ -163,7 +223,11 @@ def test_changed_code_is_marked_and_named(reports):
     record["sources"]["scalable_arch.errors"] = "0" * 12
     path.write_text(json.dumps(record), encoding="utf-8")
     found = write_ledger(reports)
-    assert entry_of(found)["stale"] == ["scalable_arch.errors"] and found["totals"]["stale"] == 1 and ("stale", "open") in standing(entry_of(found))
+    assert (
+        entry_of(found)["stale"] == ["scalable_arch.errors"]
+        and found["totals"]["stale"] == 1
+        and ("stale", "open") in standing(entry_of(found))
+    )
     for kind in ("html", "md"):
         assert "changed since: scalable_arch.errors" in (reports / f"ledger.{kind}").read_text(encoding="utf-8")
 
@@ -173,12 +237,24 @@ def test_changed_code_is_marked_and_named(reports):
 DAMAGES = {
     "cut off": (lambda text: text[: len(text) // 2], "is damaged"),
     "empty": (lambda text: "", "is damaged"),
-    "another table": (lambda text: text.replace(f'"study": "{TABLE}"', '"study": "wei_li_thesis_t3_77"'), "is about wei_li_thesis_t3_77, which no source prints"),
+    "another table": (
+        lambda text: text.replace(f'"study": "{TABLE}"', '"study": "wei_li_thesis_t3_77"'),
+        "is about wei_li_thesis_t3_77, which no source prints",
+    ),
     "no cells": (lambda text: text.replace('"cells"', '"cell"'), "lacks cells"),
     "no study": (lambda text: text.replace('"study"', '"studie"'), "holds no study"),
-    "cells that are none": (lambda text: re.sub(r'"cells": \[.*?\n \]', '"cells": [3]', text, flags=re.DOTALL), "holds cells that are damaged"),
-    "values that are none": (lambda text: text.replace('"ours": {"kind"', '"ours": {"kid"'), "holds ours that are damaged"),
-    "relations that are none": (lambda text: text.replace('"relation":', '"relations":'), "holds relations that are damaged"),
+    "cells that are none": (
+        lambda text: re.sub(r'"cells": \[.*?\n \]', '"cells": [3]', text, flags=re.DOTALL),
+        "holds cells that are damaged",
+    ),
+    "values that are none": (
+        lambda text: text.replace('"ours": {"kind"', '"ours": {"kid"'),
+        "holds ours that are damaged",
+    ),
+    "relations that are none": (
+        lambda text: text.replace('"relation":', '"relations":'),
+        "holds relations that are damaged",
+    ),
     "a list": (lambda text: "[1, 2]", "holds no study"),
     "no text": (lambda text: "\udcff", "is damaged"),
 }
@@ -193,10 +269,14 @@ def test_a_damaged_record_is_named_and_the_rest_written(reports, capsys, kind):
     path.write_bytes(damage(path.read_text(encoding="utf-8")).encode(errors="surrogateescape"))
     assert main(["ledger", "--reports", str(reports)]) == 2
     out, err = capsys.readouterr()
-    assert err.startswith("scalable-arch: ") and err.count("\n") == 1 and f"ch0_toy/desk/{TABLE}.json ({sentence})" in err
+    assert (
+        err.startswith("scalable-arch: ") and err.count("\n") == 1 and f"ch0_toy/desk/{TABLE}.json ({sentence})" in err
+    )
     assert "2 of 83 tables covered" in out and entry_of(ledger(reports))["profile"] == "quick"
     page = (reports / "ledger.html").read_text(encoding="utf-8")
-    assert f"ch0_toy/desk/{TABLE}.json {sentence}" in page and f"{TABLE}.json {sentence}" in (reports / "ledger.md").read_text(encoding="utf-8")
+    assert f"ch0_toy/desk/{TABLE}.json {sentence}" in page and f"{TABLE}.json {sentence}" in (
+        reports / "ledger.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_other_json_files_are_passed_over(reports):
@@ -220,17 +300,26 @@ def test_command_writes_where_it_is_told(reports, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     assert main(["ledger", "--reports", str(reports), "--out", str(tmp_path / "out")]) == 0
     assert "2 of 83 tables covered" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ledger.csv", "ledger.html", "ledger.md"} and not list(reports.glob("ledger.*"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "ledger.csv",
+        "ledger.html",
+        "ledger.md",
+    } and not list(reports.glob("ledger.*"))
     page = Page((tmp_path / "out" / "ledger.html").read_text(encoding="utf-8"))
     assert set(page.addresses) == {f"../reports/ch0_toy/desk/{TABLE}.html"}
-    assert main(["ledger"]) == 0 and (reports / "ledger.html").is_file()  # without options: the folder of reports in use
+    assert (
+        main(["ledger"]) == 0 and (reports / "ledger.html").is_file()
+    )  # without options: the folder of reports in use
 
 
 def test_an_interrupted_writing_loses_nothing(reports, monkeypatch):
     write_ledger(reports)
     before = (reports / "ledger.html").read_bytes()
     run()
-    monkeypatch.setattr("scalable_arch.study.reports.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "scalable_arch.study.reports.os.replace",
+        lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     with pytest.raises(OSError):
         write_ledger(reports)
     assert (reports / "ledger.html").read_bytes() == before
@@ -247,6 +336,7 @@ def test_same_reports_same_bytes(reports):
 
 # the page
 
+
 def test_the_page_stands_on_its_own(reports):
     run()
     write_ledger(reports)
@@ -256,7 +346,9 @@ def test_the_page_stands_on_its_own(reports):
     assert set(page.ids) >= {item["id"] for item in ITEMS} and len(page.ids) == len(set(page.ids))
     assert page.addresses == [f"ch0_toy/desk/{TABLE}.html"] * 2  # J Table 12 leads there too
     assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text and "position: sticky" in text
-    assert page.words.count("W Table 3.7") == 2 and "2 of 3 exact" in page.words  # verdicts are words, not colours alone
+    assert (
+        page.words.count("W Table 3.7") == 2 and "2 of 3 exact" in page.words
+    )  # verdicts are words, not colours alone
 
 
 def test_names_in_records_cannot_break_the_page(reports):
@@ -276,16 +368,27 @@ def test_csv_and_markdown_agree_with_the_ledger(reports):
     found = write_ledger(reports)
     lines = pd.read_csv(io.StringIO((reports / "ledger.csv").read_text(encoding="utf-8")), keep_default_na=False)
     once = lines[lines.same_as == ""]
-    assert once.exact.sum() == found["totals"]["exact"] and once.structural.sum() == found["totals"]["structural"] and lines[lines.covered].id.tolist() == [TABLE, "han_ijcv_t12"]
+    assert (
+        once.exact.sum() == found["totals"]["exact"]
+        and once.structural.sum() == found["totals"]["structural"]
+        and lines[lines.covered].id.tolist() == [TABLE, "han_ijcv_t12"]
+    )
     text = (reports / "ledger.md").read_text(encoding="utf-8")
-    assert text.count("\n| W Table") == 26 == sum(item["section"][0] == "W" and item["kind"] == "table" for item in ITEMS)
+    assert (
+        text.count("\n| W Table") == 26 == sum(item["section"][0] == "W" and item["kind"] == "table" for item in ITEMS)
+    )
 
 
 # what is printed has to be right first
 
+
 def test_a_printed_table_with_a_wrong_header_stops_the_ledger_in_one_sentence(reports, capsys, monkeypatch):
     read = printed.read_sheet
-    monkeypatch.setattr(printed, "read_sheet", lambda name: read(name).rename(columns={"value": "val"} if name == "cdnet_supp_t1" else {}))
+    monkeypatch.setattr(
+        printed,
+        "read_sheet",
+        lambda name: read(name).rename(columns={"value": "val"} if name == "cdnet_supp_t1" else {}),
+    )
     assert main(["ledger", "--reports", str(reports)]) == 2
     err = capsys.readouterr().err
     assert "cdnet_supp_t1.csv must have the columns" in err and err.count("\n") == 1 and not list(reports.iterdir())
@@ -293,7 +396,11 @@ def test_a_printed_table_with_a_wrong_header_stops_the_ledger_in_one_sentence(re
 
 def test_where_the_journal_prints_another_value_nothing_is_carried_over(reports, monkeypatch):
     run()
-    other = lambda name: structural_keys(name) if name != "han_ijcv_t12" else {key: (own, value + 1) for key, (own, value) in structural_keys(name).items()}
+    other = lambda name: (
+        structural_keys(name)
+        if name != "han_ijcv_t12"
+        else {key: (own, value + 1) for key, (own, value) in structural_keys(name).items()}
+    )
     monkeypatch.setattr(ledger_module, "structural_keys", other)
     assert entry_of(ledger(reports), "han_ijcv_t12")["exact"] == 0
 
@@ -302,7 +409,14 @@ def test_results_come_from_commits_of_this_history():
     git = lambda *words: subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
         pytest.skip("a part of the history only")
-    named = {path.relative_to(root): json.loads(path.read_text(encoding="utf-8"))["commit"] for path in (root / "reports").rglob("provenance.json")}
+    named = {
+        path.relative_to(root): json.loads(path.read_text(encoding="utf-8"))["commit"]
+        for path in (root / "reports").rglob("provenance.json")
+    }
     assert len(named) >= 14
-    gone = {str(path): commit for path, commit in named.items() if git("merge-base", "--is-ancestor", commit, "HEAD").returncode}
+    gone = {
+        str(path): commit
+        for path, commit in named.items()
+        if git("merge-base", "--is-ancestor", commit, "HEAD").returncode
+    }
     assert not gone, "run them again from a commit that stays"

@@ -1,4 +1,5 @@
 "The library as an engineer meets it: quick to import, annotated, its examples true, its models kept in a file."
+
 import doctest
 import importlib
 import inspect
@@ -23,9 +24,13 @@ TINY = {"widths": (16, 32, 48)}
 
 def test_import_brings_nothing_that_was_not_asked_for():
     asked = "import sys, scalable_arch; scalable_arch.list_models(); print(*sorted(set(sys.modules) & set('matplotlib sklearn umap numba pandas seaborn scipy torch'.split())))"
-    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip() == ""
+    assert (
+        subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip() == ""
+    )
     made = asked.replace("list_models()", "create_model('han_small', num_classes=None)")
-    assert subprocess.run([sys.executable, "-c", made], capture_output=True, text=True, check=True).stdout.split() == ["torch"]
+    assert subprocess.run([sys.executable, "-c", made], capture_output=True, text=True, check=True).stdout.split() == [
+        "torch"
+    ]
 
 
 def test_examples_in_docstrings_are_true():
@@ -43,14 +48,19 @@ TYPED = sorted(Path(__file__).parent.glob("typed/*.py"))  # what users would wri
 
 
 def public_functions(package):
-    "(name, function) of what a package exports: functions, and the methods of its classes that are written in the library."
+    """(name, function) of what a package exports: functions, and the methods of its classes that are written in the
+    library."""
     for name in package.__all__:
         thing = getattr(package, name)
         if isinstance(thing, types.FunctionType):
             yield name, thing
         for key, method in vars(thing).items() if isinstance(thing, type) else ():
             function = getattr(method, "fget", None) or getattr(method, "__func__", method)
-            if isinstance(function, types.FunctionType) and function.__code__.co_filename == sys.modules[thing.__module__].__file__ and (not key.startswith("_") or key == "__init__"):
+            if (
+                isinstance(function, types.FunctionType)
+                and function.__code__.co_filename == sys.modules[thing.__module__].__file__
+                and (not key.startswith("_") or key == "__init__")
+            ):
                 yield f"{name}.{key}", function
 
 
@@ -62,7 +72,9 @@ def test_public_surface_is_annotated(room):
     for name, function in public_functions(package):
         arguments = [*inspect.signature(function).parameters]
         wanted = {*(arguments[1:] if "." in name and arguments[:1] in (["self"], ["cls"]) else arguments), "return"}
-        bare += [f"{name}({', '.join(missing)})"] if (missing := sorted(wanted - function.__annotations__.keys())) else []
+        bare += (
+            [f"{name}({', '.join(missing)})"] if (missing := sorted(wanted - function.__annotations__.keys())) else []
+        )
         found += 1
     assert found >= 4 and bare == []
 
@@ -74,11 +86,20 @@ def test_users_scripts_pass_a_type_checker(script, tmp_path_factory):
     places = os.environ | {"MYPYPATH": str(Path(scalable_arch.__file__).parents[1])}
     checked = subprocess.run(command, capture_output=True, text=True, env=places, cwd=tmp_path_factory.getbasetemp())
     assert checked.returncode == 0, checked.stdout
-    assert script.read_text(encoding="utf-8").count("type: ignore[") >= 2, "a script has mistakes that the checker must see"
+    assert script.read_text(encoding="utf-8").count("type: ignore[") >= 2, (
+        "a script has mistakes that the checker must see"
+    )
 
 
-@pytest.mark.parametrize("name, options", [("han_small", TINY | {"num_classes": 3}), ("han_large", TINY | {"num_classes": None, "factored": True}),
-                                           ("mobilenet_reid", {"num_classes": 4}), ("resnet18_cifar", {"num_classes": 7})])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("han_small", TINY | {"num_classes": 3}),
+        ("han_large", TINY | {"num_classes": None, "factored": True}),
+        ("mobilenet_reid", {"num_classes": 4}),
+        ("resnet18_cifar", {"num_classes": 7}),
+    ],
+)
 def test_saved_model_comes_back_whole(tmp_path, name, options):
     model = create_model(name, **options)
     for buffer in model.buffers():
@@ -92,12 +113,21 @@ def test_saved_model_comes_back_whole(tmp_path, name, options):
     assert all(torch.equal(x, again.state_dict()[key]) for key, x in model.state_dict().items())
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"num_classes": "10"}, "num_classes must be at least 1 and whole, or None for a model without classifiers, not '10'"),
-    ({"num_classes": 2.5}, "not 2.5"), ({"num_classes": 0}, "not 0"), ({"num_classes": True}, "not True"),
-    ({"num_clases": 5}, "han_small cannot be made with num_clases=5: .*unexpected keyword argument 'num_clases'"),
-    ({"widths": 16}, "han_small cannot be made with widths=16: "), ({"widths": (16, 32.5, 48)}, "cannot be made with widths=\\(16, 32.5, 48\\): "),
-])
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (
+            {"num_classes": "10"},
+            "num_classes must be at least 1 and whole, or None for a model without classifiers, not '10'",
+        ),
+        ({"num_classes": 2.5}, "not 2.5"),
+        ({"num_classes": 0}, "not 0"),
+        ({"num_classes": True}, "not True"),
+        ({"num_clases": 5}, "han_small cannot be made with num_clases=5: .*unexpected keyword argument 'num_clases'"),
+        ({"widths": 16}, "han_small cannot be made with widths=16: "),
+        ({"widths": (16, 32.5, 48)}, "cannot be made with widths=\\(16, 32.5, 48\\): "),
+    ],
+)
 def test_options_that_do_not_fit_are_named(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         create_model("han_small", **options)

@@ -1,4 +1,5 @@
 "Evaluation over several processes: the bits of one process, and clear ends when a part is broken or lost."
+
 import json
 import os
 import socket
@@ -22,15 +23,20 @@ cuts = [0, *json.loads(os.environ["CUTS"]), len(problem["gallery_pids"])]
 shard = {k: v[cuts[rank]:cuts[rank + 1]] if k.startswith("gallery") else v for k, v in problem.items()}
 """
 
-SCORE = COMMON + """
+SCORE = (
+    COMMON
+    + """
 for name, options in json.loads(os.environ["RUNS"]).items():
     result = evaluate_sharded(**shard, **options)
     arrays = {k: v for k, v in vars(result).items() if k != "protocol" and v is not None}
     np.savez(f"{name}-{rank}.npz", **arrays)
 dist.destroy_process_group()
 """
+)
 
-MISTAKES = COMMON + """
+MISTAKES = (
+    COMMON
+    + """
 from scalable_arch.metrics import evaluate
 broken = np.full_like(shard["gallery_features"], np.nan) if rank == 1 else shard["gallery_features"]
 attempts = [dict(gallery_features=broken), dict(query_pids=shard["query_pids"] + rank), dict(gallery_pids=shard["gallery_pids"] + 1000),
@@ -44,8 +50,11 @@ for wrong in attempts:
 json.dump(told, open(f"told-{rank}.json", "w"))
 dist.destroy_process_group()
 """
+)
 
-KILLED = COMMON + """
+KILLED = (
+    COMMON
+    + """
 from scalable_arch.metrics.tiles import FeatureDistances
 if rank == 1:
     block, calls = FeatureDistances.block, []
@@ -58,6 +67,7 @@ if rank == 1:
 result = evaluate_sharded(**shard)
 result.save("result.json")
 """
+)
 
 
 def problem(dtype=np.float32, num_query=300, num_gallery=5000, dim=520):
@@ -65,10 +75,16 @@ def problem(dtype=np.float32, num_query=300, num_gallery=5000, dim=520):
     pids, camids = rng.integers(0, 50, num_query + num_gallery), rng.integers(0, 4, num_query + num_gallery)
     features = (rng.standard_normal((50, dim))[pids] + 3 * rng.standard_normal((len(pids), dim))).astype(dtype)
     copies = num_gallery * 3 // 10
-    features[-copies:] = features[num_query:num_query + copies]  # equal images in different shards
-    pids[-num_gallery // 25:] = -1
-    return dict(query_features=features[:num_query], gallery_features=features[num_query:], query_pids=pids[:num_query],
-                gallery_pids=pids[num_query:], query_camids=camids[:num_query], gallery_camids=camids[num_query:])
+    features[-copies:] = features[num_query : num_query + copies]  # equal images in different shards
+    pids[-num_gallery // 25 :] = -1
+    return dict(
+        query_features=features[:num_query],
+        gallery_features=features[num_query:],
+        query_pids=pids[:num_query],
+        gallery_pids=pids[num_query:],
+        query_camids=camids[:num_query],
+        gallery_camids=camids[num_query:],
+    )
 
 
 def environment(**extra):
@@ -82,9 +98,23 @@ def start(folder, script, cuts, **extra):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     world = len(cuts) + 1
-    return [subprocess.Popen([sys.executable, "script.py"], cwd=folder, stderr=subprocess.PIPE, text=True, env=environment(
-                MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world), CUTS=json.dumps(cuts), **extra))
-            for rank in range(world)]
+    return [
+        subprocess.Popen(
+            [sys.executable, "script.py"],
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port),
+                RANK=str(rank),
+                WORLD_SIZE=str(world),
+                CUTS=json.dumps(cuts),
+                **extra,
+            ),
+        )
+        for rank in range(world)
+    ]
 
 
 def finish(processes):
@@ -109,7 +139,11 @@ def test_same_bits_as_one_process(tmp_path, cuts, dtype):
             found = np.load(tmp_path / f"{name}-{rank}.npz")
             assert set(found) == {k for k, v in vars(expected).items() if k != "protocol" and v is not None}
             for key in found:
-                assert np.array_equal(found[key], getattr(expected, key), equal_nan=key in ("ap", "inp")), (name, rank, key)
+                assert np.array_equal(found[key], getattr(expected, key), equal_nan=key in ("ap", "inp")), (
+                    name,
+                    rank,
+                    key,
+                )
 
 
 def test_a_broken_part_stops_all_with_one_sentence(tmp_path):
@@ -133,15 +167,25 @@ def test_a_killed_process_gives_a_clear_error_and_no_result(tmp_path, cuts):
     assert ends[1][1] == -9
     for rank, (stderr, code) in enumerate(ends):
         if rank != 1:
-            assert code == 1 and f"ConnectionError: evaluation stopped on rank {rank} of {len(ends)}: another process was lost" in stderr
+            assert (
+                code == 1
+                and f"ConnectionError: evaluation stopped on rank {rank} of {len(ends)}: another process was lost"
+                in stderr
+            )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["problem.npz", "script.py"]
 
 
 def test_torchrun_ends_when_a_process_is_killed(tmp_path):
     np.savez(tmp_path / "problem.npz", **problem())
     (tmp_path / "script.py").write_text(KILLED)
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py"],
-                         cwd=tmp_path, env=environment(CUTS="[2000]"), capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py"],
+        cwd=tmp_path,
+        env=environment(CUTS="[2000]"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode != 0 and not (tmp_path / "result.json").exists()
 
 

@@ -1,18 +1,25 @@
 "Search, query expansion and the dimension study against plain numpy."
+
 import sys
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scalable_arch.metrics import build_index, dimension_study, evaluate, expand_queries, recall, search
 from scalable_arch.metrics.neighbours import principal_axes, reduce_features
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), num_query=st.integers(1, 5), num_gallery=st.integers(1, 200), k=st.integers(1, 220),
-       grid=st.integers(1, 6))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_query=st.integers(1, 5),
+    num_gallery=st.integers(1, 200),
+    k=st.integers(1, 220),
+    grid=st.integers(1, 6),
+)
 def test_exact_search_is_a_stable_sort(seed, num_query, num_gallery, k, grid):
     rng = np.random.default_rng(seed)
     query, gallery = (rng.integers(0, grid, (n, 3)).astype(np.float32) for n in (num_query, num_gallery))
@@ -26,16 +33,25 @@ def clouds(n=3000, dim=64):
     rng = np.random.default_rng(0)
     pids, camids = rng.integers(0, 50, n), rng.integers(0, 4, n)
     features = (rng.standard_normal((50, dim))[pids] + 2 * rng.standard_normal((n, dim))).astype(np.float32)
-    return features[:200], features[200:], dict(query_pids=pids[:200], gallery_pids=pids[200:], query_camids=camids[:200],
-                                                gallery_camids=camids[200:])
+    return (
+        features[:200],
+        features[200:],
+        dict(query_pids=pids[:200], gallery_pids=pids[200:], query_camids=camids[:200], gallery_camids=camids[200:]),
+    )
 
 
 def test_exact_search_from_a_memory_map_and_threads(tmp_path):
     query, gallery, _ = clouds(dim=300)
     np.save(tmp_path / "gallery.npy", gallery)
     expected = search(query, gallery, 7, threads=1)
-    for given_gallery, threads in ((np.load(tmp_path / "gallery.npy", mmap_mode="r"), 2), (torch.from_numpy(gallery), 3)):
-        assert all(np.array_equal(a, b) for a, b in zip(expected, search(torch.from_numpy(query), given_gallery, 7, threads=threads)))
+    for given_gallery, threads in (
+        (np.load(tmp_path / "gallery.npy", mmap_mode="r"), 2),
+        (torch.from_numpy(gallery), 3),
+    ):
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(expected, search(torch.from_numpy(query), given_gallery, 7, threads=threads))
+        )
 
 
 def test_faiss_methods_and_their_recall():
@@ -55,7 +71,10 @@ def test_faiss_methods_and_their_recall():
 
 def test_without_faiss_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"^approximate search needs faiss: pip install 'scalable_arch\[scale\]', or use method='exact'$"):
+    with pytest.raises(
+        ImportError,
+        match=r"^approximate search needs faiss: pip install 'scalable_arch\[scale\]', or use method='exact'$",
+    ):
         search(np.eye(3), np.eye(3), 1, method="flat")
     assert search(np.eye(3), np.eye(3), 1)[1].ravel().tolist() == [0, 1, 2]
 
@@ -103,20 +122,23 @@ def test_dimension_study():
     assert other.mAP[0] != study.mAP[0]
 
 
-@pytest.mark.parametrize("attempt, message", [
-    (lambda q, g, ids: search(q, g, 0), "k must be a positive whole number, not 0"),
-    (lambda q, g, ids: search(q, g, method="hnsw"), "unknown method 'hnsw'"),
-    (lambda q, g, ids: search(q, g, cells=3), "method 'exact' takes no cells"),
-    (lambda q, g, ids: search(q[:, :3], g), "query_features have 3 dimensions but gallery_features 64"),
-    (lambda q, g, ids: search(q, g[:0]), "gallery_features is empty"),
-    (lambda q, g, ids: search(q.astype(int), g), "query_features must be floating point"),
-    (lambda q, g, ids: expand_queries(q, g, alpha=-0.5), "alpha must not be negative"),
-    (lambda q, g, ids: expand_queries(q, g * np.nan), "gallery_features row 0 is not finite"),
-    (lambda q, g, ids: dimension_study(q, g, (65,), **ids), "none of the dimensions"),
-    (lambda q, g, ids: dimension_study(q, g, (6,), method="umap", **ids), "unknown method 'umap'"),
-    (lambda q, g, ids: recall(np.ones((2, 3)), np.ones((3, 3))), "found has 2 queries but exact 3"),
-    (lambda q, g, ids: build_index(g, "exact"), "unknown method 'exact'"),
-])
+@pytest.mark.parametrize(
+    "attempt, message",
+    [
+        (lambda q, g, ids: search(q, g, 0), "k must be a positive whole number, not 0"),
+        (lambda q, g, ids: search(q, g, method="hnsw"), "unknown method 'hnsw'"),
+        (lambda q, g, ids: search(q, g, cells=3), "method 'exact' takes no cells"),
+        (lambda q, g, ids: search(q[:, :3], g), "query_features have 3 dimensions but gallery_features 64"),
+        (lambda q, g, ids: search(q, g[:0]), "gallery_features is empty"),
+        (lambda q, g, ids: search(q.astype(int), g), "query_features must be floating point"),
+        (lambda q, g, ids: expand_queries(q, g, alpha=-0.5), "alpha must not be negative"),
+        (lambda q, g, ids: expand_queries(q, g * np.nan), "gallery_features row 0 is not finite"),
+        (lambda q, g, ids: dimension_study(q, g, (65,), **ids), "none of the dimensions"),
+        (lambda q, g, ids: dimension_study(q, g, (6,), method="umap", **ids), "unknown method 'umap'"),
+        (lambda q, g, ids: recall(np.ones((2, 3)), np.ones((3, 3))), "found has 2 queries but exact 3"),
+        (lambda q, g, ids: build_index(g, "exact"), "unknown method 'exact'"),
+    ],
+)
 def test_mistakes_are_told_in_one_sentence(attempt, message):
     with pytest.raises(ValueError, match="^" + message) as error:
         attempt(*clouds(n=400))

@@ -1,14 +1,24 @@
 "Searches among finitely many networks, against what can be worked out for them."
+
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scalable_arch.nas.discrete import (
-    LogitsPolicy, PolicyGuide, Search, UniformGuide, mutation_log_probabilities, random_search, regularised_evolution, reinforce, valid_logits,
+    LogitsPolicy,
+    PolicyGuide,
+    Search,
+    UniformGuide,
+    mutation_log_probabilities,
+    random_search,
+    regularised_evolution,
+    reinforce,
+    valid_logits,
 )
 
 SIZES = (3, 2, 4, 3)
@@ -19,7 +29,13 @@ SEARCHES = {
     "evolution": lambda *args, **more: regularised_evolution(*args, population=10, sample=3, **more),
     "reinforce": lambda *args, **more: reinforce(*args, lr=0.05, **more),
     "guided": lambda *args, seed=0, **more: regularised_evolution(
-        *args, population=10, sample=3, guide=PolicyGuide(LogitsPolicy(SIZES), SIZES, lr=0.05, seed=seed), seed=seed, **more),
+        *args,
+        population=10,
+        sample=3,
+        guide=PolicyGuide(LogitsPolicy(SIZES), SIZES, lr=0.05, seed=seed),
+        seed=seed,
+        **more,
+    ),
 }
 each_search = pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
 
@@ -33,7 +49,9 @@ def test_asks_as_often_as_the_budget_says_and_notes_all_it_was_told(search):
         found = search(SIZES, evaluate, budget=budget)
         assert len(asked) == budget and found.rewards.tolist() == list(range(1, budget + 1))
         assert [tuple(choices) for choices in found.choices.tolist()] == asked
-        assert all(type(choice) is int and 0 <= choice < size for choices in asked for choice, size in zip(choices, SIZES))
+        assert all(
+            type(choice) is int and 0 <= choice < size for choices in asked for choice, size in zip(choices, SIZES)
+        )
 
 
 @each_search
@@ -77,7 +95,9 @@ def test_random_search_finds_on_average_what_the_closed_form_says():
 def test_learning_searches_find_the_best_of_a_separable_space_more_often_than_chance(name, at_least):
     budget, networks = 60, math.prod(SIZES)
     by_chance = 1 - (1 - 1 / networks) ** budget
-    hits = np.mean([SEARCHES[name](SIZES, count_right, budget=budget, seed=seed).rewards.max() == 4 for seed in range(16)])
+    hits = np.mean(
+        [SEARCHES[name](SIZES, count_right, budget=budget, seed=seed).rewards.max() == 4 for seed in range(16)]
+    )
     assert by_chance < 0.6 < at_least <= hits
 
 
@@ -115,11 +135,18 @@ def test_uniform_guide_proposes_every_neighbour_equally_often():
 
 @given(st.data())
 def test_mutation_probabilities_against_a_loop(data):
-    logits = torch.tensor(data.draw(st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=2, max_size=4)), dtype=torch.float64)
+    logits = torch.tensor(
+        data.draw(st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=2, max_size=4)),
+        dtype=torch.float64,
+    )
     parent = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=len(logits), max_size=len(logits))))
     found = mutation_log_probabilities(logits, parent).exp()
-    weights = {(place, choice): math.exp(logits[place, choice] - logits[place, parent[place]])
-               for place in range(len(logits)) for choice in range(3) if choice != parent[place]}
+    weights = {
+        (place, choice): math.exp(logits[place, choice] - logits[place, parent[place]])
+        for place in range(len(logits))
+        for choice in range(3)
+        if choice != parent[place]
+    }
     for place, choice in itertools.product(range(len(logits)), range(3)):
         assert found[place, choice].item() == pytest.approx(weights.get((place, choice), 0) / sum(weights.values()))
 
@@ -152,11 +179,11 @@ def test_reinforce_step_is_the_gradient_of_the_expected_reward():
     probabilities = valid_logits(policy, SIZES).softmax(1)
     networks = list(itertools.product(*map(range, SIZES)))
     chance = lambda network: math.prod(probabilities[place, choice] for place, choice in enumerate(network))
-    exact, = torch.autograd.grad(sum(chance(network) * count_right(network) for network in networks), policy.logits)
+    (exact,) = torch.autograd.grad(sum(chance(network) * count_right(network) for network in networks), policy.logits)
     estimate = torch.zeros_like(exact)
     for network in networks:
         log_p = valid_logits(policy, SIZES).log_softmax(1).gather(1, torch.tensor(network)[:, None]).sum()
-        score, = torch.autograd.grad(log_p, policy.logits)
+        (score,) = torch.autograd.grad(log_p, policy.logits)
         estimate += chance(network).item() * (count_right(network) - 1.7) * score
     assert torch.allclose(exact, estimate, atol=1e-5)
 
@@ -167,20 +194,46 @@ def test_reinforce_trains_the_policy_it_is_given():
     assert policy().detach().argmax(1).tolist() == list(CODE)
 
 
-@pytest.mark.parametrize("call, sentence", [
-    (lambda: random_search((3, 0), count_right, budget=5), "a size must be a whole number of at least 1, not 0"),
-    (lambda: random_search((1, 1), count_right, budget=5), "there is nothing to choose among sizes (1, 1): at least one place needs 2 choices or more"),
-    (lambda: random_search((), count_right, budget=5), "there is nothing to choose among sizes (): at least one place needs 2 choices or more"),
-    (lambda: random_search(SIZES, count_right, budget=0), "budget must be a whole number of at least 1, not 0"),
-    (lambda: regularised_evolution(SIZES, count_right, budget=2.5), "budget must be a whole number of at least 1, not 2.5"),
-    (lambda: regularised_evolution(SIZES, count_right, budget=5, population=0), "population must be a whole number of at least 1, not 0"),
-    (lambda: regularised_evolution(SIZES, count_right, budget=5, sample=True), "sample must be a whole number of at least 1, not True"),
-    (lambda: random_search(SIZES, lambda choices: math.nan, budget=5, seed=1), "a reward must be a finite number"),
-    (lambda: reinforce(SIZES, count_right, budget=5, policy=LogitsPolicy((3, 3))),
-     "the policy gives logits of shape (2, 3), but 4 places of up to 4 choices need (4, 4)"),
-    (lambda: regularised_evolution(SIZES, count_right, budget=5, population=2, guide=Stubborn((9, 0, 0, 0))), "choice 9 at place 0 of (9, 0, 0, 0) must be a whole number from 0 to 2"),
-    (lambda: regularised_evolution(SIZES, count_right, budget=5, population=2, guide=Stubborn((0, 0))), "2 choices (0, 0) were given for 4 places: give one for each"),
-])
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda: random_search((3, 0), count_right, budget=5), "a size must be a whole number of at least 1, not 0"),
+        (
+            lambda: random_search((1, 1), count_right, budget=5),
+            "there is nothing to choose among sizes (1, 1): at least one place needs 2 choices or more",
+        ),
+        (
+            lambda: random_search((), count_right, budget=5),
+            "there is nothing to choose among sizes (): at least one place needs 2 choices or more",
+        ),
+        (lambda: random_search(SIZES, count_right, budget=0), "budget must be a whole number of at least 1, not 0"),
+        (
+            lambda: regularised_evolution(SIZES, count_right, budget=2.5),
+            "budget must be a whole number of at least 1, not 2.5",
+        ),
+        (
+            lambda: regularised_evolution(SIZES, count_right, budget=5, population=0),
+            "population must be a whole number of at least 1, not 0",
+        ),
+        (
+            lambda: regularised_evolution(SIZES, count_right, budget=5, sample=True),
+            "sample must be a whole number of at least 1, not True",
+        ),
+        (lambda: random_search(SIZES, lambda choices: math.nan, budget=5, seed=1), "a reward must be a finite number"),
+        (
+            lambda: reinforce(SIZES, count_right, budget=5, policy=LogitsPolicy((3, 3))),
+            "the policy gives logits of shape (2, 3), but 4 places of up to 4 choices need (4, 4)",
+        ),
+        (
+            lambda: regularised_evolution(SIZES, count_right, budget=5, population=2, guide=Stubborn((9, 0, 0, 0))),
+            "choice 9 at place 0 of (9, 0, 0, 0) must be a whole number from 0 to 2",
+        ),
+        (
+            lambda: regularised_evolution(SIZES, count_right, budget=5, population=2, guide=Stubborn((0, 0))),
+            "2 choices (0, 0) were given for 4 places: give one for each",
+        ),
+    ],
+)
 def test_mistakes_are_one_sentence(call, sentence):
     with pytest.raises(ValueError) as stop:
         call()

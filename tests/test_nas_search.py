@@ -46,7 +46,9 @@ class SlowSearch:
     def __init__(self, supernet, images, labels, lr, controller_lr):
         self.net, self.x, self.y = supernet, to_float(images).double(), labels
         self.sgd = torch.optim.SGD(supernet.weights(), lr=lr, momentum=0.9, weight_decay=3e-4)
-        self.adam = torch.optim.Adam(supernet.controller.parameters(), lr=controller_lr, betas=(0.5, 0.999), weight_decay=1e-3)
+        self.adam = torch.optim.Adam(
+            supernet.controller.parameters(), lr=controller_lr, betas=(0.5, 0.999), weight_decay=1e-3
+        )
 
     def loss(self, index):
         return F.cross_entropy(self.net(self.x[index]), self.y[index])
@@ -70,7 +72,11 @@ class SlowSearch:
         weights, kept = self.net.weights(), [x.data.clone() for x in self.net.weights()]
         rate = self.sgd.param_groups[0]["lr"]
         for x, g in zip(weights, torch.autograd.grad(self.loss(train), weights)):
-            buffer = self.sgd.state[x].get("momentum_buffer", torch.zeros_like(x)) if x in self.sgd.state else torch.zeros_like(x)
+            buffer = (
+                self.sgd.state[x].get("momentum_buffer", torch.zeros_like(x))
+                if x in self.sgd.state
+                else torch.zeros_like(x)
+            )
             x.data -= rate * (0.9 * buffer + g + 3e-4 * x.data)
         direct, along = self.gradients(check), torch.autograd.grad(self.loss(check), weights)
         step = 0.01 / math.sqrt(sum((v**2).sum().item() for v in along))
@@ -89,7 +95,18 @@ def test_search_is_the_slow_loop(alternate, order):
     (images, labels), epochs, recipe = digits(30), 2, dict(lr=0.05, controller_lr=0.03)
     fast = tiny().double()
     slow = SlowSearch(plain(fast), images, labels, **recipe)
-    history = search(fast, images, labels, epochs=epochs, batch_size=8, alternate=alternate, order=order, crop_padding=0, flip=False, **recipe)
+    history = search(
+        fast,
+        images,
+        labels,
+        epochs=epochs,
+        batch_size=8,
+        alternate=alternate,
+        order=order,
+        crop_padding=0,
+        flip=False,
+        **recipe,
+    )
     train, validation = halves(30, 0.5, 0)
     for epoch in range(epochs):
         slow.sgd.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * epoch / epochs)) / 2
@@ -109,8 +126,12 @@ def test_every_turn_once():
         used = [index for level, index, _ in plan if level == "weights"]
         assert torch.equal(torch.cat(used).sort().values, train) and min(map(len, used)) > 1
         levels = [level for level, _, _ in plan]
-        assert levels == (["weights"] * 5 + ["architecture"] * 2 if alternate == "epoch" else ["architecture", "weights"] * 5)
-        assert all(set(check.tolist()) <= set(validation.tolist()) for level, _, check in plan if level == "architecture")
+        assert levels == (
+            ["weights"] * 5 + ["architecture"] * 2 if alternate == "epoch" else ["architecture", "weights"] * 5
+        )
+        assert all(
+            set(check.tolist()) <= set(validation.tolist()) for level, _, check in plan if level == "architecture"
+        )
 
 
 CHILD = """
@@ -135,6 +156,7 @@ class Killer:
             self.left -= 1
             if self.left <= 0:
                 import os
+
                 os.kill(os.getpid(), signal.SIGKILL)
         return maps[-1].mean() * 0.0
 
@@ -144,14 +166,26 @@ def test_a_search_killed_at_a_random_step_ends_in_the_same_genotype(tmp_path, op
     undisturbed = tiny()
     wanted = search(undisturbed, *digits(), guidance=Killer(), **QUICK, **options)
     step = random.randint(3, calls)
-    code = CHILD.format(tests=__file__.rpartition("/")[0], threads=torch.get_num_threads(), folder=str(tmp_path), step=step, options=options)
+    code = CHILD.format(
+        tests=__file__.rpartition("/")[0],
+        threads=torch.get_num_threads(),
+        folder=str(tmp_path),
+        step=step,
+        options=options,
+    )
     died = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    resumed = tiny(seed=5 if list(tmp_path.glob("*.safetensors")) else 0)  # what the checkpoint holds must not matter any more
+    resumed = tiny(
+        seed=5 if list(tmp_path.glob("*.safetensors")) else 0
+    )  # what the checkpoint holds must not matter any more
     found = search(resumed, *digits(), guidance=Killer(), checkpoint=tmp_path, checkpoint_every=2, **QUICK, **options)
-    assert found[-1]["genotype"] == wanted[-1]["genotype"] and without_times(found) == without_times(wanted), f"killed at call {step}"
+    assert found[-1]["genotype"] == wanted[-1]["genotype"] and without_times(found) == without_times(wanted), (
+        f"killed at call {step}"
+    )
     assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), undisturbed.state_dict().values()))
-    assert search(tiny(), *digits(), guidance=Killer(), checkpoint=tmp_path, **QUICK, **options) == found  # nothing is left to do
+    assert (
+        search(tiny(), *digits(), guidance=Killer(), checkpoint=tmp_path, **QUICK, **options) == found
+    )  # nothing is left to do
 
 
 def test_what_an_epoch_records():
@@ -159,10 +193,23 @@ def test_what_an_epoch_records():
     history = search(net, *digits(), on_epoch=seen.append, progress=True, **QUICK)
     assert seen == history and json.loads(json.dumps(history)) == history
     record = history[-1]
-    assert set(record) == {"epoch", "lr", "loss", "accuracy", "validation_loss", "validation_accuracy", "entropy", "genotype", "probabilities", "seconds"}
+    assert set(record) == {
+        "epoch",
+        "lr",
+        "loss",
+        "accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "entropy",
+        "genotype",
+        "probabilities",
+        "seconds",
+    }
     assert [r["lr"] for r in history] == [0.1, 0.05]
     genotype = Genotype.from_json(record["genotype"])
-    assert genotype.space == SPACES["darts"] and "none" not in {operation for node in genotype.normal for operation, _ in node}
+    assert genotype.space == SPACES["darts"] and "none" not in {
+        operation for node in genotype.normal for operation, _ in node
+    }
     for cell, table in net.probabilities().items():
         assert torch.allclose(torch.tensor(record["probabilities"][cell]), table) and 0 < record["entropy"][cell] < 1
     assert all(x.requires_grad for x in net.parameters())
@@ -197,7 +244,10 @@ def test_what_is_not_finite_stops_the_search_with_one_sentence(tmp_path):
         calls.append(1)
         return maps[-1].sum() * (float("nan") if len(calls) == 6 else 0)
 
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at epoch 2, step 2 of 4, weights: .*checkpoint at epoch 2, step 1, is kept in"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss is nan at epoch 2, step 2 of 4, weights: .*checkpoint at epoch 2, step 1, is kept in",
+    ):
         search(tiny(), *digits(), guidance=nan_later, checkpoint=tmp_path, checkpoint_every=1, **QUICK)
 
 
@@ -206,10 +256,18 @@ class Fixed(torch.nn.Module):
         return dict.fromkeys(("normal", "reduction"), torch.zeros(5, 4))
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(alternate="epochs"), "unknown alternate 'epochs' \\(did you mean 'epoch'"), (dict(order=3), "unknown order 3"), (dict(epochs=0), "epochs must be a whole number"),
-    (dict(validation=1.0), "validation must be the share of images"), (dict(validation=0.01), "two images or more"), (dict(lr=-1.0), "lr must be a number of at least 0"),
-    (dict(checkpoint_every=0), "checkpoint_every must be")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(alternate="epochs"), "unknown alternate 'epochs' \\(did you mean 'epoch'"),
+        (dict(order=3), "unknown order 3"),
+        (dict(epochs=0), "epochs must be a whole number"),
+        (dict(validation=1.0), "validation must be the share of images"),
+        (dict(validation=0.01), "two images or more"),
+        (dict(lr=-1.0), "lr must be a number of at least 0"),
+        (dict(checkpoint_every=0), "checkpoint_every must be"),
+    ],
+)
 def test_settings_that_cannot_be_are_named(change, words):
     with pytest.raises(ValueError, match=words):
         search(tiny(), *digits(), **QUICK | change)

@@ -1,4 +1,5 @@
-"""nas.operations and nas.supernet: geometry, the printed costs, and the fast supernet against one module an operation."""
+"""nas.operations and nas.supernet: geometry, the printed costs, and the fast supernet
+against one module an operation."""
 
 import copy
 
@@ -12,13 +13,26 @@ from scalable_arch.nas.genotype import SPACES, Space
 from scalable_arch.nas.networks import Position
 from scalable_arch.nas.operations import OPERATIONS, FactorizedReduce, make_operation
 from scalable_arch.nas.supernet import (
-    AlphaController, MixedNode, NodeViews, NormalisedMix, SearchCell, Supernet, depthwise, plain
+    AlphaController,
+    MixedNode,
+    NodeViews,
+    NormalisedMix,
+    SearchCell,
+    Supernet,
+    depthwise,
+    plain,
 )
 from scalable_arch.nn.cost import measure
 
 
 @settings(max_examples=25, deadline=None)
-@given(name=st.sampled_from(OPERATIONS), stride=st.sampled_from([1, 2]), height=st.integers(1, 12), width=st.integers(1, 12), affine=st.booleans())
+@given(
+    name=st.sampled_from(OPERATIONS),
+    stride=st.sampled_from([1, 2]),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    affine=st.booleans(),
+)
 def test_operations_keep_channels_and_halve_rounding_up(name, stride, height, width, affine):
     operation = make_operation(name, 6, stride, affine=affine).eval()
     assert operation(torch.randn(2, 6, height, width)).shape == (2, 6, -(-height // stride), -(-width // stride))
@@ -49,23 +63,38 @@ def test_factorized_reduce_sees_every_pixel_of_odd_maps():
     assert torch.allclose(odd, torch.tensor([[7.0, 9, 0], [0, 0, 0]]))
 
 
-@pytest.mark.parametrize("call, words", [(lambda: make_operation("sep_conv_3", 8), "did you mean 'sep_conv_3x3'"),
-                                         (lambda: make_operation("sep_conv_3x3", 8, 3), "unknown stride 3")])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: make_operation("sep_conv_3", 8), "did you mean 'sep_conv_3x3'"),
+        (lambda: make_operation("sep_conv_3x3", 8, 3), "unknown stride 3"),
+    ],
+)
 def test_operations_name_what_is_wrong(call, words):
     with pytest.raises(ValueError, match=words):
         call()
 
 
 @settings(max_examples=20, deadline=None)
-@given(size=st.sampled_from([3, 5, 7]), stride=st.sampled_from([1, 2]), dilation=st.sampled_from([1, 2]), channels=st.integers(1, 5),
-       height=st.integers(1, 9), width=st.integers(1, 9), threads=st.sampled_from([1, 2]))
+@given(
+    size=st.sampled_from([3, 5, 7]),
+    stride=st.sampled_from([1, 2]),
+    dilation=st.sampled_from([1, 2]),
+    channels=st.integers(1, 5),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    threads=st.sampled_from([1, 2]),
+)
 def test_depthwise_has_the_gradients_of_torch(size, stride, dilation, channels, height, width, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         x = torch.randn(3, channels, height, width, dtype=torch.float64, requires_grad=True)
         weight = torch.randn(channels, 1, size, size, dtype=torch.float64, requires_grad=True)
-        ours, slow = depthwise(x, weight, stride, dilation), F.conv2d(x, weight, None, stride, dilation * (size // 2), dilation, channels)
+        ours, slow = (
+            depthwise(x, weight, stride, dilation),
+            F.conv2d(x, weight, None, stride, dilation * (size // 2), dilation, channels),
+        )
         found, wanted = (torch.autograd.grad((y**2).sum(), [x, weight]) for y in (ours, slow))
     finally:
         torch.set_num_threads(before)
@@ -75,7 +104,10 @@ def test_depthwise_has_the_gradients_of_torch(size, stride, dilation, channels, 
 def test_a_folded_normalisation_passes_gradcheck():
     torch.manual_seed(0)
     random = lambda *shape: torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *given: NormalisedMix.apply(*given)[0], (random(2, 2), random(2, 2, 3, 2), random(7, 2, 3), random(7, 2, 3)))
+    assert torch.autograd.gradcheck(
+        lambda *given: NormalisedMix.apply(*given)[0],
+        (random(2, 2), random(2, 2, 3, 2), random(7, 2, 3), random(7, 2, 3)),
+    )
 
 
 def gradients(network, images, labels):
@@ -87,9 +119,12 @@ def gradients(network, images, labels):
     return loss, holder
 
 
-SMALL = {"darts": SPACES["darts"], "few": Space("few", ("skip_connect", "none"), inner_nodes=2),
-         "pools": Space("pools", ("avg_pool_3x3", "max_pool_3x3"), inner_nodes=1),
-         "wide": Space("wide", ("sep_conv_7x7", "conv_7x1_1x7", "dil_conv_5x5", "skip_connect"), inner_nodes=3)}
+SMALL = {
+    "darts": SPACES["darts"],
+    "few": Space("few", ("skip_connect", "none"), inner_nodes=2),
+    "pools": Space("pools", ("avg_pool_3x3", "max_pool_3x3"), inner_nodes=1),
+    "wide": Space("wide", ("sep_conv_7x7", "conv_7x1_1x7", "dil_conv_5x5", "skip_connect"), inner_nodes=3),
+}
 
 
 @pytest.mark.parametrize("space, size", [("darts", (9, 6)), ("few", (5, 4)), ("pools", (9, 8)), ("wide", (10, 9))])
@@ -106,7 +141,10 @@ def test_the_fast_supernet_is_the_plain_one(space, size):
     found, wanted = plain(fast).state_dict(), slow.state_dict()
     assert all(torch.allclose(found[name], x) for name, x in wanted.items() if "running" in name)
     assert torch.allclose(fast.eval()(images), slow.eval()(images))
-    eval_found, eval_wanted = (torch.autograd.grad(F.cross_entropy(net(images), labels), list(net.controller.parameters())) for net in (fast, slow))
+    eval_found, eval_wanted = (
+        torch.autograd.grad(F.cross_entropy(net(images), labels), list(net.controller.parameters()))
+        for net in (fast, slow)
+    )
     assert all(torch.allclose(a, b) for a, b in zip(eval_found, eval_wanted))
 
 
@@ -122,8 +160,13 @@ def test_single_precision_is_as_close_to_double_as_the_plain_supernet_is():
 
 def test_a_mixed_node_takes_any_order_of_strides_and_batches():
     torch.manual_seed(0)
-    node, operations = MixedNode(4, [1, 2, 1], ["sep_conv_3x3", "skip_connect", "max_pool_3x3"]), ["sep_conv_3x3", "skip_connect", "max_pool_3x3"]
-    views = [NodeViews(4, stride, operations)(torch.randn(1, 4, side, side)) for stride, side in ((1, 3), (2, 6), (1, 3))]
+    node, operations = (
+        MixedNode(4, [1, 2, 1], ["sep_conv_3x3", "skip_connect", "max_pool_3x3"]),
+        ["sep_conv_3x3", "skip_connect", "max_pool_3x3"],
+    )
+    views = [
+        NodeViews(4, stride, operations)(torch.randn(1, 4, side, side)) for stride, side in ((1, 3), (2, 6), (1, 3))
+    ]
     table = torch.rand(3, 3)
     whole, alone = node(views, table), [node(views, table * torch.eye(3)[j][:, None]) for j in range(3)]
     assert whole.shape == (1, 4, 3, 3) and torch.allclose(whole, sum(alone), atol=1e-5)
@@ -152,13 +195,19 @@ def test_the_controller_is_part_of_the_supernet():
             return dict.fromkeys(("normal", "reduction"), self.row.expand(14, 7))
 
     supernet = Supernet("nge", channels=2, cells=3, controller=Shared())
-    assert "controller.row" in supernet.state_dict() and all(x is not supernet.controller.row for x in supernet.weights())
+    assert "controller.row" in supernet.state_dict() and all(
+        x is not supernet.controller.row for x in supernet.weights()
+    )
     images = torch.randn(2, 3, 8, 8)
     supernet(images).sum().backward()
     assert supernet.controller.row.grad.abs().sum() > 0
     tables = {cell: torch.full((14, 7), 1 / 7) for cell in ("normal", "reduction")}
     logits, maps = supernet.forward_with_maps(images, tables)
-    assert torch.allclose(logits, supernet(images)) and [tuple(x.shape[1:]) for x in maps] == [(8, 8, 8), (16, 4, 4), (32, 2, 2)]
+    assert torch.allclose(logits, supernet(images)) and [tuple(x.shape[1:]) for x in maps] == [
+        (8, 8, 8),
+        (16, 4, 4),
+        (32, 2, 2),
+    ]
     assert [x.shape[1] for x in maps] == supernet.feature_channels
 
 

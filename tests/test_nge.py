@@ -1,15 +1,25 @@
 "Neural graph embedding against loops, counts by hand, and what is printed of it."
+
 import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from scalable_arch.nas.discrete import reinforce
 from scalable_arch.nas.genotype import SPACES
 from scalable_arch.nge import (
-    ADJACENCIES, GCN, ChainSpace, GraphPolicy, NGEController, PlainController, RNNController, augmented_adjacency, chain_policy,
+    ADJACENCIES,
+    GCN,
+    ChainSpace,
+    GraphPolicy,
+    NGEController,
+    PlainController,
+    RNNController,
+    augmented_adjacency,
+    chain_policy,
 )
 
 SPACE = SPACES["nge"]
@@ -50,7 +60,11 @@ def gcn_by_loops(gcn, x, heard):
         nodes, channels = len(x), len(weight)
         new = torch.zeros(nodes, channels)
         for node, channel in itertools.product(range(nodes), range(channels)):
-            total = sum(heard[node, other] * weight[channel, n] * x[other, n] for other in range(nodes) for n in range(x.shape[1]))
+            total = sum(
+                heard[node, other] * weight[channel, n] * x[other, n]
+                for other in range(nodes)
+                for n in range(x.shape[1])
+            )
             new[node, channel] = max(total, 0)
         x = new
     return x
@@ -73,7 +87,9 @@ def test_nge_against_equations_edge_by_edge():
             nodes = gcn_by_loops(controller.gcn, controller.inputs[cell], augmented_adjacency(SPACE.edges()))
             for (source, target), row in zip(SPACE.edges(), logits):
                 ends = torch.cat([nodes[source], nodes[target]])
-                assert torch.allclose(row, controller.head.weight @ (second.weight @ F.relu(first.weight @ ends)), atol=1e-5)
+                assert torch.allclose(
+                    row, controller.head.weight @ (second.weight @ F.relu(first.weight @ ends)), atol=1e-5
+                )
 
 
 def test_sizes_that_follow_from_the_thesis():
@@ -108,9 +124,16 @@ def test_cells_share_all_but_x(make):
     assert torch.equal(before["reduction"], after["reduction"]) and not torch.equal(before["normal"], after["normal"])
 
 
-@pytest.mark.parametrize("name, node, nodes_moved", [
-    ("plain", 3, {3}), ("rnn", 3, {3, 4, 5}), ("nge", 3, {3, 4, 5}), ("nge", 1, {1, 2, 3, 4, 5}), ("nge", 5, {5}),
-])
+@pytest.mark.parametrize(
+    "name, node, nodes_moved",
+    [
+        ("plain", 3, {3}),
+        ("rnn", 3, {3, 4, 5}),
+        ("nge", 3, {3, 4, 5}),
+        ("nge", 1, {1, 2, 3, 4, 5}),
+        ("nge", 5, {5}),
+    ],
+)
 def test_who_hears_of_a_change(name, node, nodes_moved):
     torch.manual_seed(0)
     controller = CONTROLLERS[name](SPACE)
@@ -121,7 +144,11 @@ def test_who_hears_of_a_change(name, node, nodes_moved):
     assert set((before - after).abs().amax(1).gt(1e-6).nonzero().flatten().tolist()) == nodes_moved
 
 
-@pytest.mark.parametrize("make", [*CONTROLLERS.values(), lambda space: NGEController(space, adjacency="literal")], ids=[*CONTROLLERS, "literal"])
+@pytest.mark.parametrize(
+    "make",
+    [*CONTROLLERS.values(), lambda space: NGEController(space, adjacency="literal")],
+    ids=[*CONTROLLERS, "literal"],
+)
 def test_every_controller_can_learn_any_cell(make):
     torch.manual_seed(0)
     controller, wanted = make(SPACE), torch.randint(7, (28,))
@@ -162,11 +189,17 @@ def test_reinforce_with_nge_learns_a_code():
     assert min(last) > by_chance + 10 * sd
 
 
-@pytest.mark.parametrize("call, sentence", [
-    (lambda: NGEController(SPACE, adjacency="litteral"), "unknown adjacency 'litteral' (did you mean 'literal'?)"),
-    (lambda: NGEController(SPACE, layers=0), "layers must be a whole number of at least 1, not 0"),
-    (lambda: NGEController(SPACE, embedding=5), "embedding 5 is too small: 6 nodes, each one-hot at first, need at least 6"),
-])
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda: NGEController(SPACE, adjacency="litteral"), "unknown adjacency 'litteral' (did you mean 'literal'?)"),
+        (lambda: NGEController(SPACE, layers=0), "layers must be a whole number of at least 1, not 0"),
+        (
+            lambda: NGEController(SPACE, embedding=5),
+            "embedding 5 is too small: 6 nodes, each one-hot at first, need at least 6",
+        ),
+    ],
+)
 def test_mistakes_are_one_sentence(call, sentence):
     with pytest.raises(ValueError) as stop:
         call()

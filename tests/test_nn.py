@@ -1,13 +1,13 @@
 "Units, cost and ResNet against independent references."
+
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
-from torch.nn import functional as F
 
 from scalable_arch import create_model, list_models
 from scalable_arch.nn.cost import measure
-from scalable_arch.nn.inference import fold_batchnorm, reuse_memory
+from scalable_arch.nn.inference import fold_batchnorm
 from scalable_arch.nn.units import ConvUnit
 
 PRODUCTS = ("conv", "linear", "matmul", "addmm", "bmm", "einsum")
@@ -29,7 +29,10 @@ NETWORKS = {
     "han_small": (lambda: create_model("han_small"), (3, 160, 64)),
     "han_inception": (lambda: create_model("han_inception", num_classes=751), (3, 160, 64)),
     "resnet50": (lambda: create_model("resnet50"), (3, 160, 64)),
-    "transposed and grouped": (lambda: nn.Sequential(nn.Conv2d(4, 8, 3, groups=4), nn.ConvTranspose2d(8, 4, 2, stride=2)), (4, 9, 9)),
+    "transposed and grouped": (
+        lambda: nn.Sequential(nn.Conv2d(4, 8, 3, groups=4), nn.ConvTranspose2d(8, 4, 2, stride=2)),
+        (4, 9, 9),
+    ),
     "products": (Mixer, (5, 12)),
 }
 
@@ -38,7 +41,12 @@ NETWORKS = {
 def test_cost_agrees_with_fvcore(name):
     make, size = NETWORKS[name]
     model = make().eval()
-    counts = FlopCountAnalysis(model, torch.randn(1, *size)).unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
+    counts = (
+        FlopCountAnalysis(model, torch.randn(1, *size))
+        .unsupported_ops_warnings(False)
+        .uncalled_modules_warnings(False)
+        .by_operator()
+    )
     assert measure(model, size).macs == sum(counts[kind] for kind in PRODUCTS)
 
 
@@ -78,7 +86,9 @@ def test_resnet_is_the_standard_one():
     model = create_model("resnet50")
     cost = measure(model, (3, 224, 224))
     assert cost.params == 25_557_032 and cost.macs == 4_089_184_256
-    assert {"conv1.weight", "layer1.0.downsample.0.weight", "layer4.2.bn3.running_var", "fc.bias"} <= set(model.state_dict())
+    assert {"conv1.weight", "layer1.0.downsample.0.weight", "layer4.2.bn3.running_var", "fc.bias"} <= set(
+        model.state_dict()
+    )
     images = torch.randn(2, 3, 64, 64)
     features = create_model("resnet50", num_classes=None).eval()(images)
     assert features.shape == (2, 2048)

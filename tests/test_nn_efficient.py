@@ -14,7 +14,9 @@ from scalable_arch.train import extract_features, fit
 NAMES = ("mobilenet", "shufflenet", "condensenet", "resnet50")
 
 
-@pytest.mark.parametrize("name, macs, params", [("mobilenet", 568_740_352, 4_231_976), ("resnet50", 4_089_184_256, 25_557_032)])
+@pytest.mark.parametrize(
+    "name, macs, params", [("mobilenet", 568_740_352, 4_231_976), ("resnet50", 4_089_184_256, 25_557_032)]
+)
 def test_costs_of_the_literature(name, macs, params):
     cost = measure(create_model(name), (3, 224, 224))
     assert (cost.macs, cost.params) == (macs, params)
@@ -35,7 +37,9 @@ def test_condensenet_cost_and_parameters_of_its_paper():
 
     def count(module, inputs, output):
         nonlocal elements
-        elements += inputs[0].numel() if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.AvgPool2d)) else 0  # a ReLU behind each BN
+        elements += (
+            inputs[0].numel() if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.AvgPool2d)) else 0
+        )  # a ReLU behind each BN
 
     for module in model.modules():
         module.register_forward_hook(count)
@@ -77,7 +81,11 @@ def test_unit_of_stride_two_stacks_the_pooled_input():
 @given(st.integers(1, 2000), st.floats(0.01, 2), st.integers(1, 12))
 def test_scaled_channels_are_multiples_and_near(channels, width, divisor):
     found = scaled(channels, width, divisor)
-    assert found % divisor == 0 and found >= divisor and abs(found - channels * width) <= max(divisor / 2 + 1e-6, divisor - channels * width)
+    assert (
+        found % divisor == 0
+        and found >= divisor
+        and abs(found - channels * width) <= max(divisor / 2 + 1e-6, divisor - channels * width)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,7 +106,9 @@ def test_matching_network_learns_saves_and_describes(name, width, tmp_path):
     assert create_model(f"{name}_reid", width=width).eval()(torch.rand(1, 3, 80, 32)).shape[0] == 1
 
 
-@pytest.mark.parametrize("options, words", [({"num_classes": 0}, "num_classes"), ({"groups": 5}, "groups must be one of")])
+@pytest.mark.parametrize(
+    "options, words", [({"num_classes": 0}, "num_classes"), ({"groups": 5}, "groups must be one of")]
+)
 def test_wrong_options(options, words):
     with pytest.raises(ValueError, match=words):
         create_model("shufflenet", **options)

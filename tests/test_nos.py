@@ -1,4 +1,6 @@
-"NOS: self-calibration against slow code, cells against their equations, the search cell against single operations, guidance, costs, and what wrong input is told."
+"""NOS: self-calibration against slow code, cells against their equations, the search cell against single operations,
+guidance, costs, and what wrong input is told."""
+
 import itertools
 import json
 import math
@@ -11,7 +13,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from scalable_arch.nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, Genotype, Space, derive, genotype_cost, kind_of, random_genotype
+from scalable_arch.nas.genotype import (
+    ATTENTIONS,
+    DYNAMICS,
+    FEATURES,
+    SPACES,
+    Genotype,
+    Space,
+    derive,
+    genotype_cost,
+    kind_of,
+    random_genotype,
+)
 from scalable_arch.nas.networks import CifarNetwork, ImageNetNetwork, Position, cell_costs
 from scalable_arch.nas.operations import make_operation
 from scalable_arch.nas.search import search
@@ -19,9 +32,28 @@ from scalable_arch.nas.supernet import Supernet, plain_operation
 from scalable_arch.nn.cifar import pyramidnet110_cifar, resnet18_cifar
 from scalable_arch.nn.cost import measure
 from scalable_arch.nos import (
-    SELF_CALIBRATIONS, AttentionGuidance, ChannelAttention, DynamicKernel, HeterogeneousBlock, HeterogeneousCell, HeterogeneousSearchCell, SpatialAttention,
-    Tier, apply_kernels, attention_vector, calibrate, depthwise, guidance_loss, make_calibration, nos_cifar, nos_imagenet, nos_supernet, operation_cost,
-    self_calibration, single_calibration, sum_of_kernels,
+    SELF_CALIBRATIONS,
+    AttentionGuidance,
+    ChannelAttention,
+    DynamicKernel,
+    HeterogeneousBlock,
+    HeterogeneousCell,
+    HeterogeneousSearchCell,
+    SpatialAttention,
+    Tier,
+    apply_kernels,
+    attention_vector,
+    calibrate,
+    depthwise,
+    guidance_loss,
+    make_calibration,
+    nos_cifar,
+    nos_imagenet,
+    nos_supernet,
+    operation_cost,
+    self_calibration,
+    single_calibration,
+    sum_of_kernels,
 )
 
 NOS = SPACES["nos"]
@@ -29,11 +61,17 @@ NOS = SPACES["nos"]
 
 # operations
 
+
 @torch.no_grad()
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_dynamic_kernels_of_one_image_by_loops(kernel_size):
     maker, x = DynamicKernel(16, kernel_size, reduction=4).eval(), torch.randn(2, 16, 4, 5)
-    for drawn in (maker.bottleneck[1].running_mean, maker.decode[1].running_mean, maker.decode[1].weight, maker.decode[1].bias):
+    for drawn in (
+        maker.bottleneck[1].running_mean,
+        maker.decode[1].running_mean,
+        maker.decode[1].weight,
+        maker.decode[1].bias,
+    ):
         drawn.normal_()
     for image, kernels in zip(x, maker(x)):
         pixels = image.flatten(1).T  # (H * W, C)
@@ -46,23 +84,45 @@ def test_dynamic_kernels_of_one_image_by_loops(kernel_size):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3), st.sampled_from([1, 3, 40]), st.integers(1, 7), st.integers(1, 7), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.booleans())
+@given(
+    st.integers(1, 3),
+    st.sampled_from([1, 3, 40]),
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.sampled_from([1, 3, 5]),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+)
 def test_applying_kernels_is_a_loop_over_images(images, channels, height, width, size, dilation, channels_last):
-    x, kernels = torch.randn(images, channels, height, width, dtype=torch.float64), torch.randn(images, channels, size, size, dtype=torch.float64)
+    x, kernels = (
+        torch.randn(images, channels, height, width, dtype=torch.float64),
+        torch.randn(images, channels, size, size, dtype=torch.float64),
+    )
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     x, kernels, weights = x.requires_grad_(), kernels.requires_grad_(), torch.randn(x.shape, dtype=torch.float64)
-    loop = torch.cat([F.conv2d(a[None], k[:, None], padding=size // 2 * dilation, dilation=dilation, groups=channels) for a, k in zip(x, kernels)])
+    loop = torch.cat(
+        [
+            F.conv2d(a[None], k[:, None], padding=size // 2 * dilation, dilation=dilation, groups=channels)
+            for a, k in zip(x, kernels)
+        ]
+    )
     ours, base = apply_kernels(x, kernels, dilation=dilation), torch.randn_like(x).requires_grad_()
     assert torch.allclose(ours, loop) and torch.allclose(depthwise(x, kernels, dilation), loop)
     added = apply_kernels(x, kernels, onto=base, dilation=dilation)
-    assert torch.allclose(added, base + loop) and torch.equal(*torch.autograd.grad((added * weights).sum(), base), weights)
+    assert torch.allclose(added, base + loop) and torch.equal(
+        *torch.autograd.grad((added * weights).sum(), base), weights
+    )
     for found, wanted in zip(*(torch.autograd.grad((y * weights).sum(), (x, kernels)) for y in (ours, loop))):
         assert torch.allclose(found, wanted)
 
 
 @pytest.mark.parametrize("channels", [16, 128])
 def test_threads_share_the_images_and_change_nothing(channels):
-    x, kernels, threads = torch.randn(5, channels, 6, 6, requires_grad=True), torch.randn(5, channels, 3, 3, requires_grad=True), torch.get_num_threads()
+    x, kernels, threads = (
+        torch.randn(5, channels, 6, 6, requires_grad=True),
+        torch.randn(5, channels, 3, 3, requires_grad=True),
+        torch.get_num_threads(),
+    )
     found = []
     try:
         for number in (1, 2):
@@ -75,7 +135,10 @@ def test_threads_share_the_images_and_change_nothing(channels):
 
 
 def test_float32_within_1e_5_at_the_size_of_the_benchmark():
-    x, kernels = torch.randn(8, 128, 16, 16).contiguous(memory_format=torch.channels_last), torch.randn(8, 128, 5, 5) / 25
+    x, kernels = (
+        torch.randn(8, 128, 16, 16).contiguous(memory_format=torch.channels_last),
+        torch.randn(8, 128, 5, 5) / 25,
+    )
     loop = torch.cat([F.conv2d(a[None], k[:, None], padding=2, groups=128) for a, k in zip(x, kernels)])
     assert (apply_kernels(x, kernels) - loop).abs().max() < 1e-5
 
@@ -101,14 +164,16 @@ def test_recorded_for_export_is_what_runs():
 @torch.no_grad()
 def test_attention_by_loops():
     x, spatial, channel = torch.randn(2, 32, 5, 6), SpatialAttention(32).eval(), ChannelAttention(32, reduction=4)
-    looks = F.relu(torch.einsum("oc,bchw->bohw", spatial.look[0].weight[:, :, 0, 0], x) / (1 + 1e-5)**0.5)
+    looks = F.relu(torch.einsum("oc,bchw->bohw", spatial.look[0].weight[:, :, 0, 0], x) / (1 + 1e-5) ** 0.5)
     padded, expected = F.pad(looks, [1] * 4), torch.zeros(2, 1, 5, 6)
     for row, column in itertools.product(range(5), range(6)):
-        window = padded[:, :, row:row + 3, column:column + 3]
+        window = padded[:, :, row : row + 3, column : column + 3]
         expected[:, 0, row, column] = (window * spatial.decide.weight[0]).sum((1, 2, 3)) + spatial.decide.bias
     assert torch.allclose(spatial(x), 1 / (1 + (-expected).exp()), atol=1e-6)
     squeezed = F.relu(x.mean((2, 3)) @ channel.squeeze.weight[:, :, 0, 0].T)
-    assert channel.squeeze.out_channels == 8 and torch.allclose(channel(x).flatten(1), (squeezed @ channel.excite.weight[:, :, 0, 0].T).sigmoid(), atol=1e-6)
+    assert channel.squeeze.out_channels == 8 and torch.allclose(
+        channel(x).flatten(1), (squeezed @ channel.excite.weight[:, :, 0, 0].T).sigmoid(), atol=1e-6
+    )
 
 
 @torch.no_grad()
@@ -120,10 +185,13 @@ def test_stride_2_pools_the_weights_of_pixels(side):
     full, half = whole(x)[0, 0], (side + 1) // 2
     assert halved(x).shape == (1, 1, half, half)
     for row, column in itertools.product(range(half), repeat=2):
-        assert halved(x)[0, 0, row, column] == pytest.approx(full[2 * row:2 * row + 2, 2 * column:2 * column + 2].mean().item(), abs=1e-6)
+        assert halved(x)[0, 0, row, column] == pytest.approx(
+            full[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean().item(), abs=1e-6
+        )
 
 
 # blocks and cells
+
 
 def by_equation(features, attentions, kernels):
     "W Eq. 6.4 term by term; `attentions` and `kernels` are lists."
@@ -133,18 +201,38 @@ def by_equation(features, attentions, kernels):
         calibrated = calibrated + result * attention
     for kernel in kernels:
         size = kernel.shape[-1]
-        calibrated = calibrated + torch.cat([F.conv2d(a[None], k[:, None], padding=size // 2, groups=len(a)) for a, k in zip(result, kernel)])
+        calibrated = calibrated + torch.cat(
+            [F.conv2d(a[None], k[:, None], padding=size // 2, groups=len(a)) for a, k in zip(result, kernel)]
+        )
     return calibrated
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("names", [("sep_conv_3x3", "skip_connect"), ("skip_connect", "spatial_attention"), ("channel_attention", "max_pool_3x3"), ("dynamic_conv_5x5", "avg_pool_3x3"),
-                                   ("skip_connect", "spatial_attention", "channel_attention", "dynamic_conv_3x3", "dynamic_conv_5x5", "skip_connect")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("sep_conv_3x3", "skip_connect"),
+        ("skip_connect", "spatial_attention"),
+        ("channel_attention", "max_pool_3x3"),
+        ("dynamic_conv_5x5", "avg_pool_3x3"),
+        (
+            "skip_connect",
+            "spatial_attention",
+            "channel_attention",
+            "dynamic_conv_3x3",
+            "dynamic_conv_5x5",
+            "skip_connect",
+        ),
+    ],
+)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_tier_is_equation_6_4(names, stride):
     torch.manual_seed(0)
     tier, inputs = Tier(names, 8, [stride] * len(names)).eval(), [torch.randn(2, 8, 7, 7) for _ in names]
-    found = {kind: [operation(x) for name, operation, x in zip(names, tier.operations, inputs) if kind_of(name) == kind] for kind in ("feature", "attention", "dynamic")}
+    found = {
+        kind: [operation(x) for name, operation, x in zip(names, tier.operations, inputs) if kind_of(name) == kind]
+        for kind in ("feature", "attention", "dynamic")
+    }
     assert torch.allclose(tier(inputs), by_equation(*found.values()), atol=1e-5)
 
 
@@ -186,20 +274,27 @@ def test_evaluation_networks_train_and_infer():
     genotype = random_genotype(NOS, 3)
     network = nos_cifar(genotype, channels=4, cells=3, drop_path=0.2)
     logits, hints = network(torch.randn(2, 3, 32, 32))
-    assert logits.shape == hints.shape == (2, 10) and [x.shape[-1] for x in network.features(torch.randn(2, 3, 32, 32))] == [32, 16, 8]
+    assert logits.shape == hints.shape == (2, 10) and [
+        x.shape[-1] for x in network.features(torch.randn(2, 3, 32, 32))
+    ] == [32, 16, 8]
     large = nos_imagenet(genotype, channels=4, cells=3, num_classes=7).eval()
     assert large(torch.randn(1, 3, 65, 50)).shape == (1, 7)
 
 
 # search cell
 
+
 def single(cell, node, source, name):
     "One operation of a search cell as a module of its own."
     second = cell.second[node - 2]
     if kind_of(name) != "feature":
-        return single_calibration(second.says, 0, name) if source == node else single_calibration(cell.says[source], node - max(source + 1, 2), name)
+        return (
+            single_calibration(second.says, 0, name)
+            if source == node
+            else single_calibration(cell.says[source], node - max(source + 1, 2), name)
+        )
     mixed, edge = (second.features, 0) if source == node else (cell.first[node - 2], source)
-    (group, place), = [(group, rows.index(edge)) for group, rows in zip(mixed.groups, mixed.rows) if edge in rows]
+    ((group, place),) = [(group, rows.index(edge)) for group, rows in zip(mixed.groups, mixed.rows) if edge in rows]
     return plain_operation(group, place, name, cell.preprocess1[1].weight)
 
 
@@ -214,7 +309,11 @@ def written_out(cell, before, last, probabilities, space, modules):
                 for name, share in zip(space.operations, probabilities[row[source, node]]):
                     found[kind_of(name)].append(share * modules[node, source, name](x))
             if len(sources) == 1:  # note O2
-                calibrating = sum(share for name, share in zip(space.operations, probabilities[row[node, node]]) if kind_of(name) != "feature")
+                calibrating = sum(
+                    share
+                    for name, share in zip(space.operations, probabilities[row[node, node]])
+                    if kind_of(name) != "feature"
+                )
                 found["feature"].append(calibrating * surrogate)
             surrogate = by_equation(*found.values())
         states.append(surrogate)
@@ -222,12 +321,26 @@ def written_out(cell, before, last, probabilities, space, modules):
 
 
 @pytest.mark.parametrize("kind", ["normal", "reduction"])
-@pytest.mark.parametrize("space", [NOS, Space("few", ("channel_attention", "dynamic_conv_3x3", "sep_conv_3x3", "skip_connect"), inner_nodes=2, second_tier=True)], ids=["nos", "few"])
+@pytest.mark.parametrize(
+    "space",
+    [
+        NOS,
+        Space(
+            "few",
+            ("channel_attention", "dynamic_conv_3x3", "sep_conv_3x3", "skip_connect"),
+            inner_nodes=2,
+            second_tier=True,
+        ),
+    ],
+    ids=["nos", "few"],
+)
 def test_search_cell_and_its_gradients_against_single_operations(kind, space):
     torch.manual_seed(1)
     cell = HeterogeneousSearchCell(space, Position(kind, 4, False, 0), 6, 6).double()
     edges = [(source, node) for source, node in space.edges()]
-    modules = {(node, source, name): single(cell, node, source, name) for source, node in edges for name in space.operations}
+    modules = {
+        (node, source, name): single(cell, node, source, name) for source, node in edges for name in space.operations
+    }
     pools = {key: module for key, module in modules.items() if "pool" in key[2]}
     for (node, source, name), module in pools.items():  # their normalisation has no weights
         stride = 2 if kind == "reduction" and source < 2 else 1
@@ -245,13 +358,17 @@ def test_every_architecture_parameter_and_weight_learns():
     torch.manual_seed(0)
     supernet = nos_supernet(channels=16, cells=3)
     F.cross_entropy(supernet(torch.randn(6, 3, 8, 8)), torch.arange(6)).backward()
-    assert {name: tuple(table.shape) for name, table in supernet.controller.logits.items()} == {"normal": (18, 11), "reduction": (18, 11)}
+    assert {name: tuple(table.shape) for name, table in supernet.controller.logits.items()} == {
+        "normal": (18, 11),
+        "reduction": (18, 11),
+    }
     assert all((table.grad != 0).all() for table in supernet.controller.parameters())
     silent = [name for name, p in supernet.named_parameters() if p.grad is None]
     assert silent == []
 
 
 # derivation
+
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 20))
@@ -261,13 +378,21 @@ def test_derivation_is_the_best_of_all_blocks_with_a_feature(seed, sharpness):
     genotype, row = derive(tables, NOS), {edge: i for i, edge in enumerate(NOS.edges())}
     for cell, table in tables.items():
         for number, node in enumerate(genotype.nodes(cell), 2):
-            product = lambda edges: math.prod(table[row[source, number], NOS.operations.index(name)] for name, source in edges)
-            pairs = [((a, i), (b, j)) for i, j in itertools.combinations(range(number), 2) for a, b in itertools.product(NOS.operations, repeat=2) if {a, b} & set(FEATURES)]
+            product = lambda edges: math.prod(
+                table[row[source, number], NOS.operations.index(name)] for name, source in edges
+            )
+            pairs = [
+                ((a, i), (b, j))
+                for i, j in itertools.combinations(range(number), 2)
+                for a, b in itertools.product(NOS.operations, repeat=2)
+                if {a, b} & set(FEATURES)
+            ]
             assert product(node[:2]) == pytest.approx(max(map(product, pairs)))
             assert node[2] == (NOS.operations[table[row[number, number]].argmax()], number)
 
 
 # guidance
+
 
 def test_guidance_losses_by_loops():
     student, teacher = [[torch.randn(3, channels, side, side) for side in (4, 2)] for channels in (5, 7)]
@@ -285,7 +410,11 @@ def test_guidance_losses_by_loops():
 def test_guidance_leaves_the_teacher_alone_and_teaches():
     torch.manual_seed(0)
     teacher, student = pyramidnet110_cifar(depth=11, alpha=6, width=4).train(), nos_supernet(channels=4, cells=3)
-    before, images, guidance = {name: x.clone() for name, x in teacher.state_dict().items()}, torch.randn(4, 3, 16, 16), AttentionGuidance(teacher, weight=10)
+    before, images, guidance = (
+        {name: x.clone() for name, x in teacher.state_dict().items()},
+        torch.randn(4, 3, 16, 16),
+        AttentionGuidance(teacher, weight=10),
+    )
     optimizer, losses = torch.optim.SGD(student.weights(), lr=0.05, momentum=0.9), []
     for _ in range(4):
         losses.append(guidance(student.features(images), images))
@@ -295,7 +424,10 @@ def test_guidance_leaves_the_teacher_alone_and_teaches():
     assert losses[-1] < losses[0] and teacher.training and all(p.grad is None for p in teacher.parameters())
     assert all(torch.equal(x, before[name]) for name, x in teacher.state_dict().items())
     same = teacher.eval().features(images)
-    assert AttentionGuidance(teacher)(same, images).item() == 0 and AttentionGuidance(teacher, form="paper")(same, images).item() == 0
+    assert (
+        AttentionGuidance(teacher)(same, images).item() == 0
+        and AttentionGuidance(teacher, form="paper")(same, images).item() == 0
+    )
 
 
 def test_guided_search_continues_to_the_same_genotype(tmp_path):
@@ -307,16 +439,23 @@ def test_guided_search_continues_to_the_same_genotype(tmp_path):
 
     def run(stop_at=None, **options):
         torch.manual_seed(0)
-        supernet, teacher = nos_supernet(channels=2, cells=3, num_classes=3), pyramidnet110_cifar(depth=11, alpha=6, width=4)
+        supernet, teacher = (
+            nos_supernet(channels=2, cells=3, num_classes=3),
+            pyramidnet110_cifar(depth=11, alpha=6, width=4),
+        )
         guidance = AttentionGuidance(teacher)
         steps = []
+
         def watched(maps, batch):
             steps.append(1)
             if len(steps) == stop_at:
                 raise Killed
             return guidance(maps, batch)
+
         watched.__qualname__ = guidance.__qualname__
-        return search(supernet, images, labels, epochs=1, batch_size=3, controller_lr=0.1, guidance=watched, **options), supernet
+        return search(
+            supernet, images, labels, epochs=1, batch_size=3, controller_lr=0.1, guidance=watched, **options
+        ), supernet
 
     whole, first = run()
     with pytest.raises(Killed):
@@ -329,24 +468,47 @@ def test_guided_search_continues_to_the_same_genotype(tmp_path):
 # costs
 
 STAGES = {64: 32, 128: 16, 256: 8}
-ADDED = {"dynamic_conv_3x3": (3.85e6, "0.03"), "dynamic_conv_5x5": (7.62e6, "0.04"), "spatial_attention": (1.08e6, "0.01"), "channel_attention": (0.40e6, "0.17")}
+ADDED = {
+    "dynamic_conv_3x3": (3.85e6, "0.03"),
+    "dynamic_conv_5x5": (7.62e6, "0.04"),
+    "spatial_attention": (1.08e6, "0.01"),
+    "channel_attention": (0.40e6, "0.17"),
+}
 
 
 @pytest.mark.parametrize("name", ADDED)
 def test_additions_to_resnet_18(name):  # W Table 6.1, whose way of counting adds the elements of products and sums
-    added, base = measure(resnet18_cifar(calibration=self_calibration(name)), (3, 32, 32)), measure(resnet18_cifar(), (3, 32, 32))
+    added, base = (
+        measure(resnet18_cifar(calibration=self_calibration(name)), (3, 32, 32)),
+        measure(resnet18_cifar(), (3, 32, 32)),
+    )
     elements = sum(c * side**2 for c, side in STAGES.items())
     taps = {"dynamic_conv_3x3": 9, "dynamic_conv_5x5": 25}.get(name, 0)
     matrices = sum(c // 8 * side**2 * taps for c, side in STAGES.items())
-    printed, digits = ADDED[name]  # channel attention: 0.15 is printed, which no design that meets the cost has (note O8)
+    printed, digits = ADDED[
+        name
+    ]  # channel attention: 0.15 is printed, which no design that meets the cost has (note O8)
     assert added.macs - base.macs - matrices + elements * (1 if taps else 2) == pytest.approx(printed, rel=0.02)
     assert f"{(added.params - base.params) / 1e6:.2f}" == digits
 
 
-@pytest.mark.parametrize(("network", "make", "side"), [(CifarNetwork, nos_cifar, 32), (ImageNetNetwork, nos_imagenet, 80)])
+@pytest.mark.parametrize(
+    ("network", "make", "side"), [(CifarNetwork, nos_cifar, 32), (ImageNetNetwork, nos_imagenet, 80)]
+)
 def test_costs_add_up_over_edges(network, make, side):
-    tables = {what: cell_costs(NOS, network, quantity=what, image_size=side, operation_cost=operation_cost, cell=HeterogeneousCell, channels=4, cells=3)
-              for what in ("macs", "params")}
+    tables = {
+        what: cell_costs(
+            NOS,
+            network,
+            quantity=what,
+            image_size=side,
+            operation_cost=operation_cost,
+            cell=HeterogeneousCell,
+            channels=4,
+            cells=3,
+        )
+        for what in ("macs", "params")
+    }
     for seed in range(3):
         genotype = random_genotype(NOS, seed)
         found = measure(make(genotype, channels=4, cells=3, auxiliary=False), (3, side, side))
@@ -356,7 +518,7 @@ def test_costs_add_up_over_edges(network, make, side):
 def test_sizes_of_the_spaces():
     assert NOS.size(required=()) == 180 * 11**12 and SPACES["nge"].size() == 180 * 7**8
     one_block = sum(1 for pair in itertools.product(NOS.operations, repeat=2) if set(pair) & set(FEATURES))
-    assert NOS.size() == 180 * (one_block * 11)**4
+    assert NOS.size() == 180 * (one_block * 11) ** 4
 
 
 # wrong input
@@ -373,33 +535,85 @@ class SequentialStages(nn.Module):
         self.features = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
 
 
-@pytest.mark.parametrize(("call", "sentence"), [
-    (lambda: nos_cifar(random_genotype(SPACES["nge"], 0)), "a heterogeneous cell has two tiers, but the genotype is of the space nge, which has one"),
-    (lambda: CifarNetwork(GENOTYPE), "space nos has a second tier"),
-    (lambda: nos_supernet("nge"), "a heterogeneous cell has two tiers, but the space nge has one"),
-    (lambda: Supernet("nos"), "space nos has a second tier"),
-    (lambda: nos_supernet(Space("calm", ATTENTIONS + DYNAMICS, second_tier=True)), "the space calm has no feature transformation, so there would be no maps to calibrate"),
-    (lambda: Space("calm", ATTENTIONS, second_tier=True, required=FEATURES), "the space 'calm' is not usable: required names operations that it does not have"),
-    (lambda: HeterogeneousBlock(2, (("channel_attention", 0), ("spatial_attention", 1), ("skip_connect", 2)), 4, False),
-     "node 2 has only channel_attention and spatial_attention from earlier nodes"),
-    (lambda: Genotype(GENOTYPE.normal, GENOTYPE.reduction, SPACES["nge"]), "node 2 of the normal cell"),
-    (lambda: AttentionGuidance(pyramidnet110_cifar(depth=11), weight=-0.1), "the weight of the guidance must be at least 0"),
-    (lambda: AttentionGuidance(pyramidnet110_cifar(depth=11), weight=math.nan), "the weight of the guidance must be at least 0"),
-    (lambda: AttentionGuidance(pyramidnet110_cifar(depth=11), form="codes"), "unknown form 'codes' .did you mean 'code'"),
-    (lambda: AttentionGuidance(nn.Flatten()), "a Flatten cannot guide: it has no method features"),
-    (lambda: AttentionGuidance(resnet18_cifar(width=4))(STUDENT, torch.randn(2, 3, 32, 32)), "the teacher's stages do not fit: they end with maps of 32x32, 16x16, 8x8, 4x4"),
-    (lambda: AttentionGuidance(pyramidnet110_cifar(depth=11))(STUDENT, torch.randn(2, 3, 16, 16)), "the teacher's stages do not fit: they end with maps of 16x16, 8x8, 4x4"),
-    (lambda: self_calibration("dynamic_conv_7x7"), "unknown self-calibration 'dynamic_conv_7x7'"),
-    (lambda: make_calibration("skip_connect", 8), "unknown self-calibration 'skip_connect'"),
-    (lambda: apply_kernels(STUDENT[2], torch.randn(2, 4, 4, 4)), r"maps of shape \(2, 4, 8, 8\) need kernels of shape \(2, 4, k, k\) with k odd, not \(2, 4, 4, 4\)"),
-    (lambda: apply_kernels(STUDENT[2][0], torch.randn(2, 4, 3, 3)), r"maps must be of shape \(B, C, H, W\), not \(4, 8, 8\)"),
-    (lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), onto=torch.ones(2, 40, 4, 4)), r"onto must have the shape of the maps, \(2, 40, 5, 5\), not \(2, 40, 4, 4\)"),
-    (lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), dilation=0), "dilation must be a whole number of at least 1, not 0"),
-    (lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), dilation=2.0), "dilation must be a whole number of at least 1, not 2.0"),
-    (lambda: self_calibration("channel_attention", dilation=2), "channel_attention has no dilation"),
-    (lambda: AttentionGuidance(SequentialStages())(STUDENT, torch.randn(2, 3, 8, 8)), r"features\(images\) of a SequentialStages must return a list of the maps"),
-    (lambda: derive({cell: np.ones((14, 7)) for cell in ("normal", "reduction")}, NOS), r"must be numbers of shape \(18, 11\)"),
-])
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: nos_cifar(random_genotype(SPACES["nge"], 0)),
+            "a heterogeneous cell has two tiers, but the genotype is of the space nge, which has one",
+        ),
+        (lambda: CifarNetwork(GENOTYPE), "space nos has a second tier"),
+        (lambda: nos_supernet("nge"), "a heterogeneous cell has two tiers, but the space nge has one"),
+        (lambda: Supernet("nos"), "space nos has a second tier"),
+        (
+            lambda: nos_supernet(Space("calm", ATTENTIONS + DYNAMICS, second_tier=True)),
+            "the space calm has no feature transformation, so there would be no maps to calibrate",
+        ),
+        (
+            lambda: Space("calm", ATTENTIONS, second_tier=True, required=FEATURES),
+            "the space 'calm' is not usable: required names operations that it does not have",
+        ),
+        (
+            lambda: HeterogeneousBlock(
+                2, (("channel_attention", 0), ("spatial_attention", 1), ("skip_connect", 2)), 4, False
+            ),
+            "node 2 has only channel_attention and spatial_attention from earlier nodes",
+        ),
+        (lambda: Genotype(GENOTYPE.normal, GENOTYPE.reduction, SPACES["nge"]), "node 2 of the normal cell"),
+        (
+            lambda: AttentionGuidance(pyramidnet110_cifar(depth=11), weight=-0.1),
+            "the weight of the guidance must be at least 0",
+        ),
+        (
+            lambda: AttentionGuidance(pyramidnet110_cifar(depth=11), weight=math.nan),
+            "the weight of the guidance must be at least 0",
+        ),
+        (
+            lambda: AttentionGuidance(pyramidnet110_cifar(depth=11), form="codes"),
+            "unknown form 'codes' .did you mean 'code'",
+        ),
+        (lambda: AttentionGuidance(nn.Flatten()), "a Flatten cannot guide: it has no method features"),
+        (
+            lambda: AttentionGuidance(resnet18_cifar(width=4))(STUDENT, torch.randn(2, 3, 32, 32)),
+            "the teacher's stages do not fit: they end with maps of 32x32, 16x16, 8x8, 4x4",
+        ),
+        (
+            lambda: AttentionGuidance(pyramidnet110_cifar(depth=11))(STUDENT, torch.randn(2, 3, 16, 16)),
+            "the teacher's stages do not fit: they end with maps of 16x16, 8x8, 4x4",
+        ),
+        (lambda: self_calibration("dynamic_conv_7x7"), "unknown self-calibration 'dynamic_conv_7x7'"),
+        (lambda: make_calibration("skip_connect", 8), "unknown self-calibration 'skip_connect'"),
+        (
+            lambda: apply_kernels(STUDENT[2], torch.randn(2, 4, 4, 4)),
+            r"maps of shape \(2, 4, 8, 8\) need kernels of shape \(2, 4, k, k\) with k odd, not \(2, 4, 4, 4\)",
+        ),
+        (
+            lambda: apply_kernels(STUDENT[2][0], torch.randn(2, 4, 3, 3)),
+            r"maps must be of shape \(B, C, H, W\), not \(4, 8, 8\)",
+        ),
+        (
+            lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), onto=torch.ones(2, 40, 4, 4)),
+            r"onto must have the shape of the maps, \(2, 40, 5, 5\), not \(2, 40, 4, 4\)",
+        ),
+        (
+            lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), dilation=0),
+            "dilation must be a whole number of at least 1, not 0",
+        ),
+        (
+            lambda: apply_kernels(torch.ones(2, 40, 5, 5), torch.ones(2, 40, 3, 3), dilation=2.0),
+            "dilation must be a whole number of at least 1, not 2.0",
+        ),
+        (lambda: self_calibration("channel_attention", dilation=2), "channel_attention has no dilation"),
+        (
+            lambda: AttentionGuidance(SequentialStages())(STUDENT, torch.randn(2, 3, 8, 8)),
+            r"features\(images\) of a SequentialStages must return a list of the maps",
+        ),
+        (
+            lambda: derive({cell: np.ones((14, 7)) for cell in ("normal", "reduction")}, NOS),
+            r"must be numbers of shape \(18, 11\)",
+        ),
+    ],
+)
 def test_mistakes_get_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         call()

@@ -1,4 +1,5 @@
 "The built wheel works in a clean environment, from another folder, without Jupyter."
+
 import configparser
 import re
 import subprocess
@@ -37,9 +38,13 @@ print(scalable_arch.__version__, "nbdev" in sys.modules)
 def clean_python(tmp_path_factory):
     "The python of a new environment into which only the wheel and what it requires were installed."
     folder = tmp_path_factory.mktemp("wheel")
-    pip = lambda python, *words: subprocess.run([python, "-m", "pip", "-q", "--disable-pip-version-check", *map(str, words)], check=True)
+    pip = lambda python, *words: subprocess.run(
+        [python, "-m", "pip", "-q", "--disable-pip-version-check", *map(str, words)], check=True
+    )
     sources = folder / "sources"
-    subprocess.run(["git", "clone", "-q", root, sources], check=True)  # what a reader gets: nothing that git does not know
+    subprocess.run(
+        ["git", "clone", "-q", root, sources], check=True
+    )  # what a reader gets: nothing that git does not know
     pip(sys.executable, "wheel", "--no-deps", "-w", folder, sources)
     venv.create(folder / "env", with_pip=True)
     python = folder / "env" / "bin" / "python"
@@ -56,9 +61,16 @@ def test_wheel_without_jupyter(clean_python, tmp_path):
 
 
 def test_command_line_of_the_wheel(clean_python, tmp_path):
-    ran = subprocess.run([clean_python.with_name("scalable-arch"), "data", "list"], cwd=tmp_path, capture_output=True, text=True)
+    ran = subprocess.run(
+        [clean_python.with_name("scalable-arch"), "data", "list"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert ran.returncode == 0 and "market1501" in ran.stdout
-    ran = subprocess.run([clean_python.with_name("scalable-arch"), "data", "check", "markt1501", "--root", "."], cwd=tmp_path, capture_output=True, text=True)
+    ran = subprocess.run(
+        [clean_python.with_name("scalable-arch"), "data", "check", "markt1501", "--root", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 2 and "did you mean 'market1501'?" in ran.stderr and "Traceback" not in ran.stderr
 
 
@@ -67,8 +79,13 @@ def test_source_and_wheel_are_fit_for_an_index(tmp_path):
     subprocess.run(["git", "clone", "-q", root, sources], check=True)
     subprocess.run([sys.executable, "-m", "build", "-o", tmp_path / "dist", sources], check=True, capture_output=True)
     made = sorted((tmp_path / "dist").iterdir())
-    assert [path.suffix for path in made] == [".whl", ".gz"]  # the wheel is built from the source archive, so that one is whole
-    checked = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *made], capture_output=True, text=True)
+    assert [path.suffix for path in made] == [
+        ".whl",
+        ".gz",
+    ]  # the wheel is built from the source archive, so that one is whole
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *made], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
 
 
@@ -77,11 +94,19 @@ def test_one_version_everywhere():
     settings.read(root / "settings.ini")
     version = settings["DEFAULT"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
-    for name, line in (("CITATION.cff", rf"^version: {version}$"), ("CHANGELOG.md", rf"^## {version}\b"), ("scalable_arch/__init__.py", rf'^__version__ = "{version}"$')):
+    for name, line in (
+        ("CITATION.cff", rf"^version: {version}$"),
+        ("CHANGELOG.md", rf"^## {version}\b"),
+        ("scalable_arch/__init__.py", rf'^__version__ = "{version}"$'),
+    ):
         assert re.search(line, (root / name).read_text(encoding="utf-8"), re.M), name
 
 
 def test_repository_stays_small():
-    tracked = subprocess.run(["git", "-C", root, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout.split("\0")[:-1]
+    tracked = subprocess.run(
+        ["git", "-C", root, "ls-files", "-z"], check=True, capture_output=True, text=True
+    ).stdout.split("\0")[:-1]
     sizes = {name: (root / name).stat().st_size for name in tracked if (root / name).is_file()}
-    assert sum(sizes.values()) < 40e6 and max(sizes.values()) < 3e6, sorted(sizes.items(), key=lambda pair: -pair[1])[:5]
+    assert sum(sizes.values()) < 40e6 and max(sizes.values()) < 3e6, sorted(sizes.items(), key=lambda pair: -pair[1])[
+        :5
+    ]

@@ -1,4 +1,6 @@
-"""CUHK-SYSU and PRW on disk: what is written is read again, by the fields the real sets have, and what is wrong with a copy is told in a sentence."""
+"""CUHK-SYSU and PRW on disk: what is written is read again, by the fields the real sets have, and what is wrong with a
+copy is told in a sentence."""
+
 import json
 import shutil
 
@@ -10,8 +12,18 @@ from scipy.io import loadmat, savemat
 
 from scalable_arch.cli import main
 from scalable_arch.data import load_manifest, load_scenes
-from scalable_arch.data.person_search import (WRITERS, check_person_search, corners_of, load_person_search, overlap, render_person_search,
-                                              search_names, whole_boxes, write_cuhk_sysu, write_prw)
+from scalable_arch.data.person_search import (
+    WRITERS,
+    check_person_search,
+    corners_of,
+    load_person_search,
+    overlap,
+    render_person_search,
+    search_names,
+    whole_boxes,
+    write_cuhk_sysu,
+    write_prw,
+)
 from scalable_arch.data.readers import reader_names
 from scalable_arch.data.scenes import SceneSearch, SceneSet
 
@@ -22,7 +34,10 @@ SIZE = (96, 128)
 def simulated(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield load_scenes(people=5, scenes=14, cameras=3, size=SIZE), load_scenes("test", people=5, scenes=12, cameras=2, size=SIZE)
+    yield (
+        load_scenes(people=5, scenes=14, cameras=3, size=SIZE),
+        load_scenes("test", people=5, scenes=12, cameras=2, size=SIZE),
+    )
     patch.undo()
 
 
@@ -58,6 +73,7 @@ def rewrite(path, change):
 
 # ---- written, and read again
 
+
 @pytest.mark.parametrize("name", list(WRITERS))
 def test_what_is_written_is_read(name, simulated, written):
     (train, search), (read_train, read_search) = simulated, load_person_search(name, written / name, gallery_size=50)
@@ -67,11 +83,13 @@ def test_what_is_written_is_read(name, simulated, written):
             assert before.pids[k].tolist() == after.pids[k].tolist()
             assert after.boxes[k].dtype == torch.float32 and after.pids[k].dtype == torch.int64
             gap = (after.boxes[k] - before.boxes[k]) * torch.tensor([-1, -1, 1, 1])
-            assert (gap >= 0).all() and (gap < 1).all()                                  # whole pixels around
+            assert (gap >= 0).all() and (gap < 1).all()  # whole pixels around
         difference = (before.image(3).float() - after.image(3).float()).abs().mean()
-        assert after.image(3).shape == before.image(3).shape and difference < 4              # JPEG
+        assert after.image(3).shape == before.image(3).shape and difference < 4  # JPEG
     assert read_search.protocol == name
-    assert sorted(read_search.query_pids()) == (sorted(search.query_pids()) if name == "prw" else sorted(search.scenes.labels))
+    assert sorted(read_search.query_pids()) == (
+        sorted(search.query_pids()) if name == "prw" else sorted(search.scenes.labels)
+    )
 
 
 def test_galleries_of_cuhk_sysu_begin_with_the_person(written):
@@ -88,8 +106,15 @@ def test_galleries_of_cuhk_sysu_begin_with_the_person(written):
 
 def test_prw_keeps_cameras_and_searches_all_but_the_querys_frame(written, simulated):
     train, search = load_person_search("prw", written / "prw")
-    assert train.camids.tolist() == simulated[0].camids.tolist() and search.scenes.camids.tolist() == simulated[1].scenes.camids.tolist()
-    assert search.galleries is None and len(search.gallery(0)) == len(search.scenes) - 1 and search.queries[0, 0] not in search.gallery(0)
+    assert (
+        train.camids.tolist() == simulated[0].camids.tolist()
+        and search.scenes.camids.tolist() == simulated[1].scenes.camids.tolist()
+    )
+    assert (
+        search.galleries is None
+        and len(search.gallery(0)) == len(search.scenes) - 1
+        and search.queries[0, 0] not in search.gallery(0)
+    )
     assert search.queries.tolist() == simulated[1].queries.tolist()
 
 
@@ -112,11 +137,20 @@ def test_cuhk_sysu_has_the_fields_of_the_real_one(written, simulated):
         for imname, located, _ in record["scene"].squeeze():
             seen += tuple(located.squeeze().astype(int)) in boxes[str(imname[0])]
     assert seen == sum(int((pids > 0).sum()) for pids in simulated[0].pids)
-    assert {f"TestG{size}.mat" for size in load_manifest("cuhk_sysu")["scenes"]["gallery_sizes"]} | {"Train.mat"} == {path.name for path in lists.iterdir()}
+    assert {f"TestG{size}.mat" for size in load_manifest("cuhk_sysu")["scenes"]["gallery_sizes"]} | {"Train.mat"} == {
+        path.name for path in lists.iterdir()
+    }
     for record in loadmat(lists / "TestG100.mat")["TestG100"].squeeze():
         query, gallery = record["Query"][0, 0], record["Gallery"].squeeze()
-        assert query.dtype.names == ("imname", "idlocate", "ishard", "idname") and gallery.dtype.names == ("imname", "idlocate", "ishard")
-        assert tuple(query["idlocate"][0].astype(int)) in boxes[str(query["imname"][0])] and str(query["imname"][0]) in pool
+        assert query.dtype.names == ("imname", "idlocate", "ishard", "idname") and gallery.dtype.names == (
+            "imname",
+            "idlocate",
+            "ishard",
+        )
+        assert (
+            tuple(query["idlocate"][0].astype(int)) in boxes[str(query["imname"][0])]
+            and str(query["imname"][0]) in pool
+        )
         assert all(entry["idlocate"][0].size in (0, 4) for entry in gallery)
     person = loadmat(home / "Person.mat")["Person"].squeeze()
     assert person.dtype.names == ("idname", "nAppear", "scene") and len(person) == 10
@@ -149,7 +183,7 @@ def test_all_three_names_of_prws_boxes_are_read(copy, key):
 
 def test_one_person_and_nobody_in_a_scene(tmp_path):
     """A struct array of one, and of none, comes back from a .mat file in another shape."""
-    boxes = [torch.tensor([[2., 3, 10, 20]]), torch.zeros(0, 4), torch.tensor([[5., 3, 12, 24]])]
+    boxes = [torch.tensor([[2.0, 3, 10, 20]]), torch.zeros(0, 4), torch.tensor([[5.0, 3, 12, 24]])]
     pids = [torch.tensor([4]), torch.zeros(0, dtype=torch.int64), torch.tensor([4])]
     pixels = torch.full((3, 3, 30, 40), 90, dtype=torch.uint8)
     made = SceneSet(list("abc"), np.array([1, 1, 2]), boxes, pids, pixels, np.array([[30, 40]] * 3))
@@ -157,7 +191,11 @@ def test_one_person_and_nobody_in_a_scene(tmp_path):
         write(tmp_path / name, made, SceneSearch(made, np.array([[0, 0]])))
         train, search = load_person_search(name, tmp_path / name)
         for found in (train, search.scenes):
-            assert [len(part) for part in found.boxes] == [1, 0, 1] and [part.tolist() for part in found.pids] == [[4], [], [4]]
+            assert [len(part) for part in found.boxes] == [1, 0, 1] and [part.tolist() for part in found.pids] == [
+                [4],
+                [],
+                [4],
+            ]
             assert found.boxes[1].shape == (0, 4) and torch.equal(found.boxes[2], boxes[2])
         assert len(search.queries) == 1 and check_person_search(name, tmp_path / name).ok
 
@@ -169,8 +207,13 @@ def test_a_person_whose_numbers_differ_a_little_or_are_new_is_found(copy):
     rewrite(path, lambda content: content["Train"][0, 0][0, 0]["scene"][0, 0]["idlocate"].__iadd__(1))
     after = load_person_search("cuhk_sysu", root)[0]
     assert all(a.tolist() == b.tolist() for a, b in zip(before.pids, after.pids))
-    far = np.array([[100., 70, 20, 20]])
-    rewrite(path, lambda content: content["Train"][0, 0][0, 0]["scene"][0].__setitem__(0, (content["Train"][0, 0][0, 0]["scene"][0, 0]["imname"], far, 0)))
+    far = np.array([[100.0, 70, 20, 20]])
+    rewrite(
+        path,
+        lambda content: content["Train"][0, 0][0, 0]["scene"][0].__setitem__(
+            0, (content["Train"][0, 0][0, 0]["scene"][0, 0]["imname"], far, 0)
+        ),
+    )
     added = load_person_search("cuhk_sysu", root)[0]
     scene = next(k for k in range(len(added)) if len(added.boxes[k]) > len(before.boxes[k]))
     assert added.boxes[scene][-1].tolist() == [100, 70, 120, 90] and added.pids[scene][-1] == 1
@@ -179,11 +222,22 @@ def test_a_person_whose_numbers_differ_a_little_or_are_new_is_found(copy):
 
 # ---- boxes
 
+
 def test_boxes_are_cut_at_the_edge_and_refused_outside():
     assert corners_of([-3, -2, 10, 12], (50, 60), "x").tolist() == [0, 0, 7, 10]
     assert corners_of(np.array([50, 40, 30, 30], np.uint8), (50, 60), "x").tolist() == [50, 40, 60, 50]
-    assert corners_of(np.array([200, 40, 100, 30], np.uint8), (500, 600), "x").tolist() == [200, 40, 300, 70]        # no overflow of a byte
-    for box, words in (([60, 0, 5, 5], "outside its image of 60 x 50"), ([0, -9, 5, 9], "outside"), ([4, 4, 0, 5], "no area"), ([4, 4, 5, -1], "no area")):
+    assert corners_of(np.array([200, 40, 100, 30], np.uint8), (500, 600), "x").tolist() == [
+        200,
+        40,
+        300,
+        70,
+    ]  # no overflow of a byte
+    for box, words in (
+        ([60, 0, 5, 5], "outside its image of 60 x 50"),
+        ([0, -9, 5, 9], "outside"),
+        ([4, 4, 0, 5], "no area"),
+        ([4, 4, 5, -1], "no area"),
+    ):
         with pytest.raises(ValueError, match=f"box 7 of s1.jpg .*{words}.*check=False"):
             corners_of(box, (50, 60), "box 7 of s1.jpg")
         assert corners_of(box, (50, 60), "x", check=False) is None
@@ -194,8 +248,8 @@ def test_boxes_are_cut_at_the_edge_and_refused_outside():
 
 def test_whole_boxes_and_overlap_by_hand():
     assert whole_boxes([[1.5, 2, 4.25, 8]]).tolist() == [[1, 2, 4, 6]] and whole_boxes(np.zeros((0, 4))).shape == (0, 4)
-    assert overlap(np.array([0., 0, 4, 4]), np.array([2., 0, 6, 4])) == pytest.approx(1 / 3)
-    assert overlap(np.array([0., 0, 4, 4]), np.array([5., 0, 6, 4])) == 0
+    assert overlap(np.array([0.0, 0, 4, 4]), np.array([2.0, 0, 6, 4])) == pytest.approx(1 / 3)
+    assert overlap(np.array([0.0, 0, 4, 4]), np.array([5.0, 0, 6, 4])) == 0
 
 
 def damage_prw(home, rows):
@@ -227,7 +281,9 @@ def test_impossible_boxes_of_cuhk_sysu_name_file_entry_and_scene(copy):
     def put(box):
         def change(content):
             content["Img"][0, 4]["box"][0, 0]["idlocate"] = np.array([box], float)
+
         rewrite(path, change)
+
     put([500, 10, 20, 30])
     assert "Images.mat, entry 5 (s5.jpg), box 1 lies outside its image of 128 x 96" in sentence("cuhk_sysu", home)
     put([10, 10, 20, 0])
@@ -239,9 +295,20 @@ def test_impossible_boxes_of_cuhk_sysu_name_file_entry_and_scene(copy):
 
 # ---- damaged copies
 
-@pytest.mark.parametrize("name, missing", [("prw", "frames/c1s1_000002.jpg"), ("prw", "annotations/c1s2_000001.jpg.mat"), ("prw", "frame_test.mat"),
-                                           ("prw", "query_info.txt"), ("cuhk_sysu", "Image/SSM/s4.jpg"), ("cuhk_sysu", "annotation/pool.mat"),
-                                           ("cuhk_sysu", "annotation/test/train_test/TestG100.mat"), ("cuhk_sysu", "annotation/Images.mat")])
+
+@pytest.mark.parametrize(
+    "name, missing",
+    [
+        ("prw", "frames/c1s1_000002.jpg"),
+        ("prw", "annotations/c1s2_000001.jpg.mat"),
+        ("prw", "frame_test.mat"),
+        ("prw", "query_info.txt"),
+        ("cuhk_sysu", "Image/SSM/s4.jpg"),
+        ("cuhk_sysu", "annotation/pool.mat"),
+        ("cuhk_sysu", "annotation/test/train_test/TestG100.mat"),
+        ("cuhk_sysu", "annotation/Images.mat"),
+    ],
+)
 def test_a_missing_file_is_named(copy, name, missing):
     (copy / name / missing).unlink()
     told = sentence(name, copy / name, FileNotFoundError)
@@ -250,15 +317,23 @@ def test_a_missing_file_is_named(copy, name, missing):
     assert not result.ok and result.problems[0] == told and "missing" in str(result)
 
 
-@pytest.mark.parametrize("name, file", [("prw", "annotations/c1s1_000002.jpg.mat"), ("prw", "frame_train.mat"), ("cuhk_sysu", "annotation/Images.mat"),
-                                        ("cuhk_sysu", "annotation/test/train_test/Train.mat"), ("prw", "frames/c1s1_000002.jpg"),
-                                        ("cuhk_sysu", "Image/SSM/s20.jpg")])
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        ("prw", "annotations/c1s1_000002.jpg.mat"),
+        ("prw", "frame_train.mat"),
+        ("cuhk_sysu", "annotation/Images.mat"),
+        ("cuhk_sysu", "annotation/test/train_test/Train.mat"),
+        ("prw", "frames/c1s1_000002.jpg"),
+        ("cuhk_sysu", "Image/SSM/s20.jpg"),
+    ],
+)
 @pytest.mark.parametrize("share", [0, 0.02, 0.6])
 def test_a_file_cut_short_is_named(copy, name, file, share):
     path = copy / name / file
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * share)])
-    if path.suffix == ".jpg" and share == 0.6:                               # the header is whole: told when the image is read
+    path.write_bytes(data[: int(len(data) * share)])
+    if path.suffix == ".jpg" and share == 0.6:  # the header is whole: told when the image is read
         train, search = load_person_search(name, copy / name)
         scenes = train if name == "prw" else search.scenes
         with pytest.raises(ValueError, match=f"{path.name} cannot be read as an image"):
@@ -280,7 +355,9 @@ def test_files_that_do_not_belong_together(copy):
     assert "s15.jpg, which pool.mat does not list" in told
     pool.write_bytes(whole)
     train = (lists / "Train.mat").read_bytes()
-    rewrite(lists / "Train.mat", lambda content: content["Train"][1, 0][0, 0].__setitem__("idname", np.array(["nobody"])))
+    rewrite(
+        lists / "Train.mat", lambda content: content["Train"][1, 0][0, 0].__setitem__("idname", np.array(["nobody"]))
+    )
     assert "Train.mat, person 2 has the idname 'nobody'" in sentence("cuhk_sysu", home)
     (lists / "Train.mat").write_bytes(train)
     savemat(lists / "TestG100.mat", {"TestG100": np.arange(3)})
@@ -290,8 +367,11 @@ def test_files_that_do_not_belong_together(copy):
 def test_queries_of_prw_that_ask_for_nothing(copy):
     path = copy / "prw" / "query_info.txt"
     first, *rest = path.read_text().splitlines()
-    for wrong, words in (("12 3 4", "line 1 of .*query_info.txt is not 'id x y width height frame'"), (first.replace("s2_", "s7_"), "frame_test.mat does not list"),
-                         (first.replace(first.split()[0], "77", 1), "asks for person 77 in .* no box has this person")):
+    for wrong, words in (
+        ("12 3 4", "line 1 of .*query_info.txt is not 'id x y width height frame'"),
+        (first.replace("s2_", "s7_"), "frame_test.mat does not list"),
+        (first.replace(first.split()[0], "77", 1), "asks for person 77 in .* no box has this person"),
+    ):
         path.write_text("\n".join([wrong, *rest]))
         with pytest.raises(ValueError, match=words):
             load_person_search("prw", copy / "prw")
@@ -309,6 +389,7 @@ def test_folders_and_names(written, tmp_path):
 
 
 # ---- check and command line
+
 
 def test_check_compares_with_what_was_written_and_with_what_is_published(copy):
     for name in WRITERS:
@@ -330,7 +411,26 @@ def test_command_line_renders_and_checks(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "cache"))
     for name in WRITERS:
         root = tmp_path / name
-        assert main(["data", "render", name, "--out", str(root), "--ids", "4", "--scenes", "5", "--cameras", "2", "--height", "66"]) == 0
+        assert (
+            main(
+                [
+                    "data",
+                    "render",
+                    name,
+                    "--out",
+                    str(root),
+                    "--ids",
+                    "4",
+                    "--scenes",
+                    "5",
+                    "--cameras",
+                    "2",
+                    "--height",
+                    "66",
+                ]
+            )
+            == 0
+        )
         assert "5 scenes to train on and 2 to search in" in capsys.readouterr().out
         assert main(["data", "check", name, "--root", str(root), "--decode"]) == 0
         assert capsys.readouterr().out.rstrip().endswith("complete")
@@ -350,7 +450,9 @@ def test_command_line_renders_and_checks(tmp_path, capsys, monkeypatch):
 
 def test_nothing_is_left_where_writing_fails(simulated, tmp_path):
     train, search = simulated
-    broken = SceneSet(train.names, train.camids, train.boxes, train.pids, [str(tmp_path / "none.jpg")] * len(train), train.sizes)
+    broken = SceneSet(
+        train.names, train.camids, train.boxes, train.pids, [str(tmp_path / "none.jpg")] * len(train), train.sizes
+    )
     for write in WRITERS.values():
         with pytest.raises(FileNotFoundError, match="none.jpg"):
             write(tmp_path / "out", broken, search)
@@ -367,17 +469,34 @@ def test_nothing_is_left_where_writing_fails(simulated, tmp_path):
 
 # ---- manifests
 
+
 def test_manifests_agree_with_the_printed_table():
     """W Table 4.1, from the printed values."""
     import pandas as pd
+
     from scalable_arch.data.manifests import manifest_dir
-    printed = pd.read_csv(manifest_dir().parent / "printed" / "wei_li_thesis_t4_01.csv").set_index(["row", "metric"]).value
-    names = dict(ids="n_ID", scenes="n_images", train_ids="n_train_ID", test_ids="n_test_ID", train_scenes="n_train_images", test_scenes="n_test_images")
+
+    printed = (
+        pd.read_csv(manifest_dir().parent / "printed" / "wei_li_thesis_t4_01.csv").set_index(["row", "metric"]).value
+    )
+    names = dict(
+        ids="n_ID",
+        scenes="n_images",
+        train_ids="n_train_ID",
+        test_ids="n_test_ID",
+        train_scenes="n_train_images",
+        test_scenes="n_test_images",
+    )
     for name, row in (("cuhk_sysu", "CUHK-SYSU"), ("prw", "PRW"), ("dukemtmc_ps", "DukeMTMC-PS")):
         table = load_manifest(name)["table_4_1"]
         assert table == {key: printed[row, metric] for key, metric in names.items()}
         if name != "dukemtmc_ps":
             expected = load_manifest(name)["expected"]
-            assert (expected["train"]["scenes"], expected["test"]["scenes"]) == (table["train_scenes"], table["test_scenes"])
-    assert load_manifest("cuhk_sysu")["expected"]["test"]["queries"] == load_manifest("cuhk_sysu")["table_4_1"]["test_ids"]
+            assert (expected["train"]["scenes"], expected["test"]["scenes"]) == (
+                table["train_scenes"],
+                table["test_scenes"],
+            )
+    assert (
+        load_manifest("cuhk_sysu")["expected"]["test"]["queries"] == load_manifest("cuhk_sysu")["table_4_1"]["test_ids"]
+    )
     assert not set(search_names()) & set(reader_names()) and "expected" not in load_manifest("dukemtmc_ps")

@@ -44,7 +44,9 @@ def test_table_is_sound(name):
 
 def test_figures():
     figures = printed.printed_figures()
-    assert figures.figure.is_unique and {"wei_li_thesis_f3_06", "han_ijcv_f07", "liu_thesis_f5_03"} <= set(figures.figure)
+    assert figures.figure.is_unique and {"wei_li_thesis_f3_06", "han_ijcv_f07", "liu_thesis_f5_03"} <= set(
+        figures.figure
+    )
     assert set(figures.same_as) - {""} <= set(figures.figure)
 
 
@@ -62,9 +64,15 @@ def test_misprints_keep_their_value_and_say_why():
     assert copied.value.tolist() == [82.5] and "H21" in copied.flag.iloc[0]
 
 
-@pytest.mark.parametrize("name, value, read", [
-    ("liu_thesis_t2_08", 2.4520e10, "24.320"), ("liu_thesis_t6_01", 66.28, "6.28"), ("liu_thesis_t7_01", 77.77, "TT.TT"), ("liu_thesis_t8_03", 35.1, "55.1"),
-])
+@pytest.mark.parametrize(
+    "name, value, read",
+    [
+        ("liu_thesis_t2_08", 2.4520e10, "24.320"),
+        ("liu_thesis_t6_01", 66.28, "6.28"),
+        ("liu_thesis_t7_01", 77.77, "TT.TT"),
+        ("liu_thesis_t8_03", 35.1, "55.1"),
+    ],
+)
 def test_what_damaged_text_reads_is_told(name, value, read):
     table = printed.printed_table(name)
     assert read in table[table.value == value].flag.iloc[0]
@@ -76,18 +84,25 @@ def test_spot_check_is_of_values_that_stand_there():
     for name, lines in spot.groupby("table"):
         table = printed.read_sheet(name)
         merged = lines.merge(table, on=["row", "group", "dataset", "metric"], suffixes=("", "_there"))
-        assert len(merged) == len(lines) and (merged.value == merged.value_there).all() and (merged.found == merged.value).all()
+        assert (
+            len(merged) == len(lines)
+            and (merged.value == merged.value_there).all()
+            and (merged.found == merged.value).all()
+        )
     assert spot.line.astype(int).gt(0).all()
 
 
-@pytest.mark.parametrize("old, new, words", [
-    ("row,group", "row,gruop", "must have the columns row, group"),
-    ("percent", "per cent", "unknown unit in wei_li_thesis_t3_03.csv, line 2"),
-    ("88.9", "888.9", "line 2: 888.9 percent is not between 0 and 100"),
-    ("88.9", "eighty", "line 2: the value is no number"),
-    (",true,", ",yes,", "unknown mark of the source's own results"),
-    ("Local,", "Global,", "two values for Global"),
-])
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("row,group", "row,gruop", "must have the columns row, group"),
+        ("percent", "per cent", "unknown unit in wei_li_thesis_t3_03.csv, line 2"),
+        ("88.9", "888.9", "line 2: 888.9 percent is not between 0 and 100"),
+        ("88.9", "eighty", "line 2: the value is no number"),
+        (",true,", ",yes,", "unknown mark of the source's own results"),
+        ("Local,", "Global,", "two values for Global"),
+    ],
+)
 def test_a_spoiled_table_is_named_in_one_sentence(copy_of_sheets, old, new, words):
     path = copy_of_sheets / "wei_li_thesis_t3_03.csv"
     path.write_text(path.read_text().replace(old, new))
@@ -110,7 +125,11 @@ def test_a_lost_line_is_noticed(copy_of_sheets):
         printed.check_printed("wei_li_thesis_t3_03")
 
 
-@given(name=st.sampled_from(printed.list_printed()), place=st.integers(0, 10**6), spoil=st.sampled_from(["lost", "doubled", "eight", "inf", "-1"]))
+@given(
+    name=st.sampled_from(printed.list_printed()),
+    place=st.integers(0, 10**6),
+    spoil=st.sampled_from(["lost", "doubled", "eight", "inf", "-1"]),
+)
 def test_any_spoiled_line_of_any_table_is_noticed(name, place, spoil):
     printed.index_sheet()  # read before the reading is spoiled
     spoiled = printed.read_sheet(name)

@@ -15,10 +15,17 @@ from scalable_arch.study import reid
 from scalable_arch.study.trials import execute, trial_name
 
 TINY = {
-    "run": "scalable_arch.study.reid:train_and_search", "model": "han_small",
-    "options": {"widths": [8, 16, 24], "stem_width": 4, "feature_dim": 32}, "train": {"world": "plaza", "people": 6},
-    "search": {"test": {"world": "plaza", "people": 5}}, "size": [64, 32], "recipe": {"epochs": 1, "milestones": []},
-    "parts": list(reid.PARTS), "attention": True, "keep_model": True, "seed": 3,
+    "run": "scalable_arch.study.reid:train_and_search",
+    "model": "han_small",
+    "options": {"widths": [8, 16, 24], "stem_width": 4, "feature_dim": 32},
+    "train": {"world": "plaza", "people": 6},
+    "search": {"test": {"world": "plaza", "people": 5}},
+    "size": [64, 32],
+    "recipe": {"epochs": 1, "milestones": []},
+    "parts": list(reid.PARTS),
+    "attention": True,
+    "keep_model": True,
+    "seed": 3,
 }
 
 
@@ -80,7 +87,10 @@ def test_trial_gives_the_same_record_again():
         assert np.mean(queries["mAP"]) == pytest.approx(first["metrics"]["test"][part]["mAP"], abs=1e-4)
     kept = cache_dir() / "models" / f"{trial_name(TINY)}.safetensors"
     assert kept.is_file()
-    for again in (execute(TINY), shutil.rmtree(kept.parent) or execute(TINY)):  # from the kept weights, and trained anew
+    for again in (
+        execute(TINY),
+        shutil.rmtree(kept.parent) or execute(TINY),
+    ):  # from the kept weights, and trained anew
         assert again["queries"] == first["queries"] and again["curves"] == first["curves"]
     other = execute(TINY | {"seed": 4})
     assert other["queries"] != first["queries"] and other["trial"] != first["trial"]

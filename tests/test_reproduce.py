@@ -1,4 +1,5 @@
 "`scalable-arch reproduce` on small chapters of its own."
+
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from scalable_arch.cli import main
 from scalable_arch.study import reproduce as module
-from scalable_arch.study.reproduce import cluster_address, list_chapters, reproduce
+from scalable_arch.study.reproduce import cluster_address, list_chapters
 from scalable_arch.study.trials import execute, read_trials
 
 distributed = pytest.importorskip("distributed")
@@ -53,16 +54,40 @@ def mistake(capsys, *arguments):
 
 
 def test_a_chapter_on_a_cluster_gives_what_it_gives_alone(tmp_path, capsys):
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp") as cluster:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
         address = cluster.scheduler_address
-        assert main(["reproduce", "--chapters", "ch0_toy", "--seeds", "0", "1", "--workers", "2", "--scheduler", address, "--out", "one"]) == 0
+        assert (
+            main(
+                [
+                    "reproduce",
+                    "--chapters",
+                    "ch0_toy",
+                    "--seeds",
+                    "0",
+                    "1",
+                    "--workers",
+                    "2",
+                    "--scheduler",
+                    address,
+                    "--out",
+                    "one",
+                ]
+            )
+            == 0
+        )
     [path, *_] = capsys.readouterr().out.split(" (executed notebook")
     assert Path(path) == tmp_path / "one" / "ch0_toy" / "quick" / "ch0_toy.ipynb" and Path(path).is_file()
     assert json.loads(Path(path).with_name("asked.json").read_text()) == ["0 1", 2, address, 2]
-    assert not {"SCALABLE_ARCH_REPORTS", "SCALABLE_ARCH_TERMINAL"} & os.environ.keys() and not (tmp_path / "reports").exists()
+    assert (
+        not {"SCALABLE_ARCH_REPORTS", "SCALABLE_ARCH_TERMINAL"} & os.environ.keys()
+        and not (tmp_path / "reports").exists()
+    )
     on_cluster = read_trials(tmp_path / "one" / "ch0_toy" / "trials")
     assert {record["trial"]: record["metrics"] for record in on_cluster} == {
-        record["trial"]: record["metrics"] for record in map(execute, (record["config"] for record in on_cluster))}
+        record["trial"]: record["metrics"] for record in map(execute, (record["config"] for record in on_cluster))
+    }
 
 
 def test_a_chapter_that_stops_does_not_keep_the_others(tmp_path, capsys):
@@ -79,8 +104,12 @@ def test_a_kernel_does_not_warn_of_its_ports(tmp_path, capfd):
 
 def test_mistakes_are_found_before_anything_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module, "run_chapter", lambda *_: pytest.fail("runs"))
-    assert "unknown chapter 'ch0_toi' (did you mean 'ch0_toy'?); choose one of: ch0_toy, ch1_plain" in mistake(capsys, "ch1_plain", "ch0_toi")
-    assert "unknown parameter of ch1_plain, 'seeds'; choose one of: profile" in mistake(capsys, "ch0_toy", "ch1_plain", "--seeds", "1")
+    assert "unknown chapter 'ch0_toi' (did you mean 'ch0_toy'?); choose one of: ch0_toy, ch1_plain" in mistake(
+        capsys, "ch1_plain", "ch0_toi"
+    )
+    assert "unknown parameter of ch1_plain, 'seeds'; choose one of: profile" in mistake(
+        capsys, "ch0_toy", "ch1_plain", "--seeds", "1"
+    )
     assert "workers must be a whole number of at least 1, not -1" in mistake(capsys, "ch0_toy", "--workers", "-1")
     assert "no Dask scheduler answers at nonsense://x" in mistake(capsys, "ch0_toy", "--scheduler", "nonsense://x")
     monkeypatch.setitem(sys.modules, "papermill", None)

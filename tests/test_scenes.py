@@ -1,4 +1,6 @@
-"""Whole scenes: boxes are those of the painted pixels, shares are counted, sets are dealt fairly, the cache never lies, real frames have honest galleries."""
+"""Whole scenes: boxes are those of the painted pixels, shares are counted, sets are dealt fairly, the cache never
+lies, real frames have honest galleries."""
+
 import ast
 import hashlib
 import inspect
@@ -14,9 +16,29 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scalable_arch.data import load_scenes, render_scene, scenes
-from scalable_arch.data.scenes import (APART, SEEN, SQUARE, Layer, SceneSet, Standing, box_of, choose_queries, draw_galleries, draw_spot,
-                                       empty_place, ground_of, layer_of, load_vtest_scenes, moment_of, plan_scenes, stand_person, visible_shares,
-                                       vtest_gallery, vtest_queries, window_of)
+from scalable_arch.data.scenes import (
+    APART,
+    SEEN,
+    SQUARE,
+    Layer,
+    SceneSet,
+    Standing,
+    box_of,
+    choose_queries,
+    draw_galleries,
+    draw_spot,
+    empty_place,
+    ground_of,
+    layer_of,
+    load_vtest_scenes,
+    moment_of,
+    plan_scenes,
+    stand_person,
+    visible_shares,
+    vtest_gallery,
+    vtest_queries,
+    window_of,
+)
 from scalable_arch.data.vtest import read_tracks
 from scalable_arch.data.world import FOLDS, Garment, linear, make_camera, make_person, paint_parts, stream
 
@@ -45,13 +67,23 @@ def painted(placed, light, shape):
     pictures = []
     for ground in (0.0, 1.0):
         canvas = np.full((*shape, 3), ground, np.float32)
-        paint_parts(canvas, placed.rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, np.array(placed.box),
-                    placed.foot[1], placed.scale)
+        paint_parts(
+            canvas,
+            placed.rows,
+            placed.parts,
+            placed.materials,
+            light.on_screen(placed.pitch),
+            FOLDS,
+            np.array(placed.box),
+            placed.foot[1],
+            placed.scale,
+        )
         pictures.append(canvas)
     return 1 - (pictures[1] - pictures[0])[..., 0], pictures[0]
 
 
 # ---- exact boxes
+
 
 @settings(max_examples=25, deadline=None)
 @given(pid=st.integers(0, 5000), camid=st.integers(1, 40), x=st.floats(-0.05, 1.05), y=st.floats(0, 1))
@@ -86,7 +118,14 @@ def test_every_box_of_a_scene_is_inside_and_as_tall_as_its_camera_says():
         camera, window = make_camera(camid, 5, SQUARE), window_of((192, 256))
         scene = render_scene([1, 2, 3, 4, -1], camid, 0, seed=5)
         x1, y1, x2, y2 = scene.boxes.T
-        assert (x1 >= 0).all() and (y1 >= 0).all() and (x2 <= 256).all() and (y2 <= 192).all() and (x2 > x1).all() and (y2 > y1).all()
+        assert (
+            (x1 >= 0).all()
+            and (y1 >= 0).all()
+            and (x2 <= 256).all()
+            and (y2 <= 192).all()
+            and (x2 > x1).all()
+            and (y2 > y1).all()
+        )
         for (x1, y1, x2, y2), pid in zip(scene.boxes, scene.pids):
             if pid >= 0 and 2 < x1 and x2 < 254 and y1 > 1 and y2 < 191:
                 row = y2 * 2 / window.zoom + window.top
@@ -103,11 +142,14 @@ def test_who_is_far_is_small():
 
 # ---- hiding one another
 
+
 def test_visible_share_is_what_nobody_nearer_covers():
     camera, window, seed = make_camera(6, 3, SQUARE), window_of(SIZE), 3
     light, shape = moment_of(camera, 0, seed)[0], (window.height, window.width)
     rng = np.random.default_rng(0)
-    spots = [(window.left + rng.uniform(0.3, 0.6) * (720 - 2 * window.left), rng.uniform(*camera.rows)) for _ in range(5)]
+    spots = [
+        (window.left + rng.uniform(0.3, 0.6) * (720 - 2 * window.left), rng.uniform(*camera.rows)) for _ in range(5)
+    ]
     people = []
     for number, spot in enumerate(spots):
         placed = stand_person(make_person(number, seed), camera, 0, spot, window, seed)
@@ -125,15 +167,21 @@ def test_visible_share_is_what_nobody_nearer_covers():
         for other, (other_row, other_mask) in enumerate(masks):
             if other_row > row and other != number:
                 nearer |= other_mask
-        assert shares[number] == pytest.approx((mask & ~nearer).sum() / (people[number].layer.cover > 0).sum(), abs=1e-6)
+        assert shares[number] == pytest.approx(
+            (mask & ~nearer).sum() / (people[number].layer.cover > 0).sum(), abs=1e-6
+        )
     assert shares.min() < 0.9
 
 
 def test_the_nearer_figure_is_painted_over_the_farther():
-    black, white = (Layer(0, 0, np.full((4, 4, 3), value, np.float32), np.ones((4, 4), np.float32)) for value in (0.0, 1.0))
+    black, white = (
+        Layer(0, 0, np.full((4, 4, 3), value, np.float32), np.ones((4, 4), np.float32)) for value in (0.0, 1.0)
+    )
     camera = make_camera(1, 3, SQUARE)
     people = []
-    canvas = scenes.compose_scene(people, [(10.0, white), (5.0, black)], np.full((6, 6, 3), 0.5, np.float32), camera.light)
+    canvas = scenes.compose_scene(
+        people, [(10.0, white), (5.0, black)], np.full((6, 6, 3), 0.5, np.float32), camera.light
+    )
     assert (canvas[:4, :4] == 1).all() and (canvas[4:] == 0.5).all()
     half = Layer(0, 0, np.full((4, 4, 3), 0.25, np.float32), np.full((4, 4), 0.5, np.float32))
     canvas = scenes.compose_scene(people, [(10.0, half), (5.0, white)], np.zeros((6, 6, 3), np.float32), camera.light)
@@ -141,8 +189,14 @@ def test_the_nearer_figure_is_painted_over_the_farther():
 
 
 def test_everybody_in_a_scene_can_be_seen_and_stands_apart():
-    seen = [render_scene([1, 2, 3, 4, 5, -1, -1, -1], camid, number, size=SIZE, seed=9) for camid in (1, 2, 3) for number in range(3)]
-    assert all((scene.visible >= SEEN).all() and len(scene.boxes) == len(scene.pids) == len(scene.visible) for scene in seen)
+    seen = [
+        render_scene([1, 2, 3, 4, 5, -1, -1, -1], camid, number, size=SIZE, seed=9)
+        for camid in (1, 2, 3)
+        for number in range(3)
+    ]
+    assert all(
+        (scene.visible >= SEEN).all() and len(scene.boxes) == len(scene.pids) == len(scene.visible) for scene in seen
+    )
     assert min(scene.visible.min() for scene in seen) < 0.7 < np.mean(np.concatenate([scene.visible for scene in seen]))
     assert all(len(set(scene.pids[scene.pids > 0])) == (scene.pids > 0).sum() for scene in seen)
     camera, window, spots = make_camera(3, 9, SQUARE), window_of(SIZE), []
@@ -164,9 +218,13 @@ def test_a_scene_may_be_empty():
 
 # ---- the same call, the same bits
 
+
 def test_same_arguments_same_bits_in_another_process_too():
-    code = ("import hashlib; from scalable_arch.data import render_scene; s = render_scene([1, 2, -1], 3, 4, size=(96, 128), seed=6);"
-            "print(hashlib.sha256(b''.join(part.tobytes() for part in s)).hexdigest())")
+    code = (
+        "import hashlib; from scalable_arch.data import render_scene; s = render_scene([1, 2, -1], 3, 4, size=(96, "
+        "128), seed=6);"
+        "print(hashlib.sha256(b''.join(part.tobytes() for part in s)).hexdigest())"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1]
     render_scene([9, 8], 3, 4, size=SIZE, seed=6)
     here = render_scene([1, 2, -1], 3, 4, size=SIZE, seed=6)
@@ -184,10 +242,15 @@ def test_people_keep_their_clothes_from_camera_to_camera():
             placed, light, _ = figure(pid, camid, (0.5, 0.5), seed=seed)
             layer = layer_of(placed, light)
             body = layer.light[layer.cover == 1]
-            crops[pid, camid] = np.concatenate([np.median(part, 0) for part in np.array_split(np.sqrt(np.clip(body, 0, 1)), 3)])
+            crops[pid, camid] = np.concatenate(
+                [np.median(part, 0) for part in np.array_split(np.sqrt(np.clip(body, 0, 1)), 3)]
+            )
     hits = 0
     for pid in range(1, 13):
-        nearest = min((key for key in crops if key[1] != 1), key=lambda key: np.abs(crops[pid, 1] / crops[pid, 1].mean() - crops[key] / crops[key].mean()).sum())
+        nearest = min(
+            (key for key in crops if key[1] != 1),
+            key=lambda key: np.abs(crops[pid, 1] / crops[pid, 1].mean() - crops[key] / crops[key].mean()).sum(),
+        )
         hits += nearest[0] == pid
     assert hits >= 9
 
@@ -204,12 +267,15 @@ def test_other_sizes(size):
 
 # ---- sets
 
+
 def test_a_plan_deals_persons_evenly_and_never_twice_into_a_scene():
     plans, _ = plan_scenes("train", people=13, scenes=100, cameras=7)
     counts = np.bincount([pid for plan in plans for pid in plan.pids if pid > 0], minlength=14)[1:]
     assert counts.max() - counts.min() <= 3 and counts.min() > 20
     assert all(len({pid for pid in plan.pids if pid > 0}) == sum(pid > 0 for pid in plan.pids) for plan in plans)
-    assert {plan.camid for plan in plans} == set(range(1, 8)) and len({(plan.camid, plan.number) for plan in plans}) == 100
+    assert {plan.camid for plan in plans} == set(range(1, 8)) and len(
+        {(plan.camid, plan.number) for plan in plans}
+    ) == 100
     assert 4 < np.mean([len(plan.pids) for plan in plans]) < 6 and any(-1 in plan.pids for plan in plans)
 
 
@@ -229,7 +295,11 @@ def test_a_set_is_what_its_scenes_are():
     assert len(found) == 12 and found.image(3).shape == (3, *SIZE) and found.sizes.tolist() == [list(SIZE)] * 12
     scene = render_scene(plans[7].pids, plans[7].camid, plans[7].number, size=SIZE, seed=seed)
     assert (found.image(7).numpy() == scene.image).all() and (found.boxes[7].numpy() == scene.boxes).all()
-    assert found.pids[7].tolist() == scene.pids.tolist() and (found.visible[7].numpy() == scene.visible).all() and found.camids[7] == plans[7].camid
+    assert (
+        found.pids[7].tolist() == scene.pids.tolist()
+        and (found.visible[7].numpy() == scene.visible).all()
+        and found.camids[7] == plans[7].camid
+    )
     assert found.boxes[7].dtype == torch.float32 and found.pids[7].dtype == torch.int64 and len(set(found.names)) == 12
 
 
@@ -243,20 +313,38 @@ def test_queries_of_both_protocols():
             gallery = search.gallery(number)
             assert scene not in gallery and len(gallery) == 11
             assert any((search.scenes.pids[other] == pids[number]).any() for other in gallery)
-    assert sorted(once.query_pids()) == sorted(once.scenes.labels) and once.galleries is None and once.protocol == "cuhk_sysu"
-    pairs = {(pid, camid) for pids, camid in zip(cameras.scenes.pids, cameras.scenes.camids) for pid in pids.tolist() if pid > 0}
+    assert (
+        sorted(once.query_pids()) == sorted(once.scenes.labels)
+        and once.galleries is None
+        and once.protocol == "cuhk_sysu"
+    )
+    pairs = {
+        (pid, camid)
+        for pids, camid in zip(cameras.scenes.pids, cameras.scenes.camids)
+        for pid in pids.tolist()
+        if pid > 0
+    }
     asked = [(pid, cameras.scenes.camids[scene]) for pid, (scene, _) in zip(cameras.query_pids(), cameras.queries)]
     assert len(asked) == len(set(asked)) == len(pairs) and set(asked) == pairs and cameras.protocol == "prw"
     for pid, (scene, box) in zip(once.query_pids(), once.queries):
-        best = max(float(share) for pids, shares in zip(once.scenes.pids, once.scenes.visible) for other, share in zip(pids, shares) if other == pid)
+        best = max(
+            float(share)
+            for pids, shares in zip(once.scenes.pids, once.scenes.visible)
+            for other, share in zip(pids, shares)
+            if other == pid
+        )
         assert float(once.scenes.visible[scene][box]) == best
 
 
 def test_who_is_seen_once_is_no_query():
     empty = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    boxes = [torch.tensor([[0., 0, 2, 4], [2, 0, 4, 4]]), torch.tensor([[0., 0, 2, 4]])]
-    found = SceneSet(["a", "b"], np.array([1, 2]), boxes, [torch.tensor([3, 4]), torch.tensor([4])], empty, np.array([[8, 8]] * 2))
-    assert choose_queries(found, "prw").tolist() == [[0, 1], [1, 0]] and choose_queries(found, "cuhk_sysu").tolist() == [[0, 1]]
+    boxes = [torch.tensor([[0.0, 0, 2, 4], [2, 0, 4, 4]]), torch.tensor([[0.0, 0, 2, 4]])]
+    found = SceneSet(
+        ["a", "b"], np.array([1, 2]), boxes, [torch.tensor([3, 4]), torch.tensor([4])], empty, np.array([[8, 8]] * 2)
+    )
+    assert choose_queries(found, "prw").tolist() == [[0, 1], [1, 0]] and choose_queries(
+        found, "cuhk_sysu"
+    ).tolist() == [[0, 1]]
 
 
 def test_galleries_hold_the_persons_scenes_first_and_grow():
@@ -266,21 +354,30 @@ def test_galleries_hold_the_persons_scenes_first_and_grow():
         pid, gallery = search.query_pids()[number], search.gallery(number)
         has = [bool((search.scenes.pids[other] == pid).any()) for other in gallery]
         total = sum(bool((pids == pid).any()) for pids in search.scenes.pids)
-        assert sum(has) == total - 1 and has == sorted(has, reverse=True) and len(gallery) == max(9, total - 1) == len(set(gallery.tolist()))
-        assert scene not in gallery and gallery[:len(small[number])].tolist() == small[number].tolist()
+        assert (
+            sum(has) == total - 1
+            and has == sorted(has, reverse=True)
+            and len(gallery) == max(9, total - 1) == len(set(gallery.tolist()))
+        )
+        assert scene not in gallery and gallery[: len(small[number])].tolist() == small[number].tolist()
 
 
 # ---- the cache
+
 
 def test_what_was_rendered_is_not_rendered_again(monkeypatch, own_cache):
     first, calls = load_scenes(**SMALL), []
     monkeypatch.setattr(scenes, "render_scene", lambda *a, **o: calls.append(a) or render_scene(*a, **o))
     again = load_scenes(**SMALL)
-    assert not calls and torch.equal(first.pixels, again.pixels) and all(torch.equal(a, b) for a, b in zip(first.boxes, again.boxes))
+    assert (
+        not calls
+        and torch.equal(first.pixels, again.pixels)
+        and all(torch.equal(a, b) for a, b in zip(first.boxes, again.boxes))
+    )
     images = next(path for path in own_cache.iterdir() if ".boxes" not in path.name)
     for damaged in (images, images.with_suffix(".boxes.npy")):
         whole = damaged.read_bytes()
-        damaged.write_bytes(whole[:len(whole) // 2])
+        damaged.write_bytes(whole[: len(whole) // 2])
         calls.clear()
         repaired = load_scenes(**SMALL)
         assert len(calls) == 12 and torch.equal(repaired.pixels, first.pixels) and damaged.read_bytes() == whole
@@ -299,19 +396,28 @@ def test_the_name_in_the_cache_depends_on_all_code_that_paints():
     """Every function up to render_scene is hashed, but those that only hold, read or deal scenes."""
     tree = ast.parse(inspect.getsource(scenes))
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    before = set(names[:names.index("render_scene") + 1]) - {"read_image"}
+    before = set(names[: names.index("render_scene") + 1]) - {"read_image"}
     hashed = inspect.getsource(scenes.painting_version)
     assert before == {name for name in names if name in hashed} - {"painting_version"}
 
 
 # ---- mistakes
 
-@pytest.mark.parametrize("wrong, sentence", [
-    (dict(split="tests"), "unknown split 'tests'.*did you mean 'test'.*train, test"), (dict(people=1), "people must be a whole number from 2"),
-    (dict(scenes=0), "scenes must be"), (dict(cameras=2.5), "cameras must be .* not 2.5"), (dict(size=(20, 30)), "size must be .* not \\(20, 30\\)"),
-    (dict(size=192), "size must be"), (dict(split="test", protocol="cuhk"), "unknown protocol 'cuhk'"),
-    (dict(split="test", protocol="cuhk_sysu", gallery_size=0), "gallery_size must be"),
-    (dict(split="test", gallery_size=10), "cuhk_sysu.* not 10 for 'prw'")])
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (dict(split="tests"), "unknown split 'tests'.*did you mean 'test'.*train, test"),
+        (dict(people=1), "people must be a whole number from 2"),
+        (dict(scenes=0), "scenes must be"),
+        (dict(cameras=2.5), "cameras must be .* not 2.5"),
+        (dict(size=(20, 30)), "size must be .* not \\(20, 30\\)"),
+        (dict(size=192), "size must be"),
+        (dict(split="test", protocol="cuhk"), "unknown protocol 'cuhk'"),
+        (dict(split="test", protocol="cuhk_sysu", gallery_size=0), "gallery_size must be"),
+        (dict(split="test", gallery_size=10), "cuhk_sysu.* not 10 for 'prw'"),
+    ],
+)
 def test_mistakes_are_told_in_a_sentence(wrong, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         load_scenes(**wrong)
@@ -321,19 +427,24 @@ def test_mistakes_are_told_in_a_sentence(wrong, sentence):
 def test_a_missing_or_damaged_image_is_named(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "b.jpg").write_bytes(data[:len(data) // 2])
+    (tmp_path / "b.jpg").write_bytes(data[: len(data) // 2])
     (tmp_path / "c.jpg").write_bytes(b"no image")
     Image.fromarray(np.zeros((40, 30), np.uint8)).save(tmp_path / "grey.png")
     paths = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "grey.png")]
     none = [torch.zeros(0, 4)] * 5, [torch.zeros(0, dtype=torch.int64)] * 5
     found = SceneSet(list("abcde"), np.zeros(5, np.int64), *none, paths, np.array([[40, 30]] * 5))
-    assert found.image(0).shape == (3, 40, 30) == found.image(4).shape and found.image(0).dtype == torch.uint8 and found.labels == {}
+    assert (
+        found.image(0).shape == (3, 40, 30) == found.image(4).shape
+        and found.image(0).dtype == torch.uint8
+        and found.labels == {}
+    )
     for index, kind in ((1, ValueError), (2, ValueError), (3, FileNotFoundError)):
         with pytest.raises(kind, match=f"{'abcd'[index]}.jpg"):
             found.image(index)
 
 
 # ---- real frames
+
 
 def test_the_gallery_of_a_real_query_leaves_out_its_visit_and_what_is_not_known():
     tracks, frames = read_tracks(), np.arange(5, 796, 5)
@@ -367,13 +478,24 @@ def test_frames_become_scenes(tmp_path):
         writer.write(np.full((576, 768, 3), number // 4, np.uint8))
     writer.release()
     search = load_vtest_scenes(path, every=100, size=(288, 384), queries_per_visit=1)
-    assert search.scenes.names == [f"frame {number}" for number in range(100, 800, 100)] and search.scenes.pixels.shape == (7, 3, 288, 384)
-    assert [int(search.scenes.image(k).float().mean().round()) for k in range(7)] == pytest.approx([(99 + 100 * k) // 4 for k in range(7)], abs=2)
+    assert search.scenes.names == [
+        f"frame {number}" for number in range(100, 800, 100)
+    ] and search.scenes.pixels.shape == (7, 3, 288, 384)
+    assert [int(search.scenes.image(k).float().mean().round()) for k in range(7)] == pytest.approx(
+        [(99 + 100 * k) // 4 for k in range(7)], abs=2
+    )
     tracks = read_tracks()
     rows = tracks[tracks.frame == 500].sort_values("track")
     k = search.scenes.names.index("frame 500")
-    np.testing.assert_allclose(search.scenes.boxes[k].numpy(), np.column_stack([rows.x, rows.y, rows.x + rows.w, rows.y + rows.h]) / 2, rtol=1e-5)
-    assert search.scenes.pids[k].tolist() == [-1 if letter == "?" else ord(letter) - 64 for letter in rows.person] and -1 in search.scenes.pids[k]
+    np.testing.assert_allclose(
+        search.scenes.boxes[k].numpy(),
+        np.column_stack([rows.x, rows.y, rows.x + rows.w, rows.y + rows.h]) / 2,
+        rtol=1e-5,
+    )
+    assert (
+        search.scenes.pids[k].tolist() == [-1 if letter == "?" else ord(letter) - 64 for letter in rows.person]
+        and -1 in search.scenes.pids[k]
+    )
     assert (search.query_pids() > 0).all() and len(search.galleries) == len(search.queries)
     for wrong in (dict(every=0), dict(queries_per_visit=0), dict(every=900), dict(size=(10, 10))):
         with pytest.raises(ValueError, match="every must be|size must be"):

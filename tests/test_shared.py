@@ -1,8 +1,18 @@
 "What chapters share: how a plan is run, what stands in for CIFAR, how errors and claims reach the pages."
+
 import pytest
 
 from scalable_arch.study.reports import Report, WrongParameter
-from scalable_arch.study.shared import check_data_root, claims_table, how_to_run, image_sources, learnt_and_tested, put_errors, run_plan, say_if_another
+from scalable_arch.study.shared import (
+    check_data_root,
+    claims_table,
+    how_to_run,
+    image_sources,
+    learnt_and_tested,
+    put_errors,
+    run_plan,
+    say_if_another,
+)
 from scalable_arch.study.tables import Study
 
 toy = lambda seed: {"run": "toy_trials:train", "width": 4, "epochs": 1, "seed": seed}
@@ -12,7 +22,10 @@ def test_a_missing_folder_of_images_is_said_at_once(tmp_path):
     check_data_root("world", "", without=["world"])
     check_data_root("world", "/nowhere", without=["world"])
     check_data_root("prw", str(tmp_path), without=["world"])
-    with pytest.raises(WrongParameter, match="dataset prw is read from a folder: say which, as in -p data_root /data/prw; without one there is world, digits"):
+    with pytest.raises(
+        WrongParameter,
+        match="dataset prw is read from a folder: say which, as in -p data_root /data/prw; without one there is world, digits",
+    ):
         check_data_root("prw", "", without=["world", "digits"])
     (tmp_path / "file").touch()
     for wrong in (tmp_path / "none", tmp_path / "file"):
@@ -22,8 +35,15 @@ def test_a_missing_folder_of_images_is_said_at_once(tmp_path):
 
 def test_a_core_each_unless_starting_takes_longer_than_working():
     assert how_to_run("quick", workers=3, scheduler="local", data_root="/data") == {
-        "workers": 3, "scheduler": "local", "progress": None, "given": {"data_root": "/data", "device": how_to_run("quick")["given"]["device"]}}
-    assert how_to_run("smoke")["workers"] == 1 <= how_to_run("quick")["workers"] and how_to_run("quick")["scheduler"] is None
+        "workers": 3,
+        "scheduler": "local",
+        "progress": None,
+        "given": {"data_root": "/data", "device": how_to_run("quick")["given"]["device"]},
+    }
+    assert (
+        how_to_run("smoke")["workers"] == 1 <= how_to_run("quick")["workers"]
+        and how_to_run("quick")["scheduler"] is None
+    )
 
 
 def test_bars_show_where_somebody_looks_on(monkeypatch):
@@ -49,14 +69,22 @@ def test_records_come_under_the_keys_of_their_plan(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("3 toys, which took 0 minutes")
 
 
-@pytest.mark.parametrize("dataset, profile, used", [
-    ("fashion_mnist", "quick", ["fashion_mnist", "persons"]), ("fashion_mnist", "smoke", ["digits", "persons"]), ("cifar10", "paper", ["CIFAR-10", "CIFAR-100"])])
+@pytest.mark.parametrize(
+    "dataset, profile, used",
+    [
+        ("fashion_mnist", "quick", ["fashion_mnist", "persons"]),
+        ("fashion_mnist", "smoke", ["digits", "persons"]),
+        ("cifar10", "paper", ["CIFAR-10", "CIFAR-100"]),
+    ],
+)
 def test_what_stands_in_for_what(dataset, profile, used):
     sources, names = image_sources(dataset, profile, size=16, people=5, shots=2)
     assert list(names.values()) == used and list(sources) == list(names) == ["CIFAR-10", "CIFAR-100"]
     for source in sources.values():
         both = learnt_and_tested(source, 200, 100)
-        assert both["train"].get("limit") == (None if "people" in source else 200) and both["test"]["test"].get("limit") == (None if "people" in source else 100)
+        assert both["train"].get("limit") == (None if "people" in source else 200) and both["test"]["test"].get(
+            "limit"
+        ) == (None if "people" in source else 100)
         assert source.items() <= both["train"].items() and source["size"] == 16
 
 
@@ -64,7 +92,11 @@ def test_errors_and_claims_reach_the_pages(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
     report = Report("ch6_nos", "quick", data="digits")
     study = Study("wei_li_thesis_t6_03", report, data={"CIFAR-10": "digits", "CIFAR-100": "persons"})
-    trial = lambda seed, wrong: {"trial": f"{seed:012d}", "config": {"seed": seed}, "queries": {"test": {"top1": wrong, "top5": [0] * len(wrong)}}}
+    trial = lambda seed, wrong: {
+        "trial": f"{seed:012d}",
+        "config": {"seed": seed},
+        "queries": {"test": {"top1": wrong, "top5": [0] * len(wrong)}},
+    }
     for row, wrong in (("w/o AGS", [1, 1, 0, 0]), ("w/ AGS", [1, 0, 0, 0])):
         put_errors(study, [trial(seed, wrong) for seed in range(3)], row=row, dataset="CIFAR-10")
     put_errors(study, [], row="w/ AGS", dataset="CIFAR-100")

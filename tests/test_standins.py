@@ -1,4 +1,6 @@
-"""Simulated data sets: the same call gives the same pixels, splits share nothing, the cache never lies, and the characters differ."""
+"""Simulated data sets: the same call gives the same pixels, splits share nothing, the cache never lies, and the
+characters differ."""
+
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import torch
 
 from scalable_arch.data import cross_view_pairs, list_worlds, load_manifest, load_world, standins, world_statistics
 from scalable_arch.data.render import draw_box, make_visit, render_crops, render_shots
-from scalable_arch.data.standins import WORLDS, FIRST_TEST_PID, labels_of, plan_world
+from scalable_arch.data.standins import FIRST_TEST_PID, WORLDS, labels_of, plan_world
 from scalable_arch.data.world import SHOT, Crowd, Place, make_camera, make_person, stream
 
 SMALL = dict(people=3, size=(32, 16))
@@ -28,6 +30,7 @@ def renders(monkeypatch):
     def counted(plan, **options):
         counts.append(len(plan))
         return render_shots(plan, **options)
+
     monkeypatch.setattr(standins, "render_shots", counted)
     return counts
 
@@ -36,10 +39,13 @@ def cameras(name, split, seed=0):
     """The cameras of a split."""
     plan, render_seed = plan_world(name, split, people=20, seed=seed)
     places = WORLDS[name].places
-    return [make_camera(camid, render_seed, places[camid % len(places)]) for camid in sorted({shot.camid for shot in plan})]
+    return [
+        make_camera(camid, render_seed, places[camid % len(places)]) for camid in sorted({shot.camid for shot in plan})
+    ]
 
 
 # ---- what a call gives
+
 
 @pytest.mark.parametrize("name", list_worlds())
 def test_both_splits_have_what_training_and_search_need(name):
@@ -82,12 +88,15 @@ def test_statistics_count_what_load_world_gives():
     for name in list_worlds():
         train, test = load_world(name, people=4, size=(32, 16)), load_world(name, "test", **SMALL)
         row = table.loc[name]
-        assert row["stand-in", "train images"] == len(train.images) and row["stand-in", "test images"] == len(test.images)
+        assert row["stand-in", "train images"] == len(train.images) and row["stand-in", "test images"] == len(
+            test.images
+        )
         assert row["stand-in", "queries"] == test.query.sum()
     assert table.loc["plaza", ("printed for the real set", "images")] == 32668
 
 
 # ---- seeds and splits
+
 
 def test_training_seeds_draw_other_people_and_the_test_set_stays():
     zero, one = load_world("city", **SMALL), load_world("city", seed=1, **SMALL)
@@ -101,10 +110,13 @@ def test_splits_share_neither_people_nor_cameras(name):
     people, places = [], []
     for split, seed in splits:
         plan, render_seed = plan_world(name, split, people=20, seed=seed)
-        people += [make_person(pid, render_seed, WORLDS[name].crowd).height for pid in {shot.pid for shot in plan if shot.pid > 0}]
+        people += [
+            make_person(pid, render_seed, WORLDS[name].crowd).height
+            for pid in {shot.pid for shot in plan if shot.pid > 0}
+        ]
         places += [camera.mount for camera in cameras(name, split, seed)]
     assert len(set(places)) == len(places)
-    heights = [height for height in people if 1.42 < height < 1.98]              # the ends are clipped
+    heights = [height for height in people if 1.42 < height < 1.98]  # the ends are clipped
     assert len(set(heights)) == len(heights)
     assert not set(load_world(name, **SMALL).pids) & set(load_world(name, "test", **SMALL).pids)
 
@@ -126,28 +138,38 @@ def test_threads_change_nothing_and_no_traits_are_the_plain_world(own_cache):
 
 # ---- cache
 
+
 def test_a_second_call_maps_the_same_pixels_without_rendering(monkeypatch, own_cache):
     counts = renders(monkeypatch)
     first = load_world("campus", "test", **SMALL)
     second = load_world("campus", "test", **SMALL)
     assert counts == [36] and torch.equal(first.images, second.images) and len(list(own_cache.iterdir())) == 1
-    second.images.zero_()                                                       # a user's own copy of the pages
+    second.images.zero_()  # a user's own copy of the pages
     assert torch.equal(first.images, load_world("campus", "test", **SMALL).images)
 
 
 def test_every_argument_and_the_code_are_part_of_the_key(monkeypatch, own_cache):
     counts = renders(monkeypatch)
     load_world("gate", **SMALL)
-    for changed in (dict(seed=1), dict(boxes="detected"), dict(size=(32, 20)), dict(people=2), dict(name="plaza"), dict(split="test")):
+    for changed in (
+        dict(seed=1),
+        dict(boxes="detected"),
+        dict(size=(32, 20)),
+        dict(people=2),
+        dict(name="plaza"),
+        dict(split="test"),
+    ):
         load_world(**(dict(name="gate") | SMALL | changed))
-    load_world("gate", boxes="labelled", **SMALL)                               # gate's own kind of boxes
+    load_world("gate", boxes="labelled", **SMALL)  # gate's own kind of boxes
     assert len(counts) == 7 == len(list(own_cache.iterdir()))
     monkeypatch.setattr(standins, "code_version", lambda: "another world")
     load_world("gate", **SMALL)
     assert len(counts) == 8
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:40], lambda data: b"", lambda data: b"\0" * len(data)])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:40], lambda data: b"", lambda data: b"\0" * len(data)]
+)
 def test_a_damaged_cache_file_is_rendered_again(damage, own_cache):
     whole = load_world("gate", **SMALL).images.clone()
     (file,) = own_cache.iterdir()
@@ -157,10 +179,12 @@ def test_a_damaged_cache_file_is_rendered_again(damage, own_cache):
 
 
 def test_a_killed_process_leaves_no_half_file(tmp_path, own_cache):
-    code = ("import numpy as np, time\nfrom scalable_arch.data import load_world, standins\n"
-            "save = np.save\n"
-            "def slow(file, images):\n    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
-            "np.save = slow\nload_world('gate', people=3, size=(32, 16))")
+    code = (
+        "import numpy as np, time\nfrom scalable_arch.data import load_world, standins\n"
+        "save = np.save\n"
+        "def slow(file, images):\n    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
+        "np.save = slow\nload_world('gate', people=3, size=(32, 16))"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGKILL)
@@ -172,16 +196,21 @@ def test_a_killed_process_leaves_no_half_file(tmp_path, own_cache):
 
 
 def test_two_processes_at_once_both_get_the_pixels(own_cache):
-    code = ("import hashlib\nfrom scalable_arch.data import load_world\n"
-            "print(hashlib.sha256(load_world('gate', people=3, size=(32, 16)).images.numpy()).hexdigest())")
+    code = (
+        "import hashlib\nfrom scalable_arch.data import load_world\n"
+        "print(hashlib.sha256(load_world('gate', people=3, size=(32, 16)).images.numpy()).hexdigest())"
+    )
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert len({process.communicate()[0] for process in running}) == 1 and not any(process.returncode for process in running)
+    assert len({process.communicate()[0] for process in running}) == 1 and not any(
+        process.returncode for process in running
+    )
     assert [file.suffix for file in own_cache.iterdir()] == [".npy"]
 
 
 def test_a_full_disk_costs_the_time_but_not_the_result(monkeypatch, own_cache):
     def full(file, images):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(np, "save", full)
     with pytest.warns(UserWarning, match="No space left on device.*rendered again"):
         images = load_world("gate", **SMALL).images
@@ -190,11 +219,22 @@ def test_a_full_disk_costs_the_time_but_not_the_result(monkeypatch, own_cache):
 
 # ---- mistakes
 
-@pytest.mark.parametrize("changes, sentence", [
-    (dict(name="plazza"), "did you mean 'plaza'"), (dict(split="val"), "unknown split 'val'"), (dict(boxes="junk"), "detected, labelled"),
-    (dict(people=1), "people must be a whole number from 2"), (dict(people=2.5), "people"), (dict(people=20000), "people"),
-    (dict(size=64), "size must be"), (dict(size=(64, 4)), "size must be"), (dict(size=(64.0, 32)), "size must be"),
-    (dict(workers=0), "workers")])
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        (dict(name="plazza"), "did you mean 'plaza'"),
+        (dict(split="val"), "unknown split 'val'"),
+        (dict(boxes="junk"), "detected, labelled"),
+        (dict(people=1), "people must be a whole number from 2"),
+        (dict(people=2.5), "people"),
+        (dict(people=20000), "people"),
+        (dict(size=64), "size must be"),
+        (dict(size=(64, 4)), "size must be"),
+        (dict(size=(64.0, 32)), "size must be"),
+        (dict(workers=0), "workers"),
+    ],
+)
 def test_a_mistake_gets_one_sentence(changes, sentence, own_cache):
     with pytest.raises(ValueError, match=sentence) as caught:
         load_world(**(dict(name="plaza") | SMALL | changes))
@@ -202,6 +242,7 @@ def test_a_mistake_gets_one_sentence(changes, sentence, own_cache):
 
 
 # ---- characters
+
 
 def misalignment(name, kind):
     """Mean distance of a box's edges from the exact ones, in heights of the person."""
@@ -222,12 +263,18 @@ def exposures(name):
     plan, render_seed = plan_world(name, "train", people=20)
     places, crowd = WORLDS[name].places, WORLDS[name].crowd
     shots = [(make_camera(shot.camid, render_seed, places[shot.camid % len(places)]), shot) for shot in plan]
-    return [camera.tone["exposure"] * make_visit(make_person(shot.pid, render_seed, crowd), camera, shot.visit, render_seed).exposure
-            for camera, shot in shots]
+    return [
+        camera.tone["exposure"]
+        * make_visit(make_person(shot.pid, render_seed, crowd), camera, shot.visit, render_seed).exposure
+        for camera, shot in shots
+    ]
 
 
 def test_campus_varies_most_in_resolution_and_city_in_light():
-    tall = {name: [1.7 * camera.scale(row) for camera in cameras(name, "train") for row in camera.rows] for name in list_worlds()}
+    tall = {
+        name: [1.7 * camera.scale(row) for camera in cameras(name, "train") for row in camera.rows]
+        for name in list_worlds()
+    }
     spread = {name: np.std(np.log(heights)) for name, heights in tall.items()}
     assert max(spread, key=spread.get) == "campus" and np.median(tall["plaza"]) > 1.3 * np.median(tall["campus"])
     light = {name: np.std(np.log(exposures(name))) for name in list_worlds()}
@@ -237,7 +284,10 @@ def test_campus_varies_most_in_resolution_and_city_in_light():
 def test_crowds_dress_for_their_weather():
     people = {name: [make_person(pid, 5, WORLDS[name].crowd) for pid in range(300)] for name in list_worlds()}
     coats = {name: np.mean([person.outer is not None for person in crowd]) for name, crowd in people.items()}
-    bare = {name: np.mean([person.legs.kind in ("shorts", "skirt", "dress") for person in crowd]) for name, crowd in people.items()}
+    bare = {
+        name: np.mean([person.legs.kind in ("shorts", "skirt", "dress") for person in crowd])
+        for name, crowd in people.items()
+    }
     assert coats["campus"] > coats["city"] > coats["plaza"] and bare["plaza"] > 2 * bare["campus"]
 
 
@@ -248,9 +298,14 @@ def test_a_fifth_of_the_citys_cameras_hang_indoors():
 
 def test_cross_view_pairs_show_one_person_from_two_cameras(monkeypatch):
     plans = []
-    monkeypatch.setattr(standins, "render_shots", lambda plan, **options: plans.append(plan) or render_shots(plan, **options))
+    monkeypatch.setattr(
+        standins, "render_shots", lambda plan, **options: plans.append(plan) or render_shots(plan, **options)
+    )
     pairs = cross_view_pairs("gate", 5, size=(64, 32))
     assert pairs.shape == (5, 2, 64, 32, 3) and pairs.dtype == np.uint8
     shots = plans[0]
-    assert all(a.pid == b.pid and a.camid != b.camid for a, b in zip(shots[::2], shots[1::2])) and len({shot.pid for shot in shots}) == 5
+    assert (
+        all(a.pid == b.pid and a.camid != b.camid for a, b in zip(shots[::2], shots[1::2]))
+        and len({shot.pid for shot in shots}) == 5
+    )
     assert np.array_equal(pairs, cross_view_pairs("gate", 5, size=(64, 32)))

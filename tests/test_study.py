@@ -1,4 +1,5 @@
 "Chapters' parameters, reports with their provenance, and printed values."
+
 import json
 import math
 
@@ -11,8 +12,8 @@ from PIL import Image
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from scalable_arch.study.reports import Report, check_parameters, markdown_table, replace, report_dir
 from scalable_arch.study.printed import list_printed, printed_table, printed_value
+from scalable_arch.study.reports import Report, check_parameters, markdown_table, replace, report_dir
 
 
 def test_parameters_that_are_right_pass():
@@ -20,10 +21,16 @@ def test_parameters_that_are_right_pass():
     check_parameters(names, profile=["smoke", "quick"], seed=int)
 
 
-@pytest.mark.parametrize("names, sentence", [
-    ({"profile": "quick", "profil": "x"}, r"unknown parameter 'profil' \(did you mean 'profile'\?\)"),
-    ({"profile": "quik"}, r"unknown value of profile, 'quik' \(did you mean 'quick'\?\); choose one of: smoke, quick"),
-])
+@pytest.mark.parametrize(
+    "names, sentence",
+    [
+        ({"profile": "quick", "profil": "x"}, r"unknown parameter 'profil' \(did you mean 'profile'\?\)"),
+        (
+            {"profile": "quik"},
+            r"unknown value of profile, 'quik' \(did you mean 'quick'\?\); choose one of: smoke, quick",
+        ),
+    ],
+)
 def test_parameters_that_are_wrong_stop(names, sentence):
     with pytest.raises(ValueError, match=sentence):
         check_parameters(names, profile=["smoke", "quick"])
@@ -62,11 +69,25 @@ def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
     figure, _ = plt.subplots()
     caption = report.figure("empty", figure, "Nothing")
     folder = tmp_path / "ch0" / "smoke"
-    assert {path.name for path in folder.iterdir()} == {"provenance.json", "scores.csv", "scores.md", "empty.png", "empty.svg"}
+    assert {path.name for path in folder.iterdir()} == {
+        "provenance.json",
+        "scores.csv",
+        "scores.md",
+        "empty.png",
+        "empty.svg",
+    }
     other = report.resting_on(data="another toy", queries=5)
-    assert other.folder == report.folder and "data another toy; queries 5; commit" in other.caption("Scores") and "data toy; seeds [1, 2]; commit" in report.caption("Scores")
+    assert (
+        other.folder == report.folder
+        and "data another toy; queries 5; commit" in other.caption("Scores")
+        and "data toy; seeds [1, 2]; commit" in report.caption("Scores")
+    )
     facts = json.loads((folder / "provenance.json").read_text())
-    assert facts["profile"] == "smoke" and facts["seeds"] == [1, 2] and {"commit", "torch", "date", "machine"} <= set(facts)
+    assert (
+        facts["profile"] == "smoke"
+        and facts["seeds"] == [1, 2]
+        and {"commit", "torch", "date", "machine"} <= set(facts)
+    )
     text = (folder / "scores.md").read_text()
     assert text.startswith("Scores (ch0; profile smoke; data toy; seeds [1, 2]; commit ") and "| a | 12.35 |" in text
     assert pd.read_csv(folder / "scores.csv").mAP.tolist() == [12.345]
@@ -106,7 +127,12 @@ def test_a_text_is_replaced_whole(tmp_path, monkeypatch):
 
 def test_markdown_table_of_mixed_cells():
     frame = pd.DataFrame({"x": [1.25, math.nan], "n": ["a", "b"]}, index=pd.Index(["r", "s"], name="row"))
-    assert markdown_table(frame).splitlines() == ["| row | x | n |", "| --- | --- | --- |", "| r | 1.2 | a |", "| s |  | b |"]
+    assert markdown_table(frame).splitlines() == [
+        "| row | x | n |",
+        "| --- | --- | --- |",
+        "| r | 1.2 | a |",
+        "| s |  | b |",
+    ]
 
 
 def test_report_folder_outside_a_checkout(monkeypatch, tmp_path):

@@ -1,4 +1,5 @@
 "Claims: relations are read right, the bootstrap is what it says it is, and verdicts follow from intervals."
+
 import math
 
 import numpy as np
@@ -6,16 +7,46 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalable_arch.study.claims import (Claim, Scores, check_claim, check_relation, in_paper, joint_verdict, load_claims, paired_bootstrap,
-                                        parse_relation, relation_verdict, resampled, scores_by_person, seed_deviations)
+from scalable_arch.study.claims import (
+    Claim,
+    Scores,
+    check_claim,
+    check_relation,
+    in_paper,
+    joint_verdict,
+    load_claims,
+    paired_bootstrap,
+    parse_relation,
+    relation_verdict,
+    resampled,
+    scores_by_person,
+    seed_deviations,
+)
 
-ROWS = ["SSA", "SSA+SCA", "HAN(All)", "Global (w/ CAIL)", "Cross-Entropy + Triplet", "GDAS [C=36,N=6]", "10 * x > y", "a ~ b"]
+ROWS = [
+    "SSA",
+    "SSA+SCA",
+    "HAN(All)",
+    "Global (w/ CAIL)",
+    "Cross-Entropy + Triplet",
+    "GDAS [C=36,N=6]",
+    "10 * x > y",
+    "a ~ b",
+]
 
 
 # relations
 
-terms = st.lists(st.tuples(st.sampled_from("+-"), st.one_of(st.none(), st.integers(1, 9), st.sampled_from([0.5, 1.05, 12.25])),
-                           st.one_of(st.none(), st.tuples(st.sampled_from(ROWS), st.sampled_from(["", "RR", "RR,RE"]))), st.booleans()), min_size=1, max_size=4)
+terms = st.lists(
+    st.tuples(
+        st.sampled_from("+-"),
+        st.one_of(st.none(), st.integers(1, 9), st.sampled_from([0.5, 1.05, 12.25])),
+        st.one_of(st.none(), st.tuples(st.sampled_from(ROWS), st.sampled_from(["", "RR", "RR,RE"]))),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=4,
+)
 
 
 def written(side):
@@ -23,14 +54,24 @@ def written(side):
     text = ""
     for at, (sign, factor, cell, first) in enumerate(side):
         name = cell and (f"[{cell[0]} | {cell[1]}]" if cell[1] else f"[{cell[0]}]")
-        term = str(factor or 1) if not cell else name if factor is None else f"{factor} * {name}" if first else f"{name}*{factor}"
+        term = (
+            str(factor or 1)
+            if not cell
+            else name
+            if factor is None
+            else f"{factor} * {name}"
+            if first
+            else f"{name}*{factor}"
+        )
         text += (f" {sign} " if at else "-" if sign == "-" else "") + term
     return text
 
 
 def summed(side, values):
     "The same side, added up term by term."
-    return sum((1 if sign == "+" else -1) * (factor or 1) * (values[cell] if cell else 1) for sign, factor, cell, _ in side)
+    return sum(
+        (1 if sign == "+" else -1) * (factor or 1) * (values[cell] if cell else 1) for sign, factor, cell, _ in side
+    )
 
 
 @given(left=terms, right=terms, sign=st.sampled_from("<>~"))
@@ -45,7 +86,9 @@ def test_any_relation_is_read_as_it_is_written(left, right, sign):
         nothing = {cell: 0.0 for *_, cell, _ in left + right if cell}
         for cell in nothing:
             one = nothing | {cell: 1.0}
-            assert math.isclose(summed(left, one) - summed(right, one), summed(left, nothing) - summed(right, nothing), abs_tol=1e-12)
+            assert math.isclose(
+                summed(left, one) - summed(right, one), summed(left, nothing) - summed(right, nothing), abs_tol=1e-12
+            )
         return
     assert relation.sign == sign and relation.text == text
     assert math.isclose(relation.value(values.get), summed(left, values) - summed(right, values), abs_tol=1e-9)
@@ -56,21 +99,24 @@ def test_group_of_a_claim_is_for_cells_without_their_own():
     assert relation.terms == ((1.0, ("A", "RE")), (-1.0, ("B", "RR")), (-1.0, ("A", "RR"))) and relation.constant == 0
 
 
-@pytest.mark.parametrize("text, sentence", [
-    ("[a] > ", "a .cell. or a number is missing at its end"),
-    ("[a]", "none of the signs"),
-    ("", "a .cell. or a number is missing"),
-    ("[a] > [b] > [c]", "a second sign >"),
-    ("[a] [b] > 1", r"\[b\] stands where a sign must stand"),
-    ("[a] * [b] > 1", "only a number times a .cell."),
-    ("2 * > [a]", "only a number times a .cell."),
-    ("[a] >= [b]", "'= .b.' is neither"),
-    ("[a > [b]", "does not close"),
-    ("[] > [b]", "a .cell. is empty"),
-    ("[a] - [a] > 0", "says nothing about a cell"),
-    ("1 < 2", "says nothing about a cell"),
-    ("a > b", "'a > b' is neither"),
-])
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("[a] > ", "a .cell. or a number is missing at its end"),
+        ("[a]", "none of the signs"),
+        ("", "a .cell. or a number is missing"),
+        ("[a] > [b] > [c]", "a second sign >"),
+        ("[a] [b] > 1", r"\[b\] stands where a sign must stand"),
+        ("[a] * [b] > 1", "only a number times a .cell."),
+        ("2 * > [a]", "only a number times a .cell."),
+        ("[a] >= [b]", "'= .b.' is neither"),
+        ("[a > [b]", "does not close"),
+        ("[] > [b]", "a .cell. is empty"),
+        ("[a] - [a] > 0", "says nothing about a cell"),
+        ("1 < 2", "says nothing about a cell"),
+        ("a > b", "'a > b' is neither"),
+    ],
+)
 def test_what_cannot_be_read_says_why_and_where(text, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         parse_relation(text)
@@ -92,23 +138,32 @@ holds = ["[SSA] > [No Attention]"]
 def test_all_claims_of_the_book_can_be_tested():
     claims = load_claims()
     assert len(claims) >= 33 and all(claim.source and claim.cells for claim in claims)
-    assert load_claims("wei_li_thesis_t3_04") == [claim for claim in claims if claim.study == "wei_li_thesis_t3_04"] != []
+    assert (
+        load_claims("wei_li_thesis_t3_04") == [claim for claim in claims if claim.study == "wei_li_thesis_t3_04"] != []
+    )
 
 
-@pytest.mark.parametrize("old, new, sentence", [
-    ("t3_04", "t3_4", r"unknown study 'wei_li_thesis_t3_4' \(did you mean 'wei_li_thesis_t3_04'\?\)"),
-    ("[SSA]", "[SSB]", r"unknown cell '\[SSB\]' \(did you mean '\[SSA\]'\?\)"),
-    ("[SSA]", "[SSA | RR]", r"unknown cell '\[SSA \| RR\]'"),
-    ("[SSA] >", "[SSA]", r"relation '\[SSA\] \[No Attention\]' cannot be read"),
-    ("[SSA] >", "[SSA] ~", "needs a margin above 0"),
-    ('name = "each"', 'name = "each"\nmetrics = ["map"]', r"unknown metric 'map'"),
-    ('name = "each"', 'name = "each"\ndatasets = ["Market1501"]', r"unknown data set 'Market1501' \(did you mean 'Market-1501'\?\)"),
-    ('name = "each"', 'name = "each"\nmetric = "R1"', r"unknown field 'metric' \(did you mean 'metrics'\?\)"),
-    ('name = "each"', 'name = "each"\nmetrics = "R1"', "metrics must be a list of texts, not 'R1'"),
-    ('name = "each"', 'name = "each"\nmargin = "3"', "margin must be a number, not '3'"),
-    ('source = "W L642"', "", "it has no source"),
-    ("[[claim]]", CLAIM + "[[claim]]", "has a claim of this name already"),
-])
+@pytest.mark.parametrize(
+    "old, new, sentence",
+    [
+        ("t3_04", "t3_4", r"unknown study 'wei_li_thesis_t3_4' \(did you mean 'wei_li_thesis_t3_04'\?\)"),
+        ("[SSA]", "[SSB]", r"unknown cell '\[SSB\]' \(did you mean '\[SSA\]'\?\)"),
+        ("[SSA]", "[SSA | RR]", r"unknown cell '\[SSA \| RR\]'"),
+        ("[SSA] >", "[SSA]", r"relation '\[SSA\] \[No Attention\]' cannot be read"),
+        ("[SSA] >", "[SSA] ~", "needs a margin above 0"),
+        ('name = "each"', 'name = "each"\nmetrics = ["map"]', r"unknown metric 'map'"),
+        (
+            'name = "each"',
+            'name = "each"\ndatasets = ["Market1501"]',
+            r"unknown data set 'Market1501' \(did you mean 'Market-1501'\?\)",
+        ),
+        ('name = "each"', 'name = "each"\nmetric = "R1"', r"unknown field 'metric' \(did you mean 'metrics'\?\)"),
+        ('name = "each"', 'name = "each"\nmetrics = "R1"', "metrics must be a list of texts, not 'R1'"),
+        ('name = "each"', 'name = "each"\nmargin = "3"', "margin must be a number, not '3'"),
+        ('source = "W L642"', "", "it has no source"),
+        ("[[claim]]", CLAIM + "[[claim]]", "has a claim of this name already"),
+    ],
+)
 def test_a_claim_that_cannot_be_tested_is_named(tmp_path, old, new, sentence):
     (tmp_path / "a.toml").write_text(CLAIM.replace(old, new), encoding="utf-8")
     with pytest.raises(ValueError, match=sentence) as caught:
@@ -123,6 +178,7 @@ def test_a_damaged_file_of_claims_is_named(tmp_path):
 
 
 # the bootstrap
+
 
 def by_loops(first, second, people, draws, seed):
     "Mean and interval of a difference, query by query and draw by draw, as the text describes it."
@@ -143,7 +199,14 @@ def by_loops(first, second, people, draws, seed):
                 chance += (mine - all_seeds - off[s] * len(of_person[name])) ** 2
         chance *= 1 / (num_seeds - 1) / queries**2 * len(names) / (len(names) - 1)
         t, z = {2: 12.7062047, 3: 4.3026527, 5: 2.7764451}[num_seeds], 1.959963985
-        off = [value * math.sqrt(max(0, 1 - (1 - 1 / num_seeds) * chance / total)) * t / z * math.sqrt(num_seeds / (num_seeds - 1)) for value in off]
+        off = [
+            value
+            * math.sqrt(max(0, 1 - (1 - 1 / num_seeds) * chance / total))
+            * t
+            / z
+            * math.sqrt(num_seeds / (num_seeds - 1))
+            for value in off
+        ]
     persons, seeds = resampled(len(names), draws, seed), resampled(num_seeds, draws, seed + 1)
     found = []
     for b in range(draws):
@@ -196,14 +259,19 @@ def test_turning_a_relation_round_keeps_its_verdict(pair, sign):
 
 @pytest.mark.parametrize("num_seeds, between", [(1, 0.0), (2, 0.0), (2, 0.1), (3, 0.0), (3, 0.1), (5, 0.02)])
 def test_a_difference_that_is_none_is_seldom_found(num_seeds, between):
-    # Each repeat draws its own world; numpy's seed 2026 was taken before any rate was seen. Of 300 repeats 5 % +- 2.5 % are expected to be
-    # false alarms; a long run gave up to 8.5 % with two or three seeds, and 12 % leaves two to three standard deviations above that.
+    # Each repeat draws its own world; numpy's seed 2026 was taken before any rate was seen. Of 300 repeats 5 % +- 2.5 %
+    # are expected to be
+    # false alarms; a long run gave up to 8.5 % with two or three seeds, and 12 % leaves two to three standard
+    # deviations above that.
     rng, alarms = np.random.default_rng(2026), 0
     people = np.arange(120) // 3
     for _ in range(300):
         skill, seeds = rng.normal(0, 0.15, 40)[people], rng.normal(0, between, (num_seeds, 1))
         sums = skill + seeds + rng.normal(0, 0.4, (num_seeds, 120))
-        cells = {("a", ""): scores_by_person(sums, people), ("b", ""): scores_by_person(np.zeros((num_seeds, 120)), people)}
+        cells = {
+            ("a", ""): scores_by_person(sums, people),
+            ("b", ""): scores_by_person(np.zeros((num_seeds, 120)), people),
+        }
         alarms += check_relation(parse_relation("[a] > [b]"), cells)["verdict"] != "undecided"
     assert 0 < alarms <= 36
 
@@ -211,12 +279,17 @@ def test_a_difference_that_is_none_is_seldom_found(num_seeds, between):
 def test_a_difference_that_is_there_is_found():
     rng = np.random.default_rng(3)
     skill = rng.normal(0, 0.2, 300)
-    cells = {(row, ""): scores_by_person(rate + skill + rng.normal(0, 0.1, (3, 300)), scale=100) for row, rate in (("a", 0.7), ("b", 0.6))}
+    cells = {
+        (row, ""): scores_by_person(rate + skill + rng.normal(0, 0.1, (3, 300)), scale=100)
+        for row, rate in (("a", 0.7), ("b", 0.6))
+    }
     assert check_relation(parse_relation("[a] > [b]"), cells)["verdict"] == "holds"
     assert check_relation(parse_relation("[a] < [b]"), cells)["verdict"] == "fails"
     assert check_relation(parse_relation("[a] ~ [b]"), cells, margin=30)["verdict"] == "holds"
     assert check_relation(parse_relation("[a] ~ [b]"), cells, margin=2)["verdict"] == "fails"
-    assert check_relation(parse_relation("[a] - 10 ~ [b]"), cells, margin=5)["verdict"] == "holds"  # constants are in percent as well
+    assert (
+        check_relation(parse_relation("[a] - 10 ~ [b]"), cells, margin=5)["verdict"] == "holds"
+    )  # constants are in percent as well
     assert check_relation(parse_relation("[a] > 2 * [b]"), cells)["verdict"] == "fails"
 
 
@@ -228,16 +301,31 @@ def test_people_make_intervals_wider_than_queries_on_their_own():
     assert width(scores_by_person([row], people)) > 2 * width(scores_by_person([row]))
 
 
-@pytest.mark.parametrize("sign, low, high, verdict", [
-    (">", 0.1, 2, "holds"), (">", -2, -0.1, "fails"), (">", -1, 1, "undecided"), (">", 0.0, 1, "undecided"), (">", 0.0, 0.0, "fails"),
-    ("<", -2, -0.1, "holds"), ("<", 0.1, 2, "fails"), ("<", -1, 1, "undecided"), ("<", 0.0, 0.0, "fails"),
-    ("~", -1, 1, "holds"), ("~", -4, 1, "undecided"), ("~", 3.5, 5, "fails"), ("~", -5, -3.5, "fails"), ("~", -5, 5, "undecided"),
-])
+@pytest.mark.parametrize(
+    "sign, low, high, verdict",
+    [
+        (">", 0.1, 2, "holds"),
+        (">", -2, -0.1, "fails"),
+        (">", -1, 1, "undecided"),
+        (">", 0.0, 1, "undecided"),
+        (">", 0.0, 0.0, "fails"),
+        ("<", -2, -0.1, "holds"),
+        ("<", 0.1, 2, "fails"),
+        ("<", -1, 1, "undecided"),
+        ("<", 0.0, 0.0, "fails"),
+        ("~", -1, 1, "holds"),
+        ("~", -4, 1, "undecided"),
+        ("~", 3.5, 5, "fails"),
+        ("~", -5, -3.5, "fails"),
+        ("~", -5, 5, "undecided"),
+    ],
+)
 def test_verdicts_follow_from_intervals(sign, low, high, verdict):
     assert relation_verdict(sign, low, high, 3) == verdict
 
 
 # cells
+
 
 def test_sums_of_persons():
     scores = scores_by_person([[1, 0, 1, 1], [0, 0, 1, 0]], ["b", "a", "b", "c"], scale=100)
@@ -245,14 +333,17 @@ def test_sums_of_persons():
     assert scores.sums.tolist() == [[0, 200, 100], [0, 100, 0]] and scores.means.tolist() == [75, 25]
 
 
-@pytest.mark.parametrize("samples, options, sentence", [
-    ([], {}, "one list of scores for each seed"),
-    ([[1, 0], [1]], {}, "all equally long"),
-    ([[1, float("nan")]], {}, "no finite numbers"),
-    ([[1, 0]], {"people": [1]}, "one person for each of 2 queries"),
-    ([[1, 0]], {"seeds": [1, 2]}, "1 different names"),
-    ([[1, 0], [1, 0]], {"seeds": [1, 1]}, "2 different names"),
-])
+@pytest.mark.parametrize(
+    "samples, options, sentence",
+    [
+        ([], {}, "one list of scores for each seed"),
+        ([[1, 0], [1]], {}, "all equally long"),
+        ([[1, float("nan")]], {}, "no finite numbers"),
+        ([[1, 0]], {"people": [1]}, "one person for each of 2 queries"),
+        ([[1, 0]], {"seeds": [1, 2]}, "1 different names"),
+        ([[1, 0], [1, 0]], {"seeds": [1, 1]}, "2 different names"),
+    ],
+)
 def test_samples_that_do_not_fit(samples, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         scores_by_person(samples, **options)
@@ -278,10 +369,19 @@ def test_only_common_seeds_are_paired():
 
 def test_one_seed_draws_persons_only():
     found = check_relation(parse_relation("[a] > 0.25"), {("a", ""): scores_by_person([[1.0, 1.0, 1.0]])})
-    assert found == {"difference": 0.75, "low": 0.75, "high": 0.75, "seeds": 1, "people": 3, "queries": 3, "verdict": "holds"}
+    assert found == {
+        "difference": 0.75,
+        "low": 0.75,
+        "high": 0.75,
+        "seeds": 1,
+        "people": 3,
+        "queries": 3,
+        "verdict": "holds",
+    }
 
 
 # claims
+
 
 def claim(*relations, **fields):
     return Claim("toy", "n", "t", "s", tuple(map(parse_relation, relations)), **{"metrics": ("R1",), **fields})
@@ -299,14 +399,22 @@ def test_a_claim_needs_all_its_relations():
     assert check_claim(claim("[a] > [b]", "[a] > [d]"), cells)["verdict"] == "not run"
     assert check_claim(claim("[d] > [e]"), cells)["verdict"] == "not run"
     assert check_claim(claim("[a] > [b]", metrics=("R1", "mAP")), cells)["verdict"] == "not run"
-    assert check_claim(claim("[a] > [b]"), {})["relations"] == [{"relation": "[a] > [b]", "metric": "R1", "dataset": "", "verdict": "not run"}]
+    assert check_claim(claim("[a] > [b]"), {})["relations"] == [
+        {"relation": "[a] > [b]", "metric": "R1", "dataset": "", "verdict": "not run"}
+    ]
 
 
 def test_a_claim_is_tested_on_every_data_set_that_has_its_cells():
-    cells = cells_of(a=3, b=2) | {("a", "", "Y", "R1"): scores_by_person([np.zeros(4)]), ("b", "", "Y", "R1"): scores_by_person([np.ones(4)])}
+    cells = cells_of(a=3, b=2) | {
+        ("a", "", "Y", "R1"): scores_by_person([np.zeros(4)]),
+        ("b", "", "Y", "R1"): scores_by_person([np.ones(4)]),
+    }
     cells[("a", "", "Z", "R1")] = scores_by_person([np.ones(4)])
     result = check_claim(claim("[a] > [b]"), cells)
-    assert [(entry["dataset"], entry["verdict"]) for entry in result["relations"]] == [("X", "holds"), ("Y", "fails")] and result["verdict"] == "fails"
+    assert [(entry["dataset"], entry["verdict"]) for entry in result["relations"]] == [
+        ("X", "holds"),
+        ("Y", "fails"),
+    ] and result["verdict"] == "fails"
     assert check_claim(claim("[a] > [b]", datasets=("X",)), cells)["verdict"] == "holds"
     assert check_claim(claim("[a] > [b]", datasets=("X", "Z")), cells)["verdict"] == "not run"
 
@@ -317,10 +425,18 @@ def test_structural_cells_need_no_data_set_even_where_a_claim_names_some():
     assert found["verdict"] == "holds" and "low" not in found["relations"][0]
 
 
-@pytest.mark.parametrize("verdicts, joint", [
-    (["holds", "holds"], "holds"), (["holds", "undecided"], "undecided"), (["undecided", "fails", "not run"], "fails"), (["holds", "not run"], "not run"),
-    (["undecided", "not run"], "undecided"), (["not run"], "not run"), ([], "not run"),
-])
+@pytest.mark.parametrize(
+    "verdicts, joint",
+    [
+        (["holds", "holds"], "holds"),
+        (["holds", "undecided"], "undecided"),
+        (["undecided", "fails", "not run"], "fails"),
+        (["holds", "not run"], "not run"),
+        (["undecided", "not run"], "undecided"),
+        (["not run"], "not run"),
+        ([], "not run"),
+    ],
+)
 def test_joint_verdict(verdicts, joint):
     assert joint_verdict(verdicts) == joint
 
@@ -328,8 +444,12 @@ def test_joint_verdict(verdicts, joint):
 def test_printed_values_under_the_papers_own_sentences():
     found = {(claim.study, claim.name): in_paper(claim)["verdict"] for claim in load_claims()}
     assert found["wei_li_thesis_t3_04", "each alone"] == "holds"
-    assert found["wei_li_thesis_t3_08", "erasing helps"] == "fails"  # HAN(Large), single query: rank-1 falls from 91.6 to 91.1
-    assert found["wei_li_thesis_t3_12", "two are worst"] == "fails"  # CondenseNet is above MobileNet on DukeMTMC: 72.6 against 72.1
+    assert (
+        found["wei_li_thesis_t3_08", "erasing helps"] == "fails"
+    )  # HAN(Large), single query: rank-1 falls from 91.6 to 91.1
+    assert (
+        found["wei_li_thesis_t3_12", "two are worst"] == "fails"
+    )  # CondenseNet is above MobileNet on DukeMTMC: 72.6 against 72.1
     assert found["wei_li_thesis_f3_06", "above ResNet50"] == "not printed"
 
 
@@ -343,9 +463,18 @@ def test_scores_are_what_check_relation_takes_for_measured():
     assert isinstance(scores_by_person([[1.0]]), Scores)
 
 
-@pytest.mark.parametrize("verdicts, expected", [
-    ("hhhhhf", "holds"), ("hhff", "undecided"), ("hff", "fails"), ("huu", "undecided"), ("hhnnn", "holds"), ("nn", "not run"), ("hhu", "holds"),
-])
+@pytest.mark.parametrize(
+    "verdicts, expected",
+    [
+        ("hhhhhf", "holds"),
+        ("hhff", "undecided"),
+        ("hff", "fails"),
+        ("huu", "undecided"),
+        ("hhnnn", "holds"),
+        ("nn", "not run"),
+        ("hhu", "holds"),
+    ],
+)
 def test_most_cases_decide_where_the_text_says_most(verdicts, expected):
     words = {"h": "holds", "f": "fails", "u": "undecided", "n": "not run"}
     assert joint_verdict([words[letter] for letter in verdicts], most=True) == expected

@@ -1,4 +1,5 @@
 "Studies: cells beside printed ones, honest columns, files that are the same for the same cells."
+
 import json
 import re
 from html.parser import HTMLParser
@@ -14,8 +15,20 @@ import matplotlib.pyplot as plt
 from scalable_arch.study import printed
 from scalable_arch.study.claims import load_claims
 from scalable_arch.study.reports import Report
-from scalable_arch.study.tables import (Cells, Study, UsedData, claims_note, html_table, json_lines, markdown, number, printed_number, same_digits, structural_verdict,
-                                        study_title)
+from scalable_arch.study.tables import (
+    Cells,
+    Study,
+    UsedData,
+    claims_note,
+    html_table,
+    json_lines,
+    markdown,
+    number,
+    printed_number,
+    same_digits,
+    structural_verdict,
+    study_title,
+)
 
 BOTH = {"Market-1501": "plaza", "DukeMTMC": "campus"}
 PEOPLE = np.arange(60) // 3
@@ -34,7 +47,13 @@ def fill(study, rows, *, dataset="Market-1501", seeds=3, best=0.8):
     skill = rng.normal(0, 0.05, 60)
     for at, row in enumerate(rows):
         for metric in ("R1", "mAP"):
-            study.measured([best - 0.1 * at + skill + rng.normal(0, 0.01, 60) for _ in range(seeds)], row=row, dataset=dataset, metric=metric, people=PEOPLE)
+            study.measured(
+                [best - 0.1 * at + skill + rng.normal(0, 0.01, 60) for _ in range(seeds)],
+                row=row,
+                dataset=dataset,
+                metric=metric,
+                people=PEOPLE,
+            )
 
 
 def filled(report, **options):
@@ -49,6 +68,7 @@ def record_of(report, name):
 
 class Nesting(HTMLParser):
     "Raises where tags do not close in order."
+
     open_tags = ()
 
     def handle_starttag(self, tag, attrs):
@@ -62,10 +82,14 @@ class Nesting(HTMLParser):
 
 # what is shown
 
+
 def test_a_study_writes_all_its_files(report):
     study = filled(report)
     assert "SSA+SCA" in study.table().to_html() and "each alone" in study.claims().to_html()
-    assert {path.name for path in report.folder.iterdir()} == {"provenance.json", *(f"wei_li_thesis_t3_04.{kind}" for kind in ("csv", "md", "html", "json"))}
+    assert {path.name for path in report.folder.iterdir()} == {
+        "provenance.json",
+        *(f"wei_li_thesis_t3_04.{kind}" for kind in ("csv", "md", "html", "json")),
+    }
 
 
 def test_a_stand_in_shares_no_column_with_printed_values(report):
@@ -75,10 +99,19 @@ def test_a_stand_in_shares_no_column_with_printed_values(report):
     assert not [sub for head, sub in columns if head == "Market-1501" and not sub.endswith("paper")]
     cells = {(cell["row"], cell["dataset"], cell["metric"]): cell for cell in record_of(report, study.name)["cells"]}
     ours = cells["SSA", "Market-1501", "R1"]
-    assert ours["verdict"] == "needs data" and ours["gap"] is None and ours["stand_in"] and ours["data"] == "plaza" and ours["paper"] == 86.3
+    assert (
+        ours["verdict"] == "needs data"
+        and ours["gap"] is None
+        and ours["stand_in"]
+        and ours["data"] == "plaza"
+        and ours["paper"] == 86.3
+    )
     assert cells["SSA", "DukeMTMC", "R1"]["verdict"] == "not run" and cells["SSA", "DukeMTMC", "R1"]["ours"] is None
     text = (report.folder / f"{study.name}.md").read_text(encoding="utf-8")
-    assert text.startswith("W Table 3.4; plaza stands in for Market-1501; campus stands in for DukeMTMC; seeds: 3 (ch0_toy; profile smoke; seed 0; commit abc1234)")
+    assert text.startswith(
+        "W Table 3.4; plaza stands in for Market-1501; campus stands in for DukeMTMC; seeds: 3 (ch0_toy; profile "
+        "smoke; seed 0; commit abc1234)"
+    )
 
 
 def test_real_data_has_a_gap_and_a_verdict(report):
@@ -87,7 +120,10 @@ def test_real_data_has_a_gap_and_a_verdict(report):
     study.measured(point(60.6), row="HAN(Large)", dataset="MSMT17", metric="R1")
     study.measured(point(40.0), row="HAN(Medium)", dataset="MSMT17", metric="R1")
     frame = study.table().data
-    assert frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 gap")] == "+0.5" and frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 verdict")] == "holds"
+    assert (
+        frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 gap")] == "+0.5"
+        and frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 verdict")] == "holds"
+    )
     assert frame.loc[("HAN(Medium)", ""), ("MSMT17", "R1 verdict")] == "fails"
     assert frame.loc[("HAN(Large)", ""), ("MSMT17", "R1 ours")] == "60.6 ± 0.0 (2)"
 
@@ -96,15 +132,29 @@ def test_rows_of_rivals_stay_and_say_that_they_were_not_run(report):
     study = Study("wei_li_thesis_t3_12", report, data={"Market-1501": "plaza"})
     study.measured([[0.5, 0.6]], row="HAN(Large)", dataset="Market-1501 (SQ)", metric="R1")
     remarks = study.table().data["", "remark"]
-    assert remarks["MobileNet"] == "printed only" and remarks["HAN(Small)"] == "not run" and remarks["HAN(Large)"] == "needs data"
+    assert (
+        remarks["MobileNet"] == "printed only"
+        and remarks["HAN(Small)"] == "not run"
+        and remarks["HAN(Large)"] == "needs data"
+    )
     assert ("plaza (SQ), stand-in for Market-1501", "R1 ours") in study.table().data.columns
 
 
-@pytest.mark.parametrize("ours, paper, bound, tolerance, verdict", [
-    (708.6e6, 7.01e8, "", 0.015, "exact"), (708.6e6, 7.01e8, "", 0.01, "fails"), (2, 2, "", 0, "exact"), (1, 2, "", 0, "fails"),
-    (4.1e9, 3.8e9, ">", 0.01, "exact"), (3.7e9, 3.8e9, ">", 0.01, "fails"), (9e9, 3.8e9, ">>", 0, "exact"), (1e9, 3.8e9, "<", 0, "exact"),
-    (3.85e9, 3.8e9, "~", 0.02, "exact"), (0, 0, "", 0.01, "exact"),
-])
+@pytest.mark.parametrize(
+    "ours, paper, bound, tolerance, verdict",
+    [
+        (708.6e6, 7.01e8, "", 0.015, "exact"),
+        (708.6e6, 7.01e8, "", 0.01, "fails"),
+        (2, 2, "", 0, "exact"),
+        (1, 2, "", 0, "fails"),
+        (4.1e9, 3.8e9, ">", 0.01, "exact"),
+        (3.7e9, 3.8e9, ">", 0.01, "fails"),
+        (9e9, 3.8e9, ">>", 0, "exact"),
+        (1e9, 3.8e9, "<", 0, "exact"),
+        (3.85e9, 3.8e9, "~", 0.02, "exact"),
+        (0, 0, "", 0.01, "exact"),
+    ],
+)
 def test_structural_verdicts(ours, paper, bound, tolerance, verdict):
     assert structural_verdict(ours, paper, bound, tolerance) == verdict
 
@@ -114,9 +164,15 @@ def test_structural_cells(report):
     for row, value in {"Depthwise": 708.6e6, "Inception": 1088e6, "Residual": 1.5e9}.items():
         study.structural(value, row=row, metric="FLOPs", tolerance=0.015)
     frame = study.table().data
-    assert frame.loc["Depthwise", ("", "FLOPs gap")] == "+1.1 %" and frame["", "FLOPs verdict"].tolist() == ["exact", "exact", "fails"]
+    assert frame.loc["Depthwise", ("", "FLOPs gap")] == "+1.1 %" and frame["", "FLOPs verdict"].tolist() == [
+        "exact",
+        "exact",
+        "fails",
+    ]
     claims = {claim["name"]: claim for claim in record_of(report, study.name)["claims"]}
-    assert claims["depthwise cheapest"]["verdict"] == "holds" and claims["depthwise most accurate"]["verdict"] == "not run"
+    assert (
+        claims["depthwise cheapest"]["verdict"] == "holds" and claims["depthwise most accurate"]["verdict"] == "not run"
+    )
 
 
 def test_claims_are_recorded_with_intervals_here_and_in_the_paper(report):
@@ -126,7 +182,10 @@ def test_claims_are_recorded_with_intervals_here_and_in_the_paper(report):
     assert set(claims) == {claim.name for claim in load_claims(study.name)}
     pair = claims["soft pair"]
     tested = [entry for entry in pair["relations"] if entry["relation"] == "[SSA+SCA] > [SSA]"]
-    assert [(entry["metric"], entry["data"], entry["verdict"]) for entry in tested] == [("R1", "plaza", "holds"), ("mAP", "plaza", "holds")]
+    assert [(entry["metric"], entry["data"], entry["verdict"]) for entry in tested] == [
+        ("R1", "plaza", "holds"),
+        ("mAP", "plaza", "holds"),
+    ]
     assert all(entry["low"] < 10 < entry["high"] and entry["seeds"] == 3 and entry["people"] == 20 for entry in tested)
     assert pair["verdict"] == "not run" and pair["in_paper"] == "holds"  # SCA was not run
     assert {entry["dataset"] for entry in pair["printed"]} == {"Market-1501", "DukeMTMC"}
@@ -137,19 +196,40 @@ def test_one_seed_says_that_only_persons_vary(report):
     fill(study, ["Global+Local", "Global", "Local"], seeds=1)
     study.table()
     text = (report.folder / f"{study.name}.md").read_text(encoding="utf-8")
-    assert "bootstrap over persons only, since there is one seed" in text and re.search(r"\| \d\d\.\d \(1\) \|", text) and "±" not in text
+    assert (
+        "bootstrap over persons only, since there is one seed" in text
+        and re.search(r"\| \d\d\.\d \(1\) \|", text)
+        and "±" not in text
+    )
 
 
-@pytest.mark.parametrize("queries, people, seeds, said", [
-    (6, 2, 1, "over persons only, since there is one seed"), (6, 2, 3, "over persons and seeds"), (6, 6, 3, "over images and seeds"), (6, 6, 1, "over images only"),
-    (1, 1, 3, "over seeds]"), (1, 1, 1, "[no interval, since there is one score of one seed]"),
-])
+@pytest.mark.parametrize(
+    "queries, people, seeds, said",
+    [
+        (6, 2, 1, "over persons only, since there is one seed"),
+        (6, 2, 3, "over persons and seeds"),
+        (6, 6, 3, "over images and seeds"),
+        (6, 6, 1, "over images only"),
+        (1, 1, 3, "over seeds]"),
+        (1, 1, 1, "[no interval, since there is one score of one seed]"),
+    ],
+)
 def test_what_intervals_rest_on_is_said(queries, people, seeds, said):
     assert said in claims_note([{"n": seeds, "people": people, "queries": queries}, {"n": None}])
     assert "over persons and seeds]" in claims_note([{"n": None}])
 
 
-@pytest.mark.parametrize("value, printed, same", [(0.005687, 0.01, True), (0.0263, 0.03, True), (0.17, 0.15, False), (11.174, 11.17, True), (11.176, 11.17, False), (555422720.0, 555420000.0, False)])
+@pytest.mark.parametrize(
+    "value, printed, same",
+    [
+        (0.005687, 0.01, True),
+        (0.0263, 0.03, True),
+        (0.17, 0.15, False),
+        (11.174, 11.17, True),
+        (11.176, 11.17, False),
+        (555422720.0, 555420000.0, False),
+    ],
+)
 def test_a_gap_of_rounding_is_none(value, printed, same):
     assert same_digits(value, printed) == same
 
@@ -159,7 +239,9 @@ def test_one_score_of_one_seed_decides_nothing(report):
     for row, value in (("vanilla", 0.5), ("distillation only", 0.4)):
         study.measured([[value]], row=row, dataset="CIFAR-10", metric="valid")
     study.figure(plt.subplots()[0], "")
-    [entry] = next(claim for claim in record_of(report, study.name)["claims"] if claim["name"] == "distillation helps")["relations"]
+    [entry] = next(claim for claim in record_of(report, study.name)["claims"] if claim["name"] == "distillation helps")[
+        "relations"
+    ]
     assert entry["verdict"] == "undecided" and abs(entry["difference"] + 10) < 1e-9 and "low" not in entry
     assert "-10.0 undecided" in (report.folder / f"{study.name}.md").read_text(encoding="utf-8")
 
@@ -170,11 +252,15 @@ def test_figures_have_cells_claims_and_pictures(report):
         study.measured([np.full(10, value)] * 2, row=f"soft level {level}", dataset="Market-1501", metric="spread")
     picture, _ = plt.subplots()
     caption = study.figure(picture, "attention of two persons")
-    assert caption.startswith("W Fig. 3.7; plaza stands in for Market-1501; seeds: 2; attention of two persons (ch0_toy; profile smoke")
+    assert caption.startswith(
+        "W Fig. 3.7; plaza stands in for Market-1501; seeds: 2; attention of two persons (ch0_toy; profile smoke"
+    )
     claims = {claim["name"]: claim["verdict"] for claim in record_of(report, study.name)["claims"]}
     assert claims == {"soft maps narrow": "holds", "regions in order": "not run"}
     assert (report.folder / "wei_li_thesis_f3_07.png").is_file()
-    assert '<img src="wei_li_thesis_f3_07.svg"' in (report.folder / "wei_li_thesis_f3_07.html").read_text(encoding="utf-8")
+    assert '<img src="wei_li_thesis_f3_07.svg"' in (report.folder / "wei_li_thesis_f3_07.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_figure_of_pictures_alone_has_a_record(report):
@@ -182,22 +268,32 @@ def test_a_figure_of_pictures_alone_has_a_record(report):
     study = Study("wei_li_thesis_f3_07", report)
     study.figure(picture)
     assert record_of(report, study.name)["cells"] == []
-    assert study.table().data.empty and not list(report.folder.glob("*.csv")) and "<img" in (report.folder / f"{study.name}.html").read_text(encoding="utf-8")
+    assert (
+        study.table().data.empty
+        and not list(report.folder.glob("*.csv"))
+        and "<img" in (report.folder / f"{study.name}.html").read_text(encoding="utf-8")
+    )
 
 
 def test_cells_that_the_paper_does_not_have(report):
     study = Study("wei_li_thesis_t3_12", report)
     study.structural(117e6, row="MobileNet at 160x64", metric="FLOPs", printed=False)
     frame = study.table().data
-    assert frame.loc["MobileNet at 160x64", ("", "FLOPs ours")] == "1.17e8" and frame.loc["MobileNet at 160x64", ("", "FLOPs paper")] == "–"
+    assert (
+        frame.loc["MobileNet at 160x64", ("", "FLOPs ours")] == "1.17e8"
+        and frame.loc["MobileNet at 160x64", ("", "FLOPs paper")] == "–"
+    )
     assert frame.loc["MobileNet at 160x64", ("", "remark")] == "not printed"
 
 
 # what it rests on
 
+
 def test_same_cells_same_bytes(report, monkeypatch, tmp_path):
     filled(report).table()
-    read = lambda: {path.name: path.read_bytes() for path in report.folder.iterdir() if path.suffix in (".csv", ".md", ".html")}
+    read = lambda: {
+        path.name: path.read_bytes() for path in report.folder.iterdir() if path.suffix in (".csv", ".md", ".html")
+    }
     first, rendered = read(), filled(report).table().to_html()
     again = filled(report)
     fill(again, ["HAN(All)", "SSA+SCA", "SSA", "No Attention"])  # a cell run twice in a notebook
@@ -212,26 +308,46 @@ def test_trials_and_sources_are_recorded(report):
     found = record_of(report, study.name)
     assert found["trials"] == ["aa", "bb"]
     assert found["sources"]["scalable_arch.errors"] == "0" * 12  # the trial ran with older code, and that counts
-    assert found["profile"] == "smoke" and found["facts"]["commit"] == "abc1234" and found["data"]["DukeMTMC"] == {"used": "campus", "stand_in": True}
+    assert (
+        found["profile"] == "smoke"
+        and found["facts"]["commit"] == "abc1234"
+        and found["data"]["DukeMTMC"] == {"used": "campus", "stand_in": True}
+    )
 
 
 def test_cells_from_trials(report):
-    record = lambda seed, hits, people=(7, 7, 8): {"trial": f"t{seed}", "config": {"seed": seed}, "sources": {"scalable_arch.errors": "0" * 12},
-                                                   "queries": {"plaza": {"joint": {"R1": hits, "mAP": [0.5, 0.5, 0.5]}}}, "people": {"plaza": {"joint": list(people)}}}
+    record = lambda seed, hits, people=(7, 7, 8): {
+        "trial": f"t{seed}",
+        "config": {"seed": seed},
+        "sources": {"scalable_arch.errors": "0" * 12},
+        "queries": {"plaza": {"joint": {"R1": hits, "mAP": [0.5, 0.5, 0.5]}}},
+        "people": {"plaza": {"joint": list(people)}},
+    }
     study = Study("wei_li_thesis_t3_04", report, data=BOTH)
     study.searched([record(3, [1, 1, 0]), record(5, [1, 0, 0])], search="plaza", row="SSA", dataset="Market-1501")
     study.table()
     found = record_of(report, study.name)
     ours = next(cell["ours"] for cell in found["cells"] if cell["ours"])
-    assert ours["mean"] == 50 and ours["seeds"] == [3, 5] and ours["people"] == 2 and found["trials"] == ["t3", "t5"] and found["sources"]
+    assert (
+        ours["mean"] == 50
+        and ours["seeds"] == [3, 5]
+        and ours["people"] == 2
+        and found["trials"] == ["t3", "t5"]
+        and found["sources"]
+    )
     with pytest.raises(ValueError, match="the trials t3, t5 searched for different people on plaza"):
-        study.searched([record(3, [1, 1, 0]), record(5, [1, 0, 0], (7, 8, 8))], search="plaza", row="SSA", dataset="Market-1501")
+        study.searched(
+            [record(3, [1, 1, 0]), record(5, [1, 0, 0], (7, 8, 8))], search="plaza", row="SSA", dataset="Market-1501"
+        )
 
 
 def test_nothing_is_lost_when_the_disk_is_full(report, monkeypatch):
     filled(report).table()
     before = (report.folder / "wei_li_thesis_t3_04.json").read_bytes()
-    monkeypatch.setattr("scalable_arch.study.reports.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "scalable_arch.study.reports.os.replace",
+        lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     with pytest.raises(OSError, match="No space left"):
         filled(report).table()
     assert (report.folder / "wei_li_thesis_t3_04.json").read_bytes() == before
@@ -244,17 +360,27 @@ def test_the_csv_has_every_value(report):
     table = printed.printed_table(study.name)
     assert frame.paper.tolist() == table.value.tolist() and frame.row.tolist() == table.row.tolist()
     ours = frame[frame.ours.notna()]
-    assert len(ours) == 8 and (ours.n == 3).all() and (ours.queries == 60).all() and (ours.verdict == "needs data").all() and ours.gap.isna().all()
+    assert (
+        len(ours) == 8
+        and (ours.n == 3).all()
+        and (ours.queries == 60).all()
+        and (ours.verdict == "needs data").all()
+        and ours.gap.isna().all()
+    )
 
 
 # mistakes
 
-@pytest.mark.parametrize("where, sentence", [
-    ({"row": "SSB"}, r"unknown row of wei_li_thesis_t3_04, 'SSB' \(did you mean 'SSA'\?\)"),
-    ({"metric": "map"}, "unknown metric of wei_li_thesis_t3_04, 'map'"),
-    ({"dataset": "MSMT17"}, "unknown data set of wei_li_thesis_t3_04, 'MSMT17'"),
-    ({"group": "RR"}, "unknown group of wei_li_thesis_t3_04, 'RR'"),
-])
+
+@pytest.mark.parametrize(
+    "where, sentence",
+    [
+        ({"row": "SSB"}, r"unknown row of wei_li_thesis_t3_04, 'SSB' \(did you mean 'SSA'\?\)"),
+        ({"metric": "map"}, "unknown metric of wei_li_thesis_t3_04, 'map'"),
+        ({"dataset": "MSMT17"}, "unknown data set of wei_li_thesis_t3_04, 'MSMT17'"),
+        ({"group": "RR"}, "unknown group of wei_li_thesis_t3_04, 'RR'"),
+    ],
+)
 def test_cells_that_are_not_printed(report, where, sentence):
     study = Study("wei_li_thesis_t3_04", report, data=BOTH)
     with pytest.raises(ValueError, match=sentence):
@@ -264,12 +390,18 @@ def test_cells_that_are_not_printed(report, where, sentence):
 
 
 def test_studies_that_cannot_be(report):
-    with pytest.raises(ValueError, match=r"unknown table or figure 'wei_li_thesis_t3_4' \(did you mean 'wei_li_thesis_t3_04'\?\)"):
+    with pytest.raises(
+        ValueError, match=r"unknown table or figure 'wei_li_thesis_t3_4' \(did you mean 'wei_li_thesis_t3_04'\?\)"
+    ):
         Study("wei_li_thesis_t3_4", report)
-    with pytest.raises(ValueError, match=r"unknown data set of wei_li_thesis_t3_04, 'Market1501' \(did you mean 'Market-1501'\?\)"):
+    with pytest.raises(
+        ValueError, match=r"unknown data set of wei_li_thesis_t3_04, 'Market1501' \(did you mean 'Market-1501'\?\)"
+    ):
         Study("wei_li_thesis_t3_04", report, data={"Market1501": "plaza"})
     with pytest.raises(ValueError, match="say what was used for DukeMTMC with data={'DukeMTMC': its name}"):
-        Study("wei_li_thesis_t3_04", report, data={"Market-1501": "plaza"}).measured([[1]], row="SSA", dataset="DukeMTMC", metric="R1")
+        Study("wei_li_thesis_t3_04", report, data={"Market-1501": "plaza"}).measured(
+            [[1]], row="SSA", dataset="DukeMTMC", metric="R1"
+        )
     with pytest.raises(FileNotFoundError, match="scalable_arch.hann"):
         Study("wei_li_thesis_t3_04", report, depends=["scalable_arch.hann"])
 
@@ -285,6 +417,7 @@ def test_queries_that_differ_between_cells_are_no_pair(report):
 
 # layout
 
+
 def test_pages_are_html(report):
     study = filled(report)
     study.table()
@@ -295,12 +428,20 @@ def test_pages_are_html(report):
 
 
 def test_names_are_escaped_and_repeats_span():
-    frame = pd.DataFrame([["a & b", "holds"], ["<c>", "+1.0 fails"]], index=pd.MultiIndex.from_tuples([("x", "1"), ("x", "2")], names=["k", None]),
-                         columns=pd.MultiIndex.from_tuples([("top", "p"), ("top", "q")]))
+    frame = pd.DataFrame(
+        [["a & b", "holds"], ["<c>", "+1.0 fails"]],
+        index=pd.MultiIndex.from_tuples([("x", "1"), ("x", "2")], names=["k", None]),
+        columns=pd.MultiIndex.from_tuples([("top", "p"), ("top", "q")]),
+    )
     page = html_table(frame)
     assert "a &amp; b" in page and "&lt;c&gt;" in page and 'rowspan="2">x' in page and 'colspan="2">top' in page
     assert '<span class="v good">holds</span>' in page and '+1.0 <span class="v bad">fails</span>' in page
-    assert markdown(frame).splitlines() == ["| k |  | top p | top q |", "| --- | --- | --- | --- |", "| x | 1 | a & b | holds |", "|  | 2 | <c> | +1.0 fails |"]
+    assert markdown(frame).splitlines() == [
+        "| k |  | top p | top q |",
+        "| --- | --- | --- | --- |",
+        "| x | 1 | a & b | holds |",
+        "|  | 2 | <c> | +1.0 fails |",
+    ]
 
 
 def test_json_lines_is_json():
@@ -311,16 +452,40 @@ def test_json_lines_is_json():
 
 
 def test_numbers_and_titles():
-    assert [number(63.149, "percent"), number(7.086e8, "FLOPs"), number(2.0, "M"), number(0.0447, "M"), number(None), number(-0.04, "percent", sign=True)] == [
-        "63.1", "7.09e8", "2", "0.0447", "–", "-0.0"]
-    assert [printed_number(72.0, "percent"), printed_number(58.47, "percent"), printed_number(3.8e9, "FLOPs", ">")] == ["72.0", "58.47", ">3.80e9"]
-    assert [study_title(name) for name in ("wei_li_thesis_t3_04", "wei_li_thesis_t3_10", "cdnet_supp_t1", "han_ijcv_t09", "wei_li_thesis_f3_06")] == [
-        "W Table 3.4", "W Table 3.10", "C Table 1", "J Table 9", "W Fig. 3.6"]
+    assert [
+        number(63.149, "percent"),
+        number(7.086e8, "FLOPs"),
+        number(2.0, "M"),
+        number(0.0447, "M"),
+        number(None),
+        number(-0.04, "percent", sign=True),
+    ] == ["63.1", "7.09e8", "2", "0.0447", "–", "-0.0"]
+    assert [printed_number(72.0, "percent"), printed_number(58.47, "percent"), printed_number(3.8e9, "FLOPs", ">")] == [
+        "72.0",
+        "58.47",
+        ">3.80e9",
+    ]
+    assert [
+        study_title(name)
+        for name in (
+            "wei_li_thesis_t3_04",
+            "wei_li_thesis_t3_10",
+            "cdnet_supp_t1",
+            "han_ijcv_t09",
+            "wei_li_thesis_f3_06",
+        )
+    ] == ["W Table 3.4", "W Table 3.10", "C Table 1", "J Table 9", "W Fig. 3.6"]
 
 
 def test_data_sets_and_their_protocols():
     used = UsedData({"Market-1501": "plaza", "CUHK03 (Labelled)": "subway", "MSMT17": "MSMT17"})
-    assert [used.label(name) for name in ("Market-1501", "Market-1501 (SQ)", "CUHK03 (Labelled)", "MSMT17", "PRW")] == ["plaza", "plaza (SQ)", "subway", "MSMT17", ""]
+    assert [used.label(name) for name in ("Market-1501", "Market-1501 (SQ)", "CUHK03 (Labelled)", "MSMT17", "PRW")] == [
+        "plaza",
+        "plaza (SQ)",
+        "subway",
+        "MSMT17",
+        "",
+    ]
     assert used.stand_in("Market-1501 (MQ)") and not used.stand_in("MSMT17") and used.stand_in("")
 
 

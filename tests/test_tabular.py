@@ -1,4 +1,6 @@
-"Searches in a table: rewards, scores and regrets against loops, trials that come out the same again, settings that were not chosen by their outcome."
+"""Searches in a table: rewards, scores and regrets against loops, trials that come out the same again, settings that
+were not chosen by their outcome."""
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
@@ -6,8 +8,20 @@ from scipy.stats import ttest_rel
 from scalable_arch.data.classification import nas_bench_macro
 from scalable_arch.nas.discrete import Search, random_search
 from scalable_arch.study.tabular import (
-    SEARCHES, compare, compare_searches, comparison, invented_table, make_policy, mean_and_half, noisy_reward, regret_table, regrets, settings,
-    settled, settling, table_of,
+    SEARCHES,
+    compare,
+    compare_searches,
+    comparison,
+    invented_table,
+    make_policy,
+    mean_and_half,
+    noisy_reward,
+    regret_table,
+    regrets,
+    settings,
+    settled,
+    settling,
+    table_of,
 )
 from scalable_arch.study.trials import execute
 
@@ -56,7 +70,9 @@ def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say(tmp_
     assert set(record["metrics"]) == set(FEW) and record["curves"][-1]["queries"] == 60
     for name, found in record["metrics"].items():
         assert record["curves"][-1][name] == found["regret"]
-        assert found["accuracy"] + found["regret"] == pytest.approx(100 * nas_bench_macro().mean_accuracy.max(), abs=1e-3)
+        assert found["accuracy"] + found["regret"] == pytest.approx(
+            100 * nas_bench_macro().mean_accuracy.max(), abs=1e-3
+        )
     assert {"scalable_arch.nge", "scalable_arch.nas.discrete", "scalable_arch.study.tabular"} <= set(record["sources"])
 
 
@@ -68,7 +84,12 @@ def test_order_of_searches_does_not_matter():
 
 def test_budget_that_thirty_does_not_divide_still_ends_at_the_last_query():
     for budget in (7, 61, 100):
-        queries = [point["queries"] for point in compare_searches(comparison(0, budget=budget, searches={"random search": SEARCHES["random search"]}))["curves"]]
+        queries = [
+            point["queries"]
+            for point in compare_searches(
+                comparison(0, budget=budget, searches={"random search": SEARCHES["random search"]})
+            )["curves"]
+        ]
         assert queries[-1] == budget and queries == sorted(set(queries)) and len(queries) <= 31
 
 
@@ -78,7 +99,13 @@ def test_policies_fit_the_space(policy):
 
 
 def fake(seed, **regret):
-    return {"config": {"seed": seed, "searches": {}}, "metrics": {name: {"accuracy": 90 - value[seed], "regret": value[seed], "mean_regret": value[seed]} for name, value in regret.items()}}
+    return {
+        "config": {"seed": seed, "searches": {}},
+        "metrics": {
+            name: {"accuracy": 90 - value[seed], "regret": value[seed], "mean_regret": value[seed]}
+            for name, value in regret.items()
+        },
+    }
 
 
 def test_comparison_is_a_paired_t_test():
@@ -88,8 +115,14 @@ def test_comparison_is_a_paired_t_test():
     records = [fake(seed, a=a, b=b, c=c) for seed in range(12)]
     low, high = ttest_rel(a, b).confidence_interval(0.95)
     found = compare(records, "a", "b")
-    assert found["difference"] - found["half"] == pytest.approx(low) and found["difference"] + found["half"] == pytest.approx(high)
-    assert found["verdict"] == "lower" and compare(records, "b", "a")["verdict"] == "higher" and compare(records, "a", "c")["verdict"] == "undecided"
+    assert found["difference"] - found["half"] == pytest.approx(low) and found["difference"] + found[
+        "half"
+    ] == pytest.approx(high)
+    assert (
+        found["verdict"] == "lower"
+        and compare(records, "b", "a")["verdict"] == "higher"
+        and compare(records, "a", "c")["verdict"] == "undecided"
+    )
     assert compare(records[:1], "a", "b")["verdict"] == "undecided", "one seed decides nothing"
     assert np.isnan(mean_and_half([1.0])[1])
     table = regret_table(records, rivals=("b",))
@@ -97,7 +130,9 @@ def test_comparison_is_a_paired_t_test():
 
 
 def test_settings_are_as_many_for_every_search_and_the_least_mean_regret_wins():
-    assert {name: len(settings(name)) for name in SEARCHES} == {name: 6 * (name != "random search") for name in SEARCHES}
+    assert {name: len(settings(name)) for name in SEARCHES} == {
+        name: 6 * (name != "random search") for name in SEARCHES
+    }
     config = settling(0)
     assert config["table"] == "invented" and len(config["searches"]) == 6 * (len(SEARCHES) - 1)
     regret = {label: (0.1 if label.endswith(": 3") else 0.5) for label in config["searches"]}

@@ -1,4 +1,5 @@
-"""`scalable_arch.train`: losses against slow references, the loop against a plain one, and what happens when things go wrong."""
+"""`scalable_arch.train`: losses against slow references, the loop against a plain one, and what happens when things go
+wrong."""
 
 import errno
 import math
@@ -11,7 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,7 +27,8 @@ from scalable_arch.train.losses import LOSSES, cross_entropy, cross_entropy_and_
 
 
 class TwoBranches(nn.Module):
-    "The smallest network that has all a checkpoint must carry: BN buffers, momentum, dropout, a layer used by two branches."
+    """The smallest network that has all a checkpoint must carry: BN buffers, momentum, dropout, a layer used by two
+    branches."""
 
     def __init__(self, num_classes=4, width=6):
         super().__init__()
@@ -70,6 +73,7 @@ def straight():
 
 # ---- losses ----
 
+
 def slow_triplet(embedding, labels, margin, mining):
     "Three loops; the mean over positive losses of all triplets, or of each anchor's hardest."
     n, losses = len(labels), []
@@ -84,11 +88,19 @@ def slow_triplet(embedding, labels, margin, mining):
 
 
 @settings(max_examples=60, deadline=None)
-@given(labels=st.lists(st.integers(0, 3), min_size=2, max_size=10), seed=st.integers(0, 999), margin=st.sampled_from([0.0, 0.3, 1.5]),
-       mining=st.sampled_from(["positive", "hardest"]), normalise=st.booleans(), same=st.booleans())
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=2, max_size=10),
+    seed=st.integers(0, 999),
+    margin=st.sampled_from([0.0, 0.3, 1.5]),
+    mining=st.sampled_from(["positive", "hardest"]),
+    normalise=st.booleans(),
+    same=st.booleans(),
+)
 def test_triplet_is_the_mean_of_positive_losses(labels, seed, margin, mining, normalise, same):
     labels = torch.tensor(labels)
-    embeddings = tuple(torch.randn(len(labels), d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for d in (3, 5))
+    embeddings = tuple(
+        torch.randn(len(labels), d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for d in (3, 5)
+    )
     if same:
         embeddings[0][1] = embeddings[0][0]
     expected = sum(slow_triplet(F.normalize(e) if normalise else e, labels, margin, mining) for e in embeddings)
@@ -132,10 +144,17 @@ def test_misspelt_mining():
 # ---- checkpoints ----
 
 EVERY_KIND = {
-    "bfloat16": torch.randn(3, 2).bfloat16(), "float16": torch.randn(2).half(), "float64": torch.randn(2, 2).double(),
-    "steps": torch.tensor(7), "bool": torch.tensor([True, False]), "uint8": torch.arange(5, dtype=torch.uint8), "empty": torch.empty(0, 3),
-    "channels_last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last), "strided": torch.arange(10.0)[::3],
-    "not finite": torch.tensor([math.inf, math.nan]), "parameter": nn.Parameter(torch.randn(2)),
+    "bfloat16": torch.randn(3, 2).bfloat16(),
+    "float16": torch.randn(2).half(),
+    "float64": torch.randn(2, 2).double(),
+    "steps": torch.tensor(7),
+    "bool": torch.tensor([True, False]),
+    "uint8": torch.arange(5, dtype=torch.uint8),
+    "empty": torch.empty(0, 3),
+    "channels_last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+    "strided": torch.arange(10.0)[::3],
+    "not finite": torch.tensor([math.inf, math.nan]),
+    "parameter": nn.Parameter(torch.randn(2)),
 }
 
 
@@ -155,7 +174,9 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
     save_checkpoint(file, {"weight": torch.tensor([[1.5, -2.0]]), "steps": torch.tensor(7)}, {"epoch": 3})
     whole = file.read_bytes()
     damaged = [whole[:n] for n in range(len(whole))]
-    damaged += [whole[:i] + bytes([whole[i] ^ 1 << bit]) + whole[i + 1:] for i in range(len(whole)) for bit in range(8)]
+    damaged += [
+        whole[:i] + bytes([whole[i] ^ 1 << bit]) + whole[i + 1 :] for i in range(len(whole)) for bit in range(8)
+    ]
     for data in damaged:
         file.write_bytes(data)
         with pytest.raises(ValueError, match=r"is damaged|but not a checkpoint"):
@@ -181,7 +202,9 @@ def test_disk_full_keeps_the_old_checkpoint(tmp_path, monkeypatch, call):
     save_model(tmp_path / "file", new_model(), epoch=1)
     before = (tmp_path / "file").read_bytes()
     monkeypatch.setattr(checkpoint_module.os, call, out_of_space)
-    with pytest.raises(OSError, match="cannot write .*file: No space left on device; the file that was there is kept") as caught:
+    with pytest.raises(
+        OSError, match="cannot write .*file: No space left on device; the file that was there is kept"
+    ) as caught:
         save_model(tmp_path / "file", new_model(5), epoch=2)
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_bytes() == before
@@ -211,9 +234,11 @@ def test_model_round_trip_and_other_structures(tmp_path):
     assert load_model(file, target) == {"num_classes": 4}
     for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True):
         assert torch.equal(a.to(b.dtype), b)
-    for model, sentence in [(new_model(5), r"heads.0.weight is \(4, 6\) there and \(5, 6\)"),
-                            (nn.Linear(2, 2), "the model has bias, it has not"),
-                            (nn.Module(), "it has conv.0.weight, the model has not")]:
+    for model, sentence in [
+        (new_model(5), r"heads.0.weight is \(4, 6\) there and \(5, 6\)"),
+        (nn.Linear(2, 2), "the model has bias, it has not"),
+        (nn.Module(), "it has conv.0.weight, the model has not"),
+    ]:
         before = {name: x.clone() for name, x in model.state_dict().items()}
         with pytest.raises(ValueError, match=sentence):
             load_model(file, model)
@@ -221,6 +246,7 @@ def test_model_round_trip_and_other_structures(tmp_path):
 
 
 # ---- the loop ----
+
 
 def test_schedule_is_torchs():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3e-2)
@@ -247,8 +273,13 @@ def test_fit_is_the_plain_loop():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total, right = total + loss.item() * len(index), right + (sum(output.logits).argmax(1) == LABELS[index]).sum().item()
-        assert history[epoch]["loss"] == pytest.approx(total / 33, rel=1e-4) and history[epoch]["accuracy"] == right / 33
+            total, right = (
+                total + loss.item() * len(index),
+                right + (sum(output.logits).argmax(1) == LABELS[index]).sum().item(),
+            )
+        assert (
+            history[epoch]["loss"] == pytest.approx(total / 33, rel=1e-4) and history[epoch]["accuracy"] == right / 33
+        )
         assert history[epoch]["lr"] == pytest.approx(schedule.get_last_lr()[0]) and history[epoch]["epoch"] == epoch + 1
         schedule.step()
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
@@ -258,7 +289,9 @@ def test_fit_is_the_plain_loop():
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(2, 70), batch_size=st.integers(2, 40), seed=st.integers(0, 99))
 def test_random_batches_hold_every_image_once_and_never_one_alone(n, batch_size, seed):
-    batches = epoch_batches(torch.zeros(n, dtype=torch.long), "random", batch_size, 4, torch.Generator().manual_seed(seed))
+    batches = epoch_batches(
+        torch.zeros(n, dtype=torch.long), "random", batch_size, 4, torch.Generator().manual_seed(seed)
+    )
     assert sorted(torch.cat(batches).tolist()) == list(range(n))
     assert all(2 <= len(index) <= batch_size + 1 for index in batches)
 
@@ -380,13 +413,22 @@ def stop_after(epoch):
     def on_epoch(record):
         if record["epoch"] == epoch:
             raise Stop
+
     return on_epoch
 
 
 def test_run_saved_every_second_epoch_and_stopped_twice(tmp_path, straight):
     for epoch, saved in [(3, 2), (4, 4)]:
         with pytest.raises(Stop):
-            fit(new_model(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path, checkpoint_every=2, on_epoch=stop_after(epoch))
+            fit(
+                new_model(),
+                IMAGES,
+                LABELS,
+                **RECIPE,
+                checkpoint=tmp_path,
+                checkpoint_every=2,
+                on_epoch=stop_after(epoch),
+            )
         assert len(load_checkpoint(tmp_path)[1]["history"]) == saved
     model = new_model()
     fit(model, IMAGES, LABELS, **RECIPE, checkpoint=tmp_path, on_epoch=stop_after(4))  # nothing left to do
@@ -410,11 +452,14 @@ def test_checkpoint_of_other_settings_or_data_is_refused(tmp_path):
     before = (tmp_path / CHECKPOINT_FILE).read_bytes()
     brighter, moved = IMAGES.clone(), LABELS.roll(1)
     brighter[0] += 1
-    cases = [(IMAGES, LABELS, {"lr": 0.2}, "lr=0.1, not lr=0.2"),
-             (IMAGES, LABELS, {"milestones": (2,)}, r"milestones=\[3\], not milestones=\[2\]"),
-             (IMAGES, LABELS, {"loss": partial(cross_entropy_and_triplet)}, "loss='cross_entropy', not"),
-             (brighter, LABELS, {}, "images="),
-             (IMAGES, moved, {}, "labels="), (IMAGES[:32], LABELS[:32], {}, "images=|labels=|num_images=33")]
+    cases = [
+        (IMAGES, LABELS, {"lr": 0.2}, "lr=0.1, not lr=0.2"),
+        (IMAGES, LABELS, {"milestones": (2,)}, r"milestones=\[3\], not milestones=\[2\]"),
+        (IMAGES, LABELS, {"loss": partial(cross_entropy_and_triplet)}, "loss='cross_entropy', not"),
+        (brighter, LABELS, {}, "images="),
+        (IMAGES, moved, {}, "labels="),
+        (IMAGES[:32], LABELS[:32], {}, "images=|labels=|num_images=33"),
+    ]
     for images, labels, change, sentence in cases:
         with pytest.raises(ValueError, match=sentence):
             fit(new_model(), images, labels, **RECIPE | change, checkpoint=tmp_path)
@@ -451,7 +496,9 @@ class Diverging:
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
-    with pytest.raises(FloatingPointError, match="the loss is nan at epoch 3, step 2 of 2: .* after epoch 2 is kept in .*safetensors"):
+    with pytest.raises(
+        FloatingPointError, match="the loss is nan at epoch 3, step 2 of 2: .* after epoch 2 is kept in .*safetensors"
+    ):
         fit(new_model(), IMAGES, LABELS, **RECIPE, loss=Diverging(6), checkpoint=tmp_path)
     tensors, state = load_checkpoint(tmp_path)
     assert len(state["history"]) == 2 and all(x.isfinite().all() for x in tensors.values())
@@ -497,32 +544,38 @@ LONE_FEATURES = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 6, 4))
 NO_CLASSES = create_model("han_small", widths=(8, 8, 8), feature_dim=16)
 
 
-@pytest.mark.parametrize("change, sentence", [
-    (dict(labels=LABELS[:-1]), r"one label an image: 33 images, labels of shape \(32,\)"),
-    (dict(labels=LABELS.view(-1, 1)), "one label an image"),
-    (dict(labels=LABELS.float()), "labels must be integers .* not torch.float32"),
-    (dict(labels=[f"p{label}" for label in LABELS.tolist()]), "not texts: number them with"),
-    (dict(labels=np.array([f"p{label}" for label in LABELS.tolist()])), "not texts: number them with"),
-    (dict(labels=LABELS - 1), "label 0 is -1: number the pids anew"),
-    (dict(labels=LABELS + 1), "num_classes=4, but there is a label 4: make it with num_classes=5 or more"),
-    (dict(images=IMAGES[:0], labels=LABELS[:0]), "there are no images"),
-    (dict(images=IMAGES[:1], labels=LABELS[:1]), "at least two images"),
-    (dict(images=IMAGES.float()), r"must be uint8 of shape \(N, 3, H, W\).* torch.float32"),
-    (dict(images=IMAGES[:, :1]), r"one image is torch.uint8 of shape \(1, 1, 8, 6\)"),
-    (dict(model=LONE_FEATURES), "must return an object with .logits"),
-    (dict(model=NO_CLASSES, images=F.interpolate(IMAGES.float(), (32, 16)).byte()), "num_classes=None makes no classifiers"),
-    (dict(loss="tripplet"), r"unknown loss 'tripplet' \(did you mean 'triplet'\?\); choose one of: cross_entropy"),
-    (dict(sampler="identities"), r"unknown sampler 'identities' \(did you mean 'identity'\?\)"),
-    (dict(loss="triplet", batch_size=30), "batch_size=30 must be a multiple of num_shots=4"),
-    (dict(loss="triplet", batch_size=4), "for two people at least"),
-    (dict(loss="triplet"), "num_ids=8 persons needs as many in the training set, which has 4"),
-    (dict(batch_size=1), "batch_size must be a whole number of at least 2, not 1"),
-    (dict(epochs=0), "epochs must be a whole number of at least 1, not 0"),
-    (dict(epochs=2.5), "epochs must be a whole number of at least 1, not 2.5"),
-    (dict(seed=-1), "seed must be"),
-    (dict(milestones=(20, 10)), r"milestones must be epochs in rising order, not \(20, 10\)"),
-    (dict(lr=-1), "learning rate"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (dict(labels=LABELS[:-1]), r"one label an image: 33 images, labels of shape \(32,\)"),
+        (dict(labels=LABELS.view(-1, 1)), "one label an image"),
+        (dict(labels=LABELS.float()), "labels must be integers .* not torch.float32"),
+        (dict(labels=[f"p{label}" for label in LABELS.tolist()]), "not texts: number them with"),
+        (dict(labels=np.array([f"p{label}" for label in LABELS.tolist()])), "not texts: number them with"),
+        (dict(labels=LABELS - 1), "label 0 is -1: number the pids anew"),
+        (dict(labels=LABELS + 1), "num_classes=4, but there is a label 4: make it with num_classes=5 or more"),
+        (dict(images=IMAGES[:0], labels=LABELS[:0]), "there are no images"),
+        (dict(images=IMAGES[:1], labels=LABELS[:1]), "at least two images"),
+        (dict(images=IMAGES.float()), r"must be uint8 of shape \(N, 3, H, W\).* torch.float32"),
+        (dict(images=IMAGES[:, :1]), r"one image is torch.uint8 of shape \(1, 1, 8, 6\)"),
+        (dict(model=LONE_FEATURES), "must return an object with .logits"),
+        (
+            dict(model=NO_CLASSES, images=F.interpolate(IMAGES.float(), (32, 16)).byte()),
+            "num_classes=None makes no classifiers",
+        ),
+        (dict(loss="tripplet"), r"unknown loss 'tripplet' \(did you mean 'triplet'\?\); choose one of: cross_entropy"),
+        (dict(sampler="identities"), r"unknown sampler 'identities' \(did you mean 'identity'\?\)"),
+        (dict(loss="triplet", batch_size=30), "batch_size=30 must be a multiple of num_shots=4"),
+        (dict(loss="triplet", batch_size=4), "for two people at least"),
+        (dict(loss="triplet"), "num_ids=8 persons needs as many in the training set, which has 4"),
+        (dict(batch_size=1), "batch_size must be a whole number of at least 2, not 1"),
+        (dict(epochs=0), "epochs must be a whole number of at least 1, not 0"),
+        (dict(epochs=2.5), "epochs must be a whole number of at least 1, not 2.5"),
+        (dict(seed=-1), "seed must be"),
+        (dict(milestones=(20, 10)), r"milestones must be epochs in rising order, not \(20, 10\)"),
+        (dict(lr=-1), "learning rate"),
+    ],
+)
 def test_wrong_input_gets_one_sentence(change, sentence):
     arguments = dict(model=new_model(), images=IMAGES, labels=LABELS, epochs=1) | change
     model = arguments["model"]
@@ -541,6 +594,7 @@ def test_checkpoint_folder_that_is_a_file(tmp_path):
 
 # ---- features ----
 
+
 def test_features_are_the_models_own_and_modes_are_given_back(straight):
     model = straight[0].train()
     model.conv[1].eval()
@@ -554,8 +608,11 @@ def test_features_are_the_models_own_and_modes_are_given_back(straight):
 
 
 def test_wrong_input_to_features():
-    for model, images, sentence in [(new_model(), IMAGES[:0], "there are no images"), (new_model(), IMAGES.float(), "must be uint8"),
-                                    (nn.Conv2d(3, 2, 1), IMAGES, r"features of shape \(B, D\) for a batch of B=33, not \(33, 2, 8, 6\)")]:
+    for model, images, sentence in [
+        (new_model(), IMAGES[:0], "there are no images"),
+        (new_model(), IMAGES.float(), "must be uint8"),
+        (nn.Conv2d(3, 2, 1), IMAGES, r"features of shape \(B, D\) for a batch of B=33, not \(33, 2, 8, 6\)"),
+    ]:
         with pytest.raises(ValueError, match=sentence):
             extract_features(model, images)
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, not 0"):

@@ -1,4 +1,5 @@
 "Trials under fire: kills, full disks, damaged files, two runners, lost workers; and what comes out is the same."
+
 import errno
 import json
 import os
@@ -12,11 +13,23 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given as drawn, strategies as st
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 from scalable_arch.data.fetch import cache_dir
 from scalable_arch.study import sources, trials
-from scalable_arch.study.trials import execute, family, finished_trial, read_trial, read_trials, run_trials, seconds_left, trial_name, until, write_trial
+from scalable_arch.study.trials import (
+    execute,
+    family,
+    finished_trial,
+    read_trial,
+    read_trials,
+    run_trials,
+    seconds_left,
+    trial_name,
+    until,
+    write_trial,
+)
 from scalable_arch.train import checkpoint as checkpoint_module
 from scalable_arch.train.checkpoint import folder_lock
 
@@ -49,7 +62,11 @@ def wait_for(condition, seconds=60):
 # ---- names and files ----
 
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-configs = st.dictionaries(st.text(), st.recursive(values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)), max_size=4)
+configs = st.dictionaries(
+    st.text(),
+    st.recursive(values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)),
+    max_size=4,
+)
 
 
 @drawn(configs, configs)
@@ -61,7 +78,10 @@ def test_a_name_is_stable_and_its_own(one, other):
 
 def test_a_name_never_changes():
     assert trial_name(COUNT) == "a7184ea52a86"  # or every result on disk would be an orphan
-    assert len({trial_name(COUNT | change) for change in ({}, {"start": 4}, {"start": 3.0}, {"start": None}, {"more": 0})}) == 5
+    assert (
+        len({trial_name(COUNT | change) for change in ({}, {"start": 4}, {"start": 3.0}, {"start": None}, {"more": 0})})
+        == 5
+    )
     assert family(COUNT) == family(COUNT | {"seed": 7}) != family(COUNT | {"start": 4})
     with pytest.raises(ValueError):
         trial_name({"lr": float("nan")})
@@ -71,9 +91,15 @@ def test_finished_trials_are_not_run_again(folder, monkeypatch):
     configs = [COUNT | {"start": n} for n in (5, 3, 5)]
     first = run_trials(configs, folder)
     assert [record["metrics"]["steps"] for record in first] == [6, 4, 6]
-    assert sorted(path.name for path in folder.iterdir()) == sorted({f"{trial_name(config)}.json" for config in configs})
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        {f"{trial_name(config)}.json" for config in configs}
+    )
     monkeypatch.setattr(trials, "execute", lambda *_, **__: pytest.fail("was run again"))
-    assert run_trials(configs, folder) == first == [read_trial(folder / f"{trial_name(config)}.json") for config in configs]
+    assert (
+        run_trials(configs, folder)
+        == first
+        == [read_trial(folder / f"{trial_name(config)}.json") for config in configs]
+    )
 
 
 def test_a_record_says_what_it_rests_on(folder):
@@ -82,20 +108,25 @@ def test_a_record_says_what_it_rests_on(folder):
     assert {"date", "commit", "torch", "python", "machine", "scalable_arch", "cpu_seconds", "curves"} <= record.keys()
     assert record["wall_seconds"] > 0 and record["peak_memory_mb"] > 50
     assert {"toy_trials", "scalable_arch.train.loop", "scalable_arch.train.losses"} <= record["sources"].keys()
-    assert not any(name.startswith("scalable_arch.study.") for name in record["sources"])  # the runner makes no result old
+    assert not any(
+        name.startswith("scalable_arch.study.") for name in record["sources"]
+    )  # the runner makes no result old
     assert not (cache_dir() / "runs" / record["trial"]).exists()
 
 
-@pytest.mark.parametrize("spoil, what", [
-    (lambda text: text[:len(text) // 2], "is damaged or no trial"),
-    (lambda text: "", "is damaged or no trial"),
-    (lambda text: "\0" * len(text), "is damaged or no trial"),
-    (lambda text: "[1, 2]", "is damaged or no trial"),
-    (lambda text: '{"config": 3, "metrics": {}}', "holds another configuration"),
-    (lambda text: text.replace('"steps": 4', '"steps": 5'), "is damaged or no trial"),
-    (lambda text: text.replace('"start": 3', '"start": 4'), "is damaged or no trial"),
-    (lambda text: json.dumps(execute(COUNT | {"start": 9})), "holds another configuration than its name says"),
-])
+@pytest.mark.parametrize(
+    "spoil, what",
+    [
+        (lambda text: text[: len(text) // 2], "is damaged or no trial"),
+        (lambda text: "", "is damaged or no trial"),
+        (lambda text: "\0" * len(text), "is damaged or no trial"),
+        (lambda text: "[1, 2]", "is damaged or no trial"),
+        (lambda text: '{"config": 3, "metrics": {}}', "holds another configuration"),
+        (lambda text: text.replace('"steps": 4', '"steps": 5'), "is damaged or no trial"),
+        (lambda text: text.replace('"start": 3', '"start": 4'), "is damaged or no trial"),
+        (lambda text: json.dumps(execute(COUNT | {"start": 9})), "holds another configuration than its name says"),
+    ],
+)
 def test_a_file_that_cannot_be_used_is_named_set_aside_and_run_again(folder, spoil, what):
     [good] = run_trials([COUNT], folder)
     path = folder / f"{trial_name(COUNT)}.json"
@@ -103,7 +134,9 @@ def test_a_file_that_cannot_be_used_is_named_set_aside_and_run_again(folder, spo
     path.write_text(spoilt)
     with pytest.raises(ValueError, match=f"{path} {what}"):
         read_trials(folder)
-    with pytest.warns(UserWarning, match=f"{path} {what}.*: it is set aside as {path.stem}.damaged-\\d+ and the trial run again"):
+    with pytest.warns(
+        UserWarning, match=f"{path} {what}.*: it is set aside as {path.stem}.damaged-\\d+ and the trial run again"
+    ):
         [again] = run_trials([COUNT], folder)
     assert timeless([again]) == timeless([good]) and read_trials(folder) == [again]
     [aside] = folder.glob("*.damaged-*")
@@ -121,7 +154,10 @@ def test_results_of_older_code_are_kept_with_a_warning_or_run_again(folder, monk
     old = run_trials(configs, folder)
     path = sources.module_path("scalable_arch.train.losses")
     monkeypatch.setitem(sources.TEXTS, path, sources.TEXTS[path] + "\nnew = 1\n")
-    with pytest.warns(UserWarning, match="1 of 2 trials in .* were run before scalable_arch.train.losses changed: kept; rerun_stale=True"):
+    with pytest.warns(
+        UserWarning,
+        match="1 of 2 trials in .* were run before scalable_arch.train.losses changed: kept; rerun_stale=True",
+    ):
         assert run_trials(configs, folder) == old
     new = run_trials(configs, folder, rerun_stale=True)
     assert new[0]["sources"] != old[0]["sources"] and new[0]["metrics"] == old[0]["metrics"] and new[1] == old[1]
@@ -130,12 +166,15 @@ def test_results_of_older_code_are_kept_with_a_warning_or_run_again(folder, monk
         assert run_trials(configs, folder) == new
 
 
-@pytest.mark.parametrize("wrong, sentence", [
-    ({}, r"needs run='module:function', which can be imported, not None"),
-    ({"run": "scalable_arch.study.trials"}, "needs run='module:function'"),
-    ({"run": "scalable_arch.study.trials:count_up"}, "has no attribute 'count_up'"),
-    ({"run": "scalable_arch.study.trails:count_down"}, "No module named 'scalable_arch.study.trails'"),
-])
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({}, r"needs run='module:function', which can be imported, not None"),
+        ({"run": "scalable_arch.study.trials"}, "needs run='module:function'"),
+        ({"run": "scalable_arch.study.trials:count_up"}, "has no attribute 'count_up'"),
+        ({"run": "scalable_arch.study.trails:count_down"}, "No module named 'scalable_arch.study.trails'"),
+    ],
+)
 def test_a_function_that_is_not_there(wrong, sentence, folder):
     with pytest.raises(ValueError, match=sentence):
         run_trials([wrong], folder)
@@ -144,6 +183,7 @@ def test_a_function_that_is_not_there(wrong, sentence, folder):
 
 
 # ---- errors of one trial, of the disk, of a second runner ----
+
 
 def test_a_trial_that_fails_does_not_stop_the_others(folder):
     failing = [{"run": "toy_trials:fail", "seed": 5}, {"run": "toy_trials:not_json", "seed": 1}]
@@ -162,6 +202,7 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch):
             if Path(os.readlink(f"/proc/self/fd/{handle}")).is_relative_to(path):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             fsync(handle)
+
         return fail_there
 
     for where in (folder, cache_dir()):  # first no room for the result, then none for the checkpoint
@@ -205,7 +246,10 @@ def test_the_engine_is_stopped_when_a_result_cannot_be_written(folder, monkeypat
 
 def test_two_runners_on_one_trial(folder):
     with folder_lock(cache_dir() / "runs" / trial_name(COUNT)):
-        with pytest.raises(BlockingIOError, match=f"the trial {trial_name(COUNT)} is in hand already: another run .process {os.getpid()}."):
+        with pytest.raises(
+            BlockingIOError,
+            match=f"the trial {trial_name(COUNT)} is in hand already: another run .process {os.getpid()}.",
+        ):
             run_trials([COUNT, TRAIN], folder)
     assert [record["config"] for record in read_trials(folder)] == [TRAIN]
     assert len(run_trials([COUNT, TRAIN], folder)) == 2
@@ -233,7 +277,9 @@ run_trials(**json.loads(sys.argv[1]))
 def start_runner(**arguments):
     "A runner in a process, and a session, of its own."
     text = json.dumps(arguments, default=str)
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, text], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, text], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def alive(pid):
@@ -273,9 +319,16 @@ def test_ctrl_c_ends_the_runner_and_its_processes_and_keeps_the_checkpoints(fold
     wait_for(lambda: all(list(signs.glob(f"{width}-1-*")) for width in (6, 7)))
     os.killpg(runner.pid, signal.SIGINT)  # as a terminal does
     _, said = runner.communicate(timeout=60)
-    assert runner.returncode == -signal.SIGINT and said.count("Traceback") == 1 and said.strip().endswith("KeyboardInterrupt")
+    assert (
+        runner.returncode == -signal.SIGINT
+        and said.count("Traceback") == 1
+        and said.strip().endswith("KeyboardInterrupt")
+    )
     assert not any(alive(int(path.name.split("-")[2])) for path in signs.iterdir())
-    assert all((cache_dir() / "runs" / trial_name(config) / "training" / "checkpoint.safetensors").is_file() for config in configs)
+    assert all(
+        (cache_dir() / "runs" / trial_name(config) / "training" / "checkpoint.safetensors").is_file()
+        for config in configs
+    )
 
 
 # ---- a cluster ----
@@ -286,7 +339,9 @@ distributed = pytest.importorskip("distributed")
 @pytest.fixture
 def cluster():
     "A scheduler and one worker with three threads, all in this process."
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, protocol="tcp") as cluster:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
         yield cluster
 
 
@@ -299,8 +354,14 @@ def test_two_local_workers_one_killed_give_what_one_process_gives(folder, tmp_pa
 
 
 def test_a_cluster_without_workers():
-    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp") as cluster, distributed.Client(cluster) as client:
-        with pytest.raises(OSError, match=r"the Dask scheduler at tcp://\S+ has no worker: start one with `dask worker tcp://\S+ --nthreads 1`"):
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        with pytest.raises(
+            OSError,
+            match=r"the Dask scheduler at tcp://\S+ has no worker: start one with `dask worker tcp://\S+ --nthreads 1`",
+        ):
             trials.check_workers(client, ["toy_trials"], patience=0.1)
 
 
@@ -314,8 +375,13 @@ def test_a_worker_with_several_threads_runs_one_trial_at_a_time(folder, cluster)
 def test_a_worker_with_another_version_of_the_library(folder, cluster, monkeypatch):
     ours = trials.sources_of
     marks = iter([{}, {"scalable_arch.data.fetch": "0000"}])
-    monkeypatch.setattr(trials, "sources_of", lambda modules: ours(modules) | next(marks))  # first ours, then the worker's
-    with pytest.raises(OSError, match=r"the Dask worker at tcp://\S+ has another version of the library than we .other code of scalable_arch.data.fetch.: install"):
+    monkeypatch.setattr(
+        trials, "sources_of", lambda modules: ours(modules) | next(marks)
+    )  # first ours, then the worker's
+    with pytest.raises(
+        OSError,
+        match=r"the Dask worker at tcp://\S+ has another version of the library than we .other code of scalable_arch.data.fetch.: install",
+    ):
         run_trials([COUNT], folder, scheduler=cluster.scheduler_address)
 
 
@@ -335,7 +401,9 @@ def test_a_scheduler_that_goes_away_keeps_what_is_done(folder, cluster, tmp_path
 
 def test_a_cluster_that_is_not_there(folder, monkeypatch):
     for address in ("nonsense://somewhere", "127.0.0.1:9"):
-        with pytest.raises(OSError, match=f"no Dask scheduler answers at {address}: start one with `dask scheduler`") as stop:
+        with pytest.raises(
+            OSError, match=f"no Dask scheduler answers at {address}: start one with `dask scheduler`"
+        ) as stop:
             run_trials([COUNT], folder, scheduler=address)
         assert "\n" not in str(stop.value)
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
@@ -345,17 +413,24 @@ def test_a_cluster_that_is_not_there(folder, monkeypatch):
 
 # ---- progress ----
 
+
 def test_progress_is_silent_but_on_a_terminal(folder, capsys, monkeypatch):
     run_trials([COUNT], folder)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run_trials([COUNT | {"seed": seed} for seed in range(3)], folder)
     shown = re.split("[\r\n]", capsys.readouterr().err)
-    assert any("trials: 2 of 2" in line for line in shown) and any(re.search(r"about \d:\d\d:\d\d left, until \d\d:\d\d", line) for line in shown)
+    assert any("trials: 2 of 2" in line for line in shown) and any(
+        re.search(r"about \d:\d\d:\d\d left, until \d\d:\d\d", line) for line in shown
+    )
 
 
 def test_time_left_is_reckoned_from_other_seeds():
-    records = [{"config": TRAIN, "wall_seconds": 100}, {"config": TRAIN | {"seed": 1}, "wall_seconds": 110}, {"config": COUNT, "wall_seconds": 1}]
+    records = [
+        {"config": TRAIN, "wall_seconds": 100},
+        {"config": TRAIN | {"seed": 1}, "wall_seconds": 110},
+        {"config": COUNT, "wall_seconds": 1},
+    ]
     assert seconds_left([TRAIN | {"seed": 2}, TRAIN | {"seed": 3}, COUNT | {"seed": 1}], records, 1) == 105 + 105 + 1
     assert seconds_left([TRAIN | {"seed": 2}, TRAIN | {"seed": 3}], records, 2) == 105
     assert seconds_left([TRAIN | {"seed": 2}, COUNT | {"seed": 1}], records, 8) == 105

@@ -1,4 +1,5 @@
 """vtest: its labels and protocol, and fetching from every kind of source without a network."""
+
 import csv
 import hashlib
 import io
@@ -24,6 +25,7 @@ CONTENT = b"not really a video, but the same for all" * 1000
 
 
 # ---- labels and protocol
+
 
 def write_video(path, frames=795, size=(768, 576)):
     """A flat grey video whose brightness tells the frame number."""
@@ -91,8 +93,10 @@ def test_boxes_are_cropped_where_they_are(tmp_path, monkeypatch):
     frame_boxes = tracks[(tracks.frame == 200) & (tracks.person != "?")]
     frame = np.zeros((576, 768, 3), np.uint8)
     for x, y, w, h in frame_boxes[["x", "y", "w", "h"]].to_numpy():
-        frame[max(round(y), 0):round(y + h), max(round(x), 0):round(x + w)] = 255
-    monkeypatch.setattr("scalable_arch.data.vtest.read_frames", lambda path, wanted: ((number, frame) for number in sorted(wanted)))
+        frame[max(round(y), 0) : round(y + h), max(round(x), 0) : round(x + w)] = 255
+    monkeypatch.setattr(
+        "scalable_arch.data.vtest.read_frames", lambda path, wanted: ((number, frame) for number in sorted(wanted))
+    )
     monkeypatch.setattr("scalable_arch.data.vtest.read_tracks", lambda: frame_boxes)
     (tmp_path / "any.avi").write_bytes(b"")
     tight, wide = (load_vtest(tmp_path / "any.avi", every=200, margin=margin).crops.float() for margin in (0, 0.3))
@@ -126,6 +130,7 @@ def test_without_opencv_the_extra_is_named(video, monkeypatch):
 
 # ---- fetching
 
+
 @pytest.fixture
 def manifest(monkeypatch, tmp_path):
     """vtest's manifest with the checksum of CONTENT and no sources yet; the cache is a folder of the test."""
@@ -138,7 +143,8 @@ def manifest(monkeypatch, tmp_path):
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """The three kinds of sources, each holding CONTENT: fake Debian tools on the PATH, an sdist on disk, a file address."""
+    """The three kinds of sources, each holding CONTENT: fake Debian tools on the PATH, an sdist on disk, a file
+    address."""
     with tarfile.open(tmp_path / "opencv-1.tar.gz", "w:gz") as archive:
         for name in ("opencv-1/setup.py", "opencv-1/opencv/samples/data/vtest.avi", "opencv-1/after"):
             entry = tarfile.TarInfo(name)
@@ -147,14 +153,21 @@ def sources(tmp_path, monkeypatch):
     (tmp_path / "direct.avi").write_bytes(CONTENT)
     tools = tmp_path / "bin"
     tools.mkdir()
-    write_tool(tools / "apt-get", '#!/bin/sh\n[ "$1" = update ] && { touch lists; exit 0; }\n[ -f lists ] || { echo E: Unable to locate >&2; exit 100; }\n'
-                                  "echo deb > opencv-doc_1_all.deb\n")
+    write_tool(
+        tools / "apt-get",
+        '#!/bin/sh\n[ "$1" = update ] && { touch lists; exit 0; }\n[ -f lists ] || { echo E: Unable to locate >&2; exit 100; }\n'
+        "echo deb > opencv-doc_1_all.deb\n",
+    )
     write_tool(tools / "dpkg-deb", f"#!/bin/sh\ngzip -dc {tmp_path}/opencv-1.tar.gz\n")
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
-    monkeypatch.setattr(fetch, "find_source_archive", lambda package, version: (tmp_path / f"{package}-{version}.tar.gz").as_uri())
-    return [dict(kind="debian", package="opencv-doc", member="opencv/samples/data/vtest.avi"),
-            dict(kind="python", package="opencv", version="1", member="opencv/samples/data/vtest.avi"),
-            dict(kind="address", url=(tmp_path / "direct.avi").as_uri())]
+    monkeypatch.setattr(
+        fetch, "find_source_archive", lambda package, version: (tmp_path / f"{package}-{version}.tar.gz").as_uri()
+    )
+    return [
+        dict(kind="debian", package="opencv-doc", member="opencv/samples/data/vtest.avi"),
+        dict(kind="python", package="opencv", version="1", member="opencv/samples/data/vtest.avi"),
+        dict(kind="address", url=(tmp_path / "direct.avi").as_uri()),
+    ]
 
 
 def write_tool(path, script):
@@ -215,7 +228,13 @@ def test_sources_are_tried_in_order_and_all_failures_are_told(manifest, sources,
     with pytest.raises(OSError) as caught:
         get_dataset("vtest")
     message = str(caught.value)
-    for words in ("apt-get is not on this machine", "Python package opencv 1 (", "other content: its sha256 begins", "gone.avi", "--from FILE"):
+    for words in (
+        "apt-get is not on this machine",
+        "Python package opencv 1 (",
+        "other content: its sha256 begins",
+        "gone.avi",
+        "--from FILE",
+    ):
         assert words in message
     assert "\n" not in message and os.listdir(cache_dir()) == []
     (tmp_path / "direct.avi").write_bytes(CONTENT)
@@ -234,7 +253,8 @@ def test_two_runs_at_once_do_not_disturb_each_other(manifest, monkeypatch):
     def slow(source, out, progress):
         for start in range(0, len(CONTENT), 10000):
             barrier.wait()
-            out.write(CONTENT[start:start + 10000])
+            out.write(CONTENT[start : start + 10000])
+
     monkeypatch.setitem(fetch.FETCHERS, "slow", slow)
     monkeypatch.setattr(fetch, "describe_source", lambda source: "slow")
     manifest["download"] = [dict(kind="slow")]
@@ -250,6 +270,7 @@ def test_a_stopped_run_leaves_nothing(manifest, monkeypatch):
     def stopped(source, out, progress):
         out.write(CONTENT[:100])
         raise KeyboardInterrupt
+
     monkeypatch.setitem(fetch.FETCHERS, "stopped", stopped)
     manifest["download"] = [dict(kind="stopped")]
     with pytest.raises(KeyboardInterrupt):
@@ -260,6 +281,7 @@ def test_a_stopped_run_leaves_nothing(manifest, monkeypatch):
 def test_a_full_disk_is_told(manifest, sources, monkeypatch):
     def full(source, out, progress):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setitem(fetch.FETCHERS, "address", full)
     manifest["download"] = [sources[2]]
     with pytest.raises(OSError, match="No space left on device"):

@@ -1,4 +1,5 @@
 """The simulated world: what is promised of persons, cameras, the painter, crops and rendered data sets."""
+
 import json
 import math
 import subprocess
@@ -11,10 +12,42 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from scalable_arch.data import check_dataset, load_dataset, render
-from scalable_arch.data.render import (DATASET_CAMERAS, Shot, draw_box, inside_frame, make_visit, plan_dataset, render_crop, render_crops,
-                                       render_dataset, split_query, stand)
-from scalable_arch.data.world import (CLOUDS, FRAME, LINEAR, SHOT, TWIN_ATTRIBUTES, Light, Pose, blur, cut_out, display, draw_person, linear,
-                                      make_camera, make_person, paint_parts, cone, material, project_parts, sample_tile, skeleton, stream)
+from scalable_arch.data.render import (
+    DATASET_CAMERAS,
+    Shot,
+    draw_box,
+    inside_frame,
+    make_visit,
+    plan_dataset,
+    render_crop,
+    render_crops,
+    render_dataset,
+    split_query,
+    stand,
+)
+from scalable_arch.data.world import (
+    CLOUDS,
+    FRAME,
+    LINEAR,
+    SHOT,
+    TWIN_ATTRIBUTES,
+    Light,
+    Pose,
+    blur,
+    cone,
+    cut_out,
+    display,
+    draw_person,
+    linear,
+    make_camera,
+    make_person,
+    material,
+    paint_parts,
+    project_parts,
+    sample_tile,
+    skeleton,
+    stream,
+)
 
 SMALL = dict(num_train_ids=3, num_test_ids=2, num_cameras=4, shots=2)
 
@@ -22,7 +55,9 @@ SMALL = dict(num_train_ids=3, num_test_ids=2, num_cameras=4, shots=2)
 def same(first, second):
     """Equality of two persons, garments and arrays included."""
     if hasattr(first, "__dataclass_fields__"):
-        return type(first) is type(second) and all(same(getattr(first, name), getattr(second, name)) for name in first.__dataclass_fields__)
+        return type(first) is type(second) and all(
+            same(getattr(first, name), getattr(second, name)) for name in first.__dataclass_fields__
+        )
     if isinstance(first, tuple):
         return isinstance(second, tuple) and len(first) == len(second) and all(map(same, first, second))
     return bool(np.all(first == second))
@@ -36,6 +71,7 @@ def overlap(a, b):
 
 
 # ---- persons and motion
+
 
 def test_a_person_is_a_function_of_seed_and_pid():
     fresh = make_person.__wrapped__
@@ -54,7 +90,9 @@ def test_near_twins_exist_and_differ_in_one_or_two_attributes():
 
 
 def test_wardrobes_are_mostly_dark_or_neutral():
-    colours = np.array([display((make_person(pid).outer or make_person(pid).top).colours[0]) for pid in range(400)], float)
+    colours = np.array(
+        [display((make_person(pid).outer or make_person(pid).top).colours[0]) for pid in range(400)], float
+    )
     neutral = np.ptp(colours, axis=1) < 40
     assert np.mean(neutral | (colours.mean(1) < 70)) > 0.6
 
@@ -70,18 +108,38 @@ def test_bones_keep_their_length_and_one_foot_is_on_the_ground(phase, stride, he
 
 # ---- painter
 
+
 @settings(max_examples=25, deadline=None)
-@given(pid=st.integers(0, 500), yaw=st.floats(0, 6.3), pitch=st.floats(0, 0.7), phase=st.floats(0, 6.3), scale=st.floats(25, 90))
+@given(
+    pid=st.integers(0, 500),
+    yaw=st.floats(0, 6.3),
+    pitch=st.floats(0, 0.7),
+    phase=st.floats(0, 6.3),
+    scale=st.floats(25, 90),
+)
 def test_the_box_is_that_of_the_painted_pixels(pid, yaw, pitch, phase, scale):
-    canvas = np.full((260, 240, 3), 7.0, np.float32)          # brighter than anything painted
-    box = draw_person(canvas, make_person(pid), Pose(phase=phase), foot=(120.3, 215.6), scale=scale, yaw=yaw, pitch=pitch,
-                      light=Light(sun=(0.3, 0.3, 0.3), sky=(0.5, 0.5, 0.5)))
-    ground = np.zeros((260, 240), bool)                       # the soft spot under the feet is not the person
+    canvas = np.full((260, 240, 3), 7.0, np.float32)  # brighter than anything painted
+    box = draw_person(
+        canvas,
+        make_person(pid),
+        Pose(phase=phase),
+        foot=(120.3, 215.6),
+        scale=scale,
+        yaw=yaw,
+        pitch=pitch,
+        light=Light(sun=(0.3, 0.3, 0.3), sky=(0.5, 0.5, 0.5)),
+    )
+    ground = np.zeros((260, 240), bool)  # the soft spot under the feet is not the person
     y, x = np.mgrid[:260, :240]
     deep = 0.34 * scale * max(0.15, math.sin(pitch)) + 1
     ground[((x + 0.5 - 120.3) / (0.34 * scale)) ** 2 + ((y + 0.5 - 215.6) / deep) ** 2 < 1] = True
     rows, columns = np.nonzero((canvas < 7).any(2) & ~ground)
-    assert columns.min() >= box[0] - 1 and columns.max() <= box[2] + 1 and rows.min() >= box[1] - 1 and rows.max() <= box[3] + 1
+    assert (
+        columns.min() >= box[0] - 1
+        and columns.max() <= box[2] + 1
+        and rows.min() >= box[1] - 1
+        and rows.max() <= box[3] + 1
+    )
     assert rows.min() <= box[1] + 3
 
 
@@ -90,19 +148,36 @@ def test_a_cone_without_length_is_a_disc_and_the_nearer_one_hides_the_other():
     light = np.array([0, 0, 1, 0, 0, 0, 1, 1, 1], np.float32)
     discs = {}
     for order in ((0, 1), (1, 0)):
-        parts = np.array([cone((0, depth, 1), (0, depth, 1), radius, material=number)
-                          for number, depth, radius in [((0, 0.0, 0.5), (1, -0.6, 0.25))[k] for k in order]], np.float32)
+        parts = np.array(
+            [
+                cone((0, depth, 1), (0, depth, 1), radius, material=number)
+                for number, depth, radius in [((0, 0.0, 0.5), (1, -0.6, 0.25))[k] for k in order]
+            ],
+            np.float32,
+        )
         canvas = np.zeros((100, 100, 3), np.float32)
         rows = project_parts(parts, 50.0, 90.0, 40.0, 0.0, 0.0, 0.0, 0.0, False)
-        paint_parts(canvas, rows, parts, table, light, np.zeros((256, 256), np.float32), np.array((30, 30, 70, 70.0)), 90.0, 40.0)
+        paint_parts(
+            canvas,
+            rows,
+            parts,
+            table,
+            light,
+            np.zeros((256, 256), np.float32),
+            np.array((30, 30, 70, 70.0)),
+            90.0,
+            40.0,
+        )
         discs[order] = canvas
     assert np.array_equal(discs[0, 1], discs[1, 0])
-    assert (canvas.sum(2) > 0).sum() == pytest.approx(math.pi * 20 ** 2, rel=0.06)
-    assert canvas[50, 50, 0] > 5 * canvas[50, 50, 1]                                       # the small red one is in front
+    assert (canvas.sum(2) > 0).sum() == pytest.approx(math.pi * 20**2, rel=0.06)
+    assert canvas[50, 50, 0] > 5 * canvas[50, 50, 1]  # the small red one is in front
 
 
 def test_turning_round_shows_the_back():
-    person = next(make_person(pid) for pid in range(500) if make_person(pid).bag and make_person(pid).bag.kind == "backpack")
+    person = next(
+        make_person(pid) for pid in range(500) if make_person(pid).bag and make_person(pid).bag.kind == "backpack"
+    )
     views = []
     for yaw in (0.0, 2 * math.pi, math.pi):
         canvas = np.full((200, 120, 3), 0.3, np.float32)
@@ -112,6 +187,7 @@ def test_turning_round_shows_the_back():
 
 
 # ---- cameras, against slow references
+
 
 def test_blur_is_a_gaussian():
     image = np.random.default_rng(0).random((30, 20, 3)).astype(np.float32)
@@ -154,6 +230,7 @@ def test_display_inverts_linear():
 
 # ---- crops
 
+
 @given(left=st.floats(-900, 1500), top=st.floats(-900, 1500), width=st.floats(1, 900), height=st.floats(1, 900))
 def test_boxes_end_inside_the_frame(left, top, width, height):
     x0, y0, x1, y1 = inside_frame((left, top, left + width, top + height))
@@ -195,6 +272,7 @@ def test_pixels_are_the_same_in_another_process():
     code = "import hashlib; from scalable_arch.data import render_crops; print(hashlib.sha256(render_crops([2], [3, 4], shots=2).images).hexdigest())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     import hashlib
+
     assert done.stdout.strip() == hashlib.sha256(render_crops([2], [3, 4], shots=2).images).hexdigest()
 
 
@@ -205,7 +283,11 @@ def test_cameras_per_id_limits_who_sees_whom():
 
 
 def test_natural_size_and_kinds():
-    sizes = {render_crop(Shot(k, 1 + k % 3, kind=kind), size=None).size for k in range(6) for kind in ("detected", "labelled", "junk", "distractor")}
+    sizes = {
+        render_crop(Shot(k, 1 + k % 3, kind=kind), size=None).size
+        for k in range(6)
+        for kind in ("detected", "labelled", "junk", "distractor")
+    }
     assert len(sizes) > 10
     assert render_crop(Shot(1, 1, kind="labelled")).tobytes() != render_crop(Shot(1, 1)).tobytes()
 
@@ -217,6 +299,7 @@ def test_split_query_takes_one_image_of_each_person_and_camera():
 
 # ---- data sets
 
+
 @pytest.mark.parametrize("name", DATASET_CAMERAS)
 def test_the_readers_read_what_was_rendered(name, tmp_path):
     out = tmp_path / "copy"
@@ -226,7 +309,7 @@ def test_the_readers_read_what_was_rendered(name, tmp_path):
         assert checked.ok and checked.source == "rendered"
         views = 2 if name == "cuhk03" else 4
         assert (len(data.train), len(data.query), len(data.gallery)) == (3 * views * 2, 2 * views, 2 * views)
-        if not name.startswith("msmt17"):                    # MSMT17 numbers its test persons from 0 again
+        if not name.startswith("msmt17"):  # MSMT17 numbers its test persons from 0 again
             assert not {sample.pid for sample in data.train} & {sample.pid for sample in data.query + data.gallery}
     assert json.loads((out / "world.json").read_text()) == json.loads(json.dumps(world))
     next(out.rglob("*.jpg" if name != "cuhk03" else "detected/*/*.png")).unlink()
@@ -242,10 +325,17 @@ def test_distractors_junk_and_unseen_cameras(tmp_path):
     assert {sample.camid for sample in data.query + data.gallery} == {5, 6, 7, 8}
 
 
-@given(ids=st.tuples(st.integers(1, 30), st.integers(1, 30)), name=st.sampled_from(list(DATASET_CAMERAS)), unseen=st.booleans(),
-       per_id=st.sampled_from([None, 2, 3]), shots=st.integers(2, 9))
+@given(
+    ids=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    name=st.sampled_from(list(DATASET_CAMERAS)),
+    unseen=st.booleans(),
+    per_id=st.sampled_from([None, 2, 3]),
+    shots=st.integers(2, 9),
+)
 def test_every_plan_has_distinct_files_and_disjoint_persons(ids, name, unseen, per_id, shots):
-    entries = plan_dataset(name, num_train_ids=ids[0], num_test_ids=ids[1], shots=shots, cameras_per_id=per_id, unseen_cameras=unseen)
+    entries = plan_dataset(
+        name, num_train_ids=ids[0], num_test_ids=ids[1], shots=shots, cameras_per_id=per_id, unseen_cameras=unseen
+    )
     assert len({entry.path for entry in entries}) == len(entries)
     train = [entry for entry in entries if entry.split in ("train", "val")]
     test = [entry for entry in entries if entry.split in ("query", "gallery")]
@@ -270,6 +360,7 @@ def test_a_data_set_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         if len(done) == 5:
             raise OSError(28, "No space left on device")
         write(entry, *args)
+
     monkeypatch.setattr(render, "write_entry", full_disk)
     with pytest.raises(OSError, match="No space left"):
         render_dataset("market1501", tmp_path / "out", **SMALL)
@@ -286,11 +377,19 @@ def test_nothing_is_written_over(tmp_path):
     assert (tmp_path / "empty" / "world.json").is_file()
 
 
-@pytest.mark.parametrize("changes, sentence", [
-    (dict(name="market"), "did you mean 'market1501'"), (dict(num_train_ids=0), "num_train_ids must be a whole number of at least 1, not 0"),
-    (dict(shots=1), "shots must be at least 2"), (dict(num_cameras=1), "num_cameras must be at least 2"),
-    (dict(name="cuhk03", num_cameras=5), "even"), (dict(name="msmt17", num_junk=2), "msmt17 has no distractors"),
-    (dict(num_test_ids=2.5), "num_test_ids"), (dict(workers=0), "workers")])
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        (dict(name="market"), "did you mean 'market1501'"),
+        (dict(num_train_ids=0), "num_train_ids must be a whole number of at least 1, not 0"),
+        (dict(shots=1), "shots must be at least 2"),
+        (dict(num_cameras=1), "num_cameras must be at least 2"),
+        (dict(name="cuhk03", num_cameras=5), "even"),
+        (dict(name="msmt17", num_junk=2), "msmt17 has no distractors"),
+        (dict(num_test_ids=2.5), "num_test_ids"),
+        (dict(workers=0), "workers"),
+    ],
+)
 def test_a_wrong_request_gets_one_sentence(changes, sentence, tmp_path):
     arguments = dict(name="market1501", out=tmp_path / "out", **SMALL) | changes
     with pytest.raises(ValueError, match=sentence) as caught:

@@ -1,14 +1,15 @@
 "Trial functions for tests, in a module of their own because worker processes must be able to import them."
+
 import hashlib
 import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from types import SimpleNamespace
 
 from scalable_arch.train import fit
 
@@ -26,7 +27,11 @@ class Net(nn.Module):
 
     def forward(self, x):
         embedding = self.conv(x).mean((2, 3))
-        return SimpleNamespace(logits=(self.head(embedding),), embeddings=(embedding,)) if self.training else F.normalize(embedding)
+        return (
+            SimpleNamespace(logits=(self.head(embedding),), embeddings=(embedding,))
+            if self.training
+            else F.normalize(embedding)
+        )
 
 
 def train(config, *, checkpoint, given, progress):
@@ -36,6 +41,7 @@ def train(config, *, checkpoint, given, progress):
     epoch after which it waits to be killed. With `kill` in the
     configuration its process is killed after the second epoch, the first time.
     """
+
     def after_epoch(epoch):
         if "signs" in given:
             signs = Path(given["signs"])
@@ -47,12 +53,29 @@ def train(config, *, checkpoint, given, progress):
 
     torch.manual_seed(config["seed"])
     net = Net(config["width"])
-    history = fit(net, IMAGES, LABELS, epochs=config["epochs"], batch_size=16, milestones=(3,), lr=0.1, flip=True, erasing=True,
-                  seed=config["seed"], checkpoint=checkpoint, progress=progress, on_epoch=after_epoch)
+    history = fit(
+        net,
+        IMAGES,
+        LABELS,
+        epochs=config["epochs"],
+        batch_size=16,
+        milestones=(3,),
+        lr=0.1,
+        flip=True,
+        erasing=True,
+        seed=config["seed"],
+        checkpoint=checkpoint,
+        progress=progress,
+        on_epoch=after_epoch,
+    )
     bits = hashlib.sha256(b"".join(x.numpy().tobytes() for x in net.state_dict().values())).hexdigest()
     for epoch in history:
         del epoch["seconds"]
-    return {"metrics": {"loss": history[-1]["loss"], "bits": bits}, "curves": history, "modules": ["scalable_arch.train.loop"]}
+    return {
+        "metrics": {"loss": history[-1]["loss"], "bits": bits},
+        "curves": history,
+        "modules": ["scalable_arch.train.loop"],
+    }
 
 
 def die(config, *, checkpoint, given, progress):

@@ -1,4 +1,5 @@
 "Sphinx's settings for the book; `scalable_arch.study.book` adds the folders that it gathers."
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -28,6 +29,30 @@ html_show_sphinx = False
 html_copy_source = False
 html_show_search_summary = False  # they would be fetched, which a page of a plain folder may not
 html_css_files, html_js_files = ["book.css"], ["book.js"]
-verdicts = {"light": {"good": "#11703a", "bad": "#b3261e", "open": "#8a5a00", "none": "#5b6675", "good-bg": "#e2f4e8", "bad-bg": "#fbe6e4", "open-bg": "#fcf0d8", "none-bg": "#edf0f4"},
-            "dark": {"good": "#7fd6a0", "bad": "#ff9d94", "open": "#f0c060", "none": "#a0abba", "good-bg": "#153524", "bad-bg": "#46201d", "open-bg": "#3d2f10", "none-bg": "#262e39"}}
-html_theme_options = {"light_css_variables": verdicts["light"], "dark_css_variables": verdicts["dark"], "navigation_with_keys": True}
+verdicts = {
+    "light": {
+        "good": "#11703a",
+        "bad": "#b3261e",
+        "open": "#8a5a00",
+        "none": "#5b6675",
+        "good-bg": "#e2f4e8",
+        "bad-bg": "#fbe6e4",
+        "open-bg": "#fcf0d8",
+        "none-bg": "#edf0f4",
+    },
+    "dark": {
+        "good": "#7fd6a0",
+        "bad": "#ff9d94",
+        "open": "#f0c060",
+        "none": "#a0abba",
+        "good-bg": "#153524",
+        "bad-bg": "#46201d",
+        "open-bg": "#3d2f10",
+        "none-bg": "#262e39",
+    },
+}
+html_theme_options = {
+    "light_css_variables": verdicts["light"],
+    "dark_css_variables": verdicts["dark"],
+    "navigation_with_keys": True,
+}

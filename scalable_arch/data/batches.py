@@ -20,28 +20,37 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 # %% ../../nbs/data/batches.ipynb #ccf25e3c
-def random_batches(n: int, batch_size: int, generator: torch.Generator, *, drop_last: bool = False) -> Iterator[torch.Tensor]:
-    """Index tensors of one epoch over `n` items in random order; the last is shorter unless `drop_last` leaves it out."""
+def random_batches(
+    n: int, batch_size: int, generator: torch.Generator, *, drop_last: bool = False
+) -> Iterator[torch.Tensor]:
+    """Index tensors of one epoch over `n` items in random order; the last is shorter unless
+    `drop_last` leaves it out."""
     if n < 1 or batch_size < 1:
-        raise ValueError(f"random batches need at least one item and a batch size of at least 1, not n={n}, batch_size={batch_size}")
+        raise ValueError(
+            f"random batches need at least one item and a batch size of at least 1, not n={n}, batch_size={batch_size}"
+        )
     batches = torch.randperm(n, generator=generator).split(batch_size)
     return iter(batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches)
 
 # %% ../../nbs/data/batches.ipynb #2f2dd67a
 def shot_groups(labels, num_shots, generator):
-    """{label: list of index tensors of length num_shots}: each label's items shuffled and cut, repeated where there are too few."""
+    """{label: list of index tensors of length num_shots}: each label's items shuffled and cut, repeated where there
+    are too few."""
     groups = {}
     for label in labels.unique().tolist():
         items = torch.nonzero(labels == label).flatten()
         if len(items) < num_shots:
             items = items.repeat(-(-num_shots // len(items)))[:num_shots]
         items = items[torch.randperm(len(items), generator=generator)]
-        groups[label] = list(items[:len(items) // num_shots * num_shots].split(num_shots))
+        groups[label] = list(items[: len(items) // num_shots * num_shots].split(num_shots))
     return groups
 
 # %% ../../nbs/data/batches.ipynb #777ffbc5
-def identity_batches(labels: ArrayLike, num_ids: int = 8, num_shots: int = 4, *, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Index tensors of one epoch, each of `num_ids` persons x `num_shots` images, grouped by person; `labels` is one integer an item.
+def identity_batches(
+    labels: ArrayLike, num_ids: int = 8, num_shots: int = 4, *, generator: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """Index tensors of one epoch, each of `num_ids` persons x `num_shots` images, grouped by person; `labels` is one
+    integer an item.
 
     Ends when fewer than `num_ids` persons have images left. ValueError where there are fewer persons than `num_ids`.
     """
@@ -49,11 +58,16 @@ def identity_batches(labels: ArrayLike, num_ids: int = 8, num_shots: int = 4, *,
     if num_ids < 1 or num_shots < 1:
         raise ValueError(f"num_ids and num_shots must be at least 1, not {num_ids} and {num_shots}")
     if labels.unique().numel() < num_ids:
-        raise ValueError(f"a batch of num_ids={num_ids} persons needs as many in the training set, which has {labels.unique().numel()}")
+        raise ValueError(
+            f"a batch of num_ids={num_ids} persons needs as many in the training set, which has "
+            f"{labels.unique().numel()}"
+        )
     return deal_groups(shot_groups(labels, num_shots, generator), num_ids, generator)
 
+
 def deal_groups(groups, num_ids, generator):
-    """Generator behind `identity_batches`: a group from each of num_ids distinct persons, drawn in proportion to their groups left."""
+    """Generator behind `identity_batches`: a group from each of num_ids distinct persons, drawn in proportion to their
+    groups left."""
     while len(groups) >= num_ids:
         persons, left = list(groups), torch.tensor([float(len(rest)) for rest in groups.values()])
         chosen = torch.multinomial(left, num_ids, generator=generator).tolist()
@@ -62,7 +76,8 @@ def deal_groups(groups, num_ids, generator):
 
 # %% ../../nbs/data/batches.ipynb #a9eda464
 def random_flip(images: torch.Tensor, generator: torch.Generator, p: float = 0.5) -> torch.Tensor:
-    """Mirror each image of the batch (N, 3, H, W) left to right with probability `p`; any dtype and device, a new tensor."""
+    """Mirror each image of the batch (N, 3, H, W) left to right with probability `p`; any dtype and device, a new
+    tensor."""
     chosen = (torch.rand(len(images), generator=generator) < p).to(images.device)
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
 
@@ -79,17 +94,28 @@ def erasing_box(height, width, generator, area=(0.02, 0.4), min_aspect=0.3, atte
     return None
 
 # %% ../../nbs/data/batches.ipynb #fb5fb981
-def random_erasing(images: torch.Tensor, generator: torch.Generator, p: float = 0.5, area: tuple[float, float] = (0.02, 0.4),
-                   min_aspect: float = 0.3) -> torch.Tensor:
-    """Paint a random rectangle of mean colour on each image of the batch (N, 3, H, W) with probability `p`; a new tensor.
+def random_erasing(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    p: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.4),
+    min_aspect: float = 0.3,
+) -> torch.Tensor:
+    """Paint a random rectangle of mean colour on each image of the batch (N, 3, H, W) with probability `p`; a new
+    tensor.
 
-    Float images count as normalised (mean 0), uint8 ones get ImageNet's mean colour. Source: Zhong et al., Random Erasing, AAAI 2020.
+    Float images count as normalised (mean 0), uint8 ones get ImageNet's mean colour. Source: Zhong et al., Random
+    Erasing, AAAI 2020.
     """
     images = images.clone()
-    fill = 0.0 if images.is_floating_point() else torch.tensor(IMAGENET_MEAN, device=images.device).mul(255).round().to(images.dtype).view(3, 1, 1)
+    fill = (
+        0.0
+        if images.is_floating_point()
+        else torch.tensor(IMAGENET_MEAN, device=images.device).mul(255).round().to(images.dtype).view(3, 1, 1)
+    )
     for index in torch.nonzero(torch.rand(len(images), generator=generator) < p).flatten().tolist():
         box = erasing_box(*images.shape[-2:], generator, area, min_aspect)
         if box:
             top, left, height, width = box
-            images[index, :, top:top + height, left:left + width] = fill
+            images[index, :, top : top + height, left : left + width] = fill
     return images

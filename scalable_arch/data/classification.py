@@ -36,8 +36,19 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .fetch import (cache_dir, copy_stream, describe_source, download_package, from_address, make_cache,
-                                      progress_bar, run_tool, sha256_of, store_checked, watch_folder)
+from scalable_arch.data.fetch import (
+    cache_dir,
+    copy_stream,
+    describe_source,
+    download_package,
+    from_address,
+    make_cache,
+    progress_bar,
+    run_tool,
+    sha256_of,
+    store_checked,
+    watch_folder,
+)
 from .images import READ_ERRORS
 from .manifests import list_datasets, load_manifest, manifest_dir
 from .readers import IMAGE_SUFFIXES, DatasetCheck, image_fault
@@ -49,9 +60,11 @@ if TYPE_CHECKING:
 # %% ../../nbs/data/classification.ipynb #3185b6f2
 SPLITS = ("train", "test")
 
+
 def classification_names():
     """Names that `load_classification` knows."""
     return [name for name in list_datasets() if "images" in load_manifest(name)]
+
 
 def class_names(name: str) -> tuple[str, ...]:
     """Names of the classes of a data set, by label; of ImageNet there are none here, its folders name them."""
@@ -61,6 +74,7 @@ def class_names(name: str) -> tuple[str, ...]:
 def packed_or_not(folder, name):
     """Path of the file `name` or `name`.gz in `folder`, or None."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
 
 def find_files(manifest, root, split):
     """[(path, entry of the manifest)] of the files of a split; FileNotFoundError names the first that is missing."""
@@ -86,8 +100,10 @@ def open_packed(path):
     """A file opened for reading, unpacked on the way where its name ends in .gz."""
     return gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb")
 
+
 def checked_bytes(path, entry, check):
-    """Unpacked content of a file; ValueError where it is damaged or, with `check`, its digest differs from `entry`'s."""
+    """Unpacked content of a file; ValueError where it is damaged or, with `check`, its digest
+    differs from `entry`'s."""
     try:
         with open_packed(path) as file:
             content = file.read()
@@ -96,8 +112,10 @@ def checked_bytes(path, entry, check):
     kind = next(kind for kind in ("sha256", "sha1", "md5") if kind in entry)
     found = hashlib.new(kind, content, usedforsecurity=False).hexdigest() if check else entry[kind]
     if found != entry[kind]:
-        raise ValueError(f"{path} is altered or cut short: its {kind} begins {found[:12]}, that of the right file "
-                         f"{entry[kind][:12]}; copy it again, or pass check=False to read it as it is")
+        raise ValueError(
+            f"{path} is altered or cut short: its {kind} begins {found[:12]}, that of the right file "
+            f"{entry[kind][:12]}; copy it again, or pass check=False to read it as it is"
+        )
     return content
 
 # %% ../../nbs/data/classification.ipynb #dc6a8228
@@ -105,14 +123,17 @@ def read_binary(content, where, label_bytes):
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,) of a binary file; ValueError where it is cut short."""
     length = label_bytes + 3072
     if not content or len(content) % length:
-        raise ValueError(f"{where} is cut short: {len(content):,} bytes are not a number of whole records of {length:,}; "
-                         "copy it again")
+        raise ValueError(
+            f"{where} is cut short: {len(content):,} bytes are not a number of whole records of {length:,}; "
+            "copy it again"
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, length)
     return records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1].astype(np.int64)
 
 # %% ../../nbs/data/classification.ipynb #f9b31b21
 NUMBERS = ("BININT", "BININT1", "BININT2", "INT")
 TEXTS = ("BINSTRING", "SHORT_BINSTRING", "STRING", "BINUNICODE", "SHORT_BINUNICODE", "UNICODE")
+
 
 def read_pickled(content, where, label_key):
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,) of a pickle, whose instructions are read and not executed."""
@@ -127,8 +148,10 @@ def read_pickled(content, where, label_key):
     except (ValueError, IndexError) as error:
         raise ValueError(f"{where} is damaged or cut short: it cannot be read to its end; copy it again") from error
     if not labels or len(pixels) != 3072 * len(labels):
-        raise ValueError(f"{where} does not hold 3,072 pixels for each of its {len(labels):,} {label_key}: "
-                         "it is not a batch of the Python version")
+        raise ValueError(
+            f"{where} does not hold 3,072 pixels for each of its {len(labels):,} {label_key}: "
+            "it is not a batch of the Python version"
+        )
     images = np.frombuffer(pixels.encode("latin-1"), np.uint8).reshape(-1, 3, 32, 32)
     return images, np.array(labels, np.int64)
 
@@ -138,32 +161,43 @@ def read_cifar(manifest, root, split, check):
     layout, parts = manifest["images"], []
     for path, entry in find_files(manifest, root, split):
         content = checked_bytes(path, entry, check)
-        parts.append(read_binary(content, path, layout["label_bytes"]) if entry["version"] == "binary" else
-                     read_pickled(content, path, layout["label_key"]))
+        parts.append(
+            read_binary(content, path, layout["label_bytes"])
+            if entry["version"] == "binary"
+            else read_pickled(content, path, layout["label_key"])
+        )
     return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 # %% ../../nbs/data/classification.ipynb #c770900c
 def read_idx(content, where, dimensions):
-    """uint8 array of an IDX file of bytes with so many `dimensions`; ValueError where it is another file or cut short."""
+    """uint8 array of an IDX file of bytes with so many `dimensions`; ValueError where it is
+    another file or cut short."""
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(f"{where} is not an IDX file of bytes in {dimensions} dimension(s): copy it again")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     if len(content) - start != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{where} is cut short or too long: {len(content) - start:,} bytes follow its head, which announces "
-                         f"{' x '.join(map(str, shape))}; copy it again")
+        raise ValueError(
+            f"{where} is cut short or too long: {len(content) - start:,} bytes follow its head, which announces "
+            f"{' x '.join(map(str, shape))}; copy it again"
+        )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
 
 def read_idx_pair(manifest, root, split, check):
     """(images padded to 32x32 and repeated in three channels, labels) of a split of Fashion-MNIST."""
-    content = {entry["holds"]: (checked_bytes(path, entry, check), path) for path, entry in find_files(manifest, root, split)}
+    content = {
+        entry["holds"]: (checked_bytes(path, entry, check), path) for path, entry in find_files(manifest, root, split)
+    }
     grey, labels = read_idx(*content["images"], 3), read_idx(*content["labels"], 1)
     if grey.shape[1:] != (28, 28) or len(grey) != len(labels):
-        raise ValueError(f"{content['images'][1]} holds {len(grey):,} images of {grey.shape[1]} x {grey.shape[2]} pixels for "
-                         f"{len(labels):,} labels: there must be one label an image of 28 x 28; copy both files again")
+        raise ValueError(
+            f"{content['images'][1]} holds {len(grey):,} images of {grey.shape[1]} x {grey.shape[2]} pixels for "
+            f"{len(labels):,} labels: there must be one label an image of 28 x 28; copy both files again"
+        )
     framed, images = np.zeros((len(grey), 32, 32), np.uint8), np.empty((len(grey), 3, 32, 32), np.uint8)
     framed[:, 2:30, 2:30] = grey
-    images.reshape(-1, 3, 1024)[:] = framed.reshape(-1, 1, 1024)   # long rows: ten times as fast as 28 pixels at a time
+    images.reshape(-1, 3, 1024)[:] = framed.reshape(-1, 1, 1024)  # long rows: ten times as fast as 28 pixels at a time
     return images, labels.astype(np.int64)
 
 # %% ../../nbs/data/classification.ipynb #000bcb7f
@@ -174,7 +208,9 @@ def read_digits(manifest, root, split, check):
     digits, first = load_digits(), load_manifest("digits")["expected"]["train"]["images"]
     part = slice(first) if split == "train" else slice(first, None)
     small = torch.from_numpy(digits.images[part]).float()[:, None] * (255 / 16)
-    large = torch.nn.functional.interpolate(small, (32, 32), mode="bilinear", align_corners=False).round().to(torch.uint8)
+    large = (
+        torch.nn.functional.interpolate(small, (32, 32), mode="bilinear", align_corners=False).round().to(torch.uint8)
+    )
     return large.expand(-1, 3, -1, -1).contiguous().numpy(), digits.target[part].astype(np.int64)
 
 # %% ../../nbs/data/classification.ipynb #ad00bf95
@@ -183,10 +219,12 @@ def middle_box(width, height, share=0.875):
     side = share * min(width, height)
     return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
 
+
 def random_box(width, height, dice):
     """A part of 8 to 100 % of the area with sides as 3:4 to 4:3, (left, top, right, bottom).
 
-    The first of the rows of `dice` (k, 4), numbers from 0 to 1, that fits; the largest square in the middle where none does.
+    The first of the rows of `dice` (k, 4), numbers from 0 to 1, that fits; the largest square in the middle where none
+    does.
     """
     for area, aspect, across, down in dice:
         area, aspect = (0.08 + 0.92 * area) * width * height, (3 / 4) * (16 / 9) ** aspect
@@ -195,6 +233,7 @@ def random_box(width, height, dice):
             left, top = across * (width - wide), down * (height - high)
             return left, top, left + wide, top + high
     return middle_box(width, height, 1.0)
+
 
 def read_view(path, size, dice):
     """uint8 (3, size, size) of an image file: its middle, or by `dice` a part; ValueError names a damaged file."""
@@ -212,7 +251,8 @@ def read_view(path, size, dice):
 class ImageFolder:
     """Image files that are read when indexed: uint8 (3, size, size) for a number, (B, 3, size, size) for several.
 
-    `random_views`: a random part of each image instead of its middle, another one for every seed of `torch.manual_seed`.
+    `random_views`: a random part of each image instead of its middle, another one for every seed of
+    `torch.manual_seed`.
     """
 
     def __init__(self, paths: Iterable[str | Path], *, size: int = 224, random_views: bool = False) -> None:
@@ -234,14 +274,19 @@ class ImageFolder:
 
 # %% ../../nbs/data/classification.ipynb #6e707d7c
 def list_class_folders(manifest, root, split):
-    """Sorted paths, labels int64 and class names of a split in a folder a class; FileNotFoundError where one is empty."""
+    """Sorted paths, labels int64 and class names of a split in a folder a class;
+    FileNotFoundError where one is empty."""
     name, root = manifest["name"], Path(root).expanduser()
     homes = [root, *(root / inner for inner in manifest["images"]["inner"])]
-    folder = next((home / manifest["images"][split] for home in homes if (home / manifest["images"][split]).is_dir()), None)
+    folder = next(
+        (home / manifest["images"][split] for home in homes if (home / manifest["images"][split]).is_dir()), None
+    )
     if folder is None:
         raise FileNotFoundError(f"{name}: there is no folder {root / manifest['images'][split]}; {manifest['obtain']}")
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    images = lambda kind: (entry.path for entry in os.scandir(folder / kind) if entry.name.lower().endswith(IMAGE_SUFFIXES))
+    images = lambda kind: (
+        entry.path for entry in os.scandir(folder / kind) if entry.name.lower().endswith(IMAGE_SUFFIXES)
+    )
     found = [sorted(images(kind)) for kind in classes]
     empty = [kind for kind, paths in zip(classes, found) if not paths]
     if empty or not classes:
@@ -252,13 +297,14 @@ def list_class_folders(manifest, root, split):
 
 # %% ../../nbs/data/classification.ipynb #d2e9c34c
 def choose_subset(labels, limit, seed=0):
-    """Sorted indices (limit,) of a random choice, equally many of each class as far as there are; all if `limit` is None."""
+    """Sorted indices (limit,) of a random choice, equally many of each class as far as there are; all if `limit` is
+    None."""
     if limit is None:
         return np.arange(len(labels))
     if not isinstance(limit, (int, np.integer)) or not 1 <= limit <= len(labels):
         raise ValueError(f"limit must be a whole number from 1 to {len(labels):,}, the images there are, not {limit!r}")
     order = np.random.default_rng(seed).permutation(len(labels))
-    turn = np.empty(len(labels), np.int64)                        # the how-manieth of its class an image is
+    turn = np.empty(len(labels), np.int64)  # the how-manieth of its class an image is
     for label in np.unique(labels):
         mine = order[labels[order] == label]
         turn[mine] = np.arange(len(mine))
@@ -267,8 +313,10 @@ def choose_subset(labels, limit, seed=0):
 # %% ../../nbs/data/classification.ipynb #433e2d9d
 READERS = {"cifar": read_cifar, "idx": read_idx_pair, "digits": read_digits}
 
+
 def manifest_of(name, root):
-    """Manifest of a data set, changed by what world.json says where the copy under `root` was written by this library."""
+    """Manifest of a data set, changed by what world.json says where the copy under `root` was
+    written by this library."""
     manifest = load_manifest(one_of("data set", name, classification_names()))
     file = Path(root).expanduser() / "world.json"
     if not root or not file.is_file():
@@ -282,6 +330,7 @@ def manifest_of(name, root):
         raise ValueError(f"{name}: {root} was written as {made_as}; load it under that name")
     return manifest | changes | {"written": True}
 
+
 def default_root(manifest, root):
     """`root`, or for what is fetched the folder in the cache; FileNotFoundError says how to get it."""
     if root or manifest["images"]["style"] == "digits":
@@ -290,24 +339,59 @@ def default_root(manifest, root):
         raise FileNotFoundError(f"{manifest['name']} needs root, the folder of a copy: {manifest['obtain']}")
     folder = cache_dir() / manifest["name"]
     if not folder.is_dir():
-        raise FileNotFoundError(f"{manifest['name']} is not in the cache; fetch it once with: "
-                                f"scalable-arch data get {manifest['name']}")
+        raise FileNotFoundError(
+            f"{manifest['name']} is not in the cache; fetch it once with: scalable-arch data get {manifest['name']}"
+        )
     return folder
 
 # %% ../../nbs/data/classification.ipynb #330cd633
 if TYPE_CHECKING:  # which images come with which name
-    @overload
-    def load_classification(name: Literal["imagenet"], root: str | Path = "", split: str = "train", *, limit: int | None = None, seed: int = 0,
-                            check: bool = True, size: int = 224) -> tuple[ImageFolder, torch.Tensor]: ...
-    @overload
-    def load_classification(name: Literal["cifar10", "cifar100", "digits", "fashion_mnist"], root: str | Path = "", split: str = "train", *,
-                            limit: int | None = None, seed: int = 0, check: bool = True, size: int = 224) -> tuple[torch.Tensor, torch.Tensor]: ...
-    @overload
-    def load_classification(name: str, root: str | Path = "", split: str = "train", *, limit: int | None = None, seed: int = 0, check: bool = True,
-                            size: int = 224) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]: ...
 
-def load_classification(name: str, root: str | Path = "", split: str = "train", *, limit: int | None = None, seed: int = 0, check: bool = True,
-                        size: int = 224) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]:
+    @overload
+    def load_classification(
+        name: Literal["imagenet"],
+        root: str | Path = "",
+        split: str = "train",
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        check: bool = True,
+        size: int = 224,
+    ) -> tuple[ImageFolder, torch.Tensor]: ...
+    @overload
+    def load_classification(
+        name: Literal["cifar10", "cifar100", "digits", "fashion_mnist"],
+        root: str | Path = "",
+        split: str = "train",
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        check: bool = True,
+        size: int = 224,
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    @overload
+    def load_classification(
+        name: str,
+        root: str | Path = "",
+        split: str = "train",
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        check: bool = True,
+        size: int = 224,
+    ) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]: ...
+
+
+def load_classification(
+    name: str,
+    root: str | Path = "",
+    split: str = "train",
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    check: bool = True,
+    size: int = 224,
+) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]:
     """Images and labels of a data set of `classification_names()`: uint8 (N, 3, 32, 32) and int64 (N,) tensors.
 
     `root`: folder of a copy; not needed for digits, nor for fashion_mnist once fetched. `split`: train or test.
@@ -328,7 +412,9 @@ def load_classification(name: str, root: str | Path = "", split: str = "train", 
     if manifest["images"]["style"] == "folders":
         images = ImageFolder([paths[number] for number in chosen], size=size, random_views=split == "train")
     else:
-        images = torch.from_numpy(images[chosen] if limit is not None else np.require(images, requirements=["O", "W", "C"]))
+        images = torch.from_numpy(
+            images[chosen] if limit is not None else np.require(images, requirements=["O", "W", "C"])
+        )
     return images, torch.from_numpy(labels[chosen])
 
 # %% ../../nbs/data/classification.ipynb #014242f3
@@ -336,16 +422,21 @@ def found_counts(labels):
     """Numbers of images and classes."""
     return dict(images=len(labels), classes=len(np.unique(labels)))
 
+
 def check_counts(manifest, root, split, labels):
     """ValueError in one sentence where a split does not hold what its manifest says."""
     found, classes = found_counts(labels), manifest["images"].get("classes")
     for kind, expected in manifest["expected"][split].items():
         if found[kind] != expected:
-            raise ValueError(f"{manifest['name']} in {root or 'scikit-learn'} is not complete: {split} has {found[kind]:,} {kind} "
-                             f"where {expected:,} are expected; copy it again, or pass check=False to read what is there")
+            raise ValueError(
+                f"{manifest['name']} in {root or 'scikit-learn'} is not complete: {split} has {found[kind]:,} {kind} "
+                f"where {expected:,} are expected; copy it again, or pass check=False to read what is there"
+            )
     if classes and labels.max() >= len(classes):
-        raise ValueError(f"{manifest['name']} in {root} has a label {labels.max()}, but there are {len(classes)} classes: "
-                         "copy it again")
+        raise ValueError(
+            f"{manifest['name']} in {root} has a label {labels.max()}, but there are {len(classes)} classes: "
+            "copy it again"
+        )
 
 # %% ../../nbs/data/classification.ipynb #84bec4da
 def unpack_package(source, files, folder, progress):
@@ -362,12 +453,14 @@ def unpack_package(source, files, folder, progress):
     run_tool(["dpkg-deb", "-x", str(package), str(folder)], folder)
     return folder / source["folder"]
 
+
 def download_packed(source, files, folder, progress):
     """Download each file, packed, from an address that ends in its name."""
     for entry in files:
         with open(folder / f"{entry['name']}.gz", "wb") as out:
             from_address({"url": f"{source['url']}/{entry['name']}.gz"}, out, progress)
     return folder
+
 
 FOLDER_FETCHERS = {"debian": unpack_package, "address": download_packed}
 
@@ -384,6 +477,7 @@ def store_files(manifest, folder, target):
         except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} is not the {entry['name']} that the manifest names ({error})") from error
     return target
+
 
 def get_files(name: str, *, from_folder: str | Path | None = None, progress: bool | None = None) -> Path:
     """Bring the files of the data set `name` into a folder of the cache, unless they are there, and return it.
@@ -408,18 +502,24 @@ def get_files(name: str, *, from_folder: str | Path | None = None, progress: boo
                 return store_files(manifest, folder, target)
         except (OSError, ValueError) as error:
             failures.append(f"{describe_source(source)} ({str(error).strip() or type(error).__name__})")
-    raise OSError(f"{name} could not be fetched; tried {'; '.join(failures)}. "
-                  f"Give a copy of your own with: scalable-arch data get {name} --from FOLDER")
+    raise OSError(
+        f"{name} could not be fetched; tried {'; '.join(failures)}. "
+        f"Give a copy of your own with: scalable-arch data get {name} --from FOLDER"
+    )
 
 # %% ../../nbs/data/classification.ipynb #05d72e4d
 def write_cifar(manifest, folder, split, images, labels):
-    """Write a split in the binary version of CIFAR, in as many files as the published one has; returns their entries."""
+    """Write a split in the binary version of CIFAR, in as many files as the published one has;
+    returns their entries."""
     entries = [entry for entry in manifest["files"] if entry["split"] == split and entry["version"] == "binary"]
-    parts = zip(entries, np.array_split(images.reshape(len(images), -1), len(entries)), np.array_split(labels, len(entries)))
+    parts = zip(
+        entries, np.array_split(images.reshape(len(images), -1), len(entries)), np.array_split(labels, len(entries))
+    )
     for entry, pixels, own in parts:
         head = np.repeat(own[:, None].astype(np.uint8), manifest["images"]["label_bytes"], axis=1)
         (folder / entry["name"]).write_bytes(np.concatenate([head, pixels], axis=1).tobytes())
     return entries
+
 
 def write_idx(manifest, folder, split, images, labels):
     """Write a split as packed IDX files, the middle 28x28 pixels of the first channel; returns their entries."""
@@ -431,6 +531,7 @@ def write_idx(manifest, folder, split, images, labels):
         (folder / f"{entry['name']}.gz").write_bytes(gzip.compress(head + array.tobytes(), 6, mtime=0))
     return entries
 
+
 def write_folders(manifest, folder, split, images, labels):
     """Write a split as a JPEG an image in a folder a class."""
     for number, (image, label) in enumerate(zip(images, labels)):
@@ -438,6 +539,7 @@ def write_folders(manifest, folder, split, images, labels):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.transpose(1, 2, 0)).save(path, "JPEG", quality=95)
     return []
+
 
 WRITERS = {"cifar": write_cifar, "idx": write_idx, "folders": write_folders}
 
@@ -448,7 +550,10 @@ def digest_written(entry, folder):
         digest = hashlib.sha256(file.read()).hexdigest()
     return {key: value for key, value in entry.items() if key not in ("md5", "sha1")} | {"sha256": digest}
 
-def write_classification(name: str, folder: str | Path, train: tuple[ArrayLike, ArrayLike], test: tuple[ArrayLike, ArrayLike]) -> None:
+
+def write_classification(
+    name: str, folder: str | Path, train: tuple[ArrayLike, ArrayLike], test: tuple[ArrayLike, ArrayLike]
+) -> None:
     """Write `train` and `test`, pairs of images and labels, into the new `folder` in the layout of the data set `name`.
 
     `name`: cifar10, cifar100, fashion_mnist or imagenet. Images: uint8 (N, 3, 32, 32), for imagenet of any size.
@@ -456,22 +561,38 @@ def write_classification(name: str, folder: str | Path, train: tuple[ArrayLike, 
     """
     layouts = [name for name in classification_names() if load_manifest(name)["images"]["style"] in WRITERS]
     manifest = load_manifest(one_of("layout", name, layouts))
-    pairs = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in (("train", train), ("test", test))}
+    pairs = {
+        split: (np.asarray(images), np.asarray(labels))
+        for split, (images, labels) in (("train", train), ("test", test))
+    }
     style, classes = manifest["images"]["style"], manifest["images"].get("classes") or range(1000)
     for split, (images, labels) in pairs.items():
         fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1] == 3
         fits = fits and (style == "folders" or images.shape[2:] == (32, 32))
-        if not fits or len(labels) != len(images) or not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
-            raise ValueError(f"{split} must be uint8 images (N, 3, 32, 32) with labels from 0 to {len(classes) - 1}, "
-                             f"not {images.dtype} {images.shape} with {len(labels)} labels")
+        if (
+            not fits
+            or len(labels) != len(images)
+            or not len(labels)
+            or labels.min() < 0
+            or labels.max() >= len(classes)
+        ):
+            raise ValueError(
+                f"{split} must be uint8 images (N, 3, 32, 32) with labels from 0 to {len(classes) - 1}, "
+                f"not {images.dtype} {images.shape} with {len(labels)} labels"
+            )
 
     def fill(home):
         entries = [entry for split, pair in pairs.items() for entry in WRITERS[style](manifest, home, split, *pair)]
-        world = dict(version=1, made_by="scalable_arch.data.write_classification", name=name,
-                     expected={split: found_counts(labels) for split, (_, labels) in pairs.items()})
+        world = dict(
+            version=1,
+            made_by="scalable_arch.data.write_classification",
+            name=name,
+            expected={split: found_counts(labels) for split, (_, labels) in pairs.items()},
+        )
         if entries:
             world["files"] = [digest_written(entry, home) for entry in entries]
         (home / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")
+
     write_new(folder, fill)
 
 # %% ../../nbs/data/classification.ipynb #2c929e96
@@ -479,7 +600,9 @@ def write_new(out, fill):
     """Call `fill` on a new folder beside `out` and rename it to `out`: there is a whole folder or none."""
     out = Path(out).expanduser().absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and not empty: give a new folder, nothing of yours is written over")
+        raise FileExistsError(
+            f"{out} is there already and not empty: give a new folder, nothing of yours is written over"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         home = Path(scratch) / "whole"
@@ -498,6 +621,7 @@ def count_split(manifest, root, split, decode):
         path, fault = faults[0]
         raise ValueError(f"{len(faults):,} of {len(paths):,} images cannot be used, the first is {path} ({fault})")
     return found_counts(labels)
+
 
 def check_classification(name: str, root: str | Path, *, decode: bool = False) -> DatasetCheck:
     """Compare a copy under `root` with what it must hold; returns a `DatasetCheck`.
@@ -533,6 +657,7 @@ class MacroBench:
     float64 (6561, 3) of three training runs, as fractions; `params` and `macs` int64 (6561,). Rows stand in the order
     of the choices read as a number of base 3.
     """
+
     choices: np.ndarray
     accuracies: np.ndarray
     params: np.ndarray
@@ -543,7 +668,8 @@ class MacroBench:
         return len(self.choices)
 
     def index(self, choices: str | ArrayLike) -> np.int64 | np.ndarray:
-        """Row of a network given by its eight choices, a sequence or a string of digits; rows (N,) of an array (N, 8)."""
+        """Row of a network given by its eight choices, a sequence or a string of digits; rows (N,)
+        of an array (N, 8)."""
         choices = np.array([int(choice) for choice in choices] if isinstance(choices, str) else choices)
         if choices.ndim < 1 or choices.shape[-1] != 8 or not np.isin(choices, (0, 1, 2)).all():
             raise ValueError(f"a network has eight choices from 0 to 2, such as 02012100, not {choices.tolist()!r}")
@@ -556,7 +682,10 @@ class MacroBench:
 
 # %% ../../nbs/data/classification.ipynb #d7ca729d
 def nas_bench_macro() -> MacroBench:
-    """NAS-Bench-Macro as a `MacroBench`; ValueError where its file was altered. Source: xiusu/NAS-Bench-Macro, Apache-2.0."""
+    """NAS-Bench-Macro as a `MacroBench`; ValueError where its file was altered.
+
+    Source: xiusu/NAS-Bench-Macro, Apache-2.0.
+    """
     manifest = load_manifest("nas_bench_macro")
     file = manifest_dir() / manifest["table"]["file"]
     if hashlib.sha256(file.read_bytes()).hexdigest() != manifest["table"]["sha256"]:

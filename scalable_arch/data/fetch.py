@@ -26,7 +26,8 @@ from ..errors import one_of
 
 # %% ../../nbs/data/fetch.ipynb #2909d045
 def cache_dir() -> Path:
-    """Folder for fetched files: $SCALABLE_ARCH_CACHE, else the platform's cache folder for scalable_arch (not created here)."""
+    """Folder for fetched files: $SCALABLE_ARCH_CACHE, else the platform's cache folder for scalable_arch (not created
+    here)."""
     if os.environ.get("SCALABLE_ARCH_CACHE"):
         return Path(os.environ["SCALABLE_ARCH_CACHE"]).expanduser()
     home = Path.home()
@@ -36,6 +37,7 @@ def cache_dir() -> Path:
         return home / "Library" / "Caches" / "scalable_arch"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "scalable_arch"
 
+
 def sha256_of(path):
     """Hexadecimal sha256 of a file, read in blocks."""
     with open(path, "rb") as file:
@@ -43,6 +45,7 @@ def sha256_of(path):
 
 # %% ../../nbs/data/fetch.ipynb #0ebde604
 BLOCK = 1 << 18
+
 
 class CountedReader:
     """A readable stream that moves a progress bar."""
@@ -55,14 +58,24 @@ class CountedReader:
         self.bar.update(len(block))
         return block
 
+
 def progress_bar(label, total, progress):
     """Bar over bytes; `progress` None shows it on a terminal only."""
-    return tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, disable=None if progress is None else not progress)
+    return tqdm(
+        total=total,
+        desc=label,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=None if progress is None else not progress,
+    )
+
 
 def copy_stream(stream, out):
     """Copy a readable stream to the open file `out`."""
     while block := stream.read(BLOCK):
         out.write(block)
+
 
 def copy_member(stream, member, mode, out):
     """Copy the file whose path ends in `member` from a tar archive read as a stream."""
@@ -76,12 +89,15 @@ def copy_member(stream, member, mode, out):
 def run_tool(command, folder):
     """Run a command; OSError with its last line of complaint where it fails or is not on this machine."""
     try:
-        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
     except FileNotFoundError as error:
         raise OSError(f"{command[0]} is not on this machine") from error
     if done.returncode:
         raise OSError(f"{command[0]} says: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
     return done.stdout
+
 
 def watch_folder(folder, bar, stop):
     """Move `bar` to the size of the package in `folder` until `stop` is set, and once more then."""
@@ -93,7 +109,8 @@ def watch_folder(folder, bar, stop):
 
 # %% ../../nbs/data/fetch.ipynb #181cf877
 def download_package(package, folder):
-    """Path of the Debian package downloaded into `folder`; as root with the package lists brought up to date where that is needed."""
+    """Path of the Debian package downloaded into `folder`; as root with the package lists brought up to date where
+    that is needed."""
     command = ["apt-get", "download", "-q", package]
     try:
         run_tool(command, folder)
@@ -103,6 +120,7 @@ def download_package(package, folder):
         run_tool(["apt-get", "update", "-q"], folder)
         run_tool(command, folder)
     return next(Path(folder).glob("*.deb"))
+
 
 def from_debian(source, out, progress=None):
     """Write the wanted member of a Debian package to the open file `out`."""
@@ -115,7 +133,9 @@ def from_debian(source, out, progress=None):
         finally:
             stop.set()
             watcher.join()
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacker:
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as unpacker:
             copy_member(unpacker.stdout, source["member"], "r|", out)
             unpacker.kill()  # the rest of the package is not wanted
 
@@ -131,6 +151,7 @@ with command.main_context():
 print(links[-1].url_without_fragment if links else "")
 """
 
+
 def find_source_archive(package, version):
     """Address of the source archive (.tar.gz) of a Python package, as pip finds it with the user's configuration."""
     lines = run_tool([sys.executable, "-c", ASK_PIP, package, version], None).split()
@@ -138,8 +159,10 @@ def find_source_archive(package, version):
         raise OSError(f"pip finds no source archive of {package} {version}")
     return lines[-1]
 
+
 def from_python(source, out, progress=None):
-    """Write the wanted member of a Python source archive to the open file `out`; the download stops once it has come."""
+    """Write the wanted member of a Python source archive to the open file `out`; the download
+    stops once it has come."""
     address = find_source_archive(source["package"], source["version"])
     with urllib.request.urlopen(address, timeout=60) as stream:
         with progress_bar(source["package"], int(stream.headers.get("Content-Length") or 0) or None, progress) as bar:
@@ -149,18 +172,25 @@ def from_python(source, out, progress=None):
 def from_address(source, out, progress=None):
     """Write what a plain address serves to the open file `out`."""
     with urllib.request.urlopen(source["url"], timeout=60) as stream:
-        with progress_bar(source["url"].rpartition("/")[2], int(stream.headers.get("Content-Length") or 0) or None, progress) as bar:
+        with progress_bar(
+            source["url"].rpartition("/")[2], int(stream.headers.get("Content-Length") or 0) or None, progress
+        ) as bar:
             copy_stream(CountedReader(stream, bar), out)
+
 
 FETCHERS = {"debian": from_debian, "python": from_python, "address": from_address}
 
+
 def describe_source(source):
     """A source in words."""
-    return {"debian": "Debian package {package}", "python": "Python package {package} {version}", "address": "{url}"}[source["kind"]].format(**source)
+    return {"debian": "Debian package {package}", "python": "Python package {package} {version}", "address": "{url}"}[
+        source["kind"]
+    ].format(**source)
 
 # %% ../../nbs/data/fetch.ipynb #4cf1026c
 def store_checked(write, target, sha256):
-    """Let `write(file)` fill a temporary file beside `target`; rename it to `target` if its sha256 is right, else ValueError."""
+    """Let `write(file)` fill a temporary file beside `target`; rename it to `target` if its sha256 is right, else
+    ValueError."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as out:
@@ -183,7 +213,10 @@ def make_cache():
     except OSError as error:
         reason = error.strerror
     if reason:
-        raise OSError(f"the cache folder {cache_dir()} cannot be written ({reason}); set SCALABLE_ARCH_CACHE to another folder")
+        raise OSError(
+            f"the cache folder {cache_dir()} cannot be written ({reason}); set SCALABLE_ARCH_CACHE to another folder"
+        )
+
 
 def copy_local(file, target, sha256):
     """Put a copy of the user's own file into the cache; FileNotFoundError or ValueError in one sentence."""
@@ -200,11 +233,14 @@ def cached_file(name):
     """Path in the cache of the file that the data set `name` needs, whether or not it is there."""
     return cache_dir() / load_manifest(name)["file"]["name"]
 
-def get_dataset(name: str, *, from_file: str | Path | None = None, progress: bool | None = None) -> Path:
-    """Bring the file of the data set `name` into the cache and return its path; nothing is done where it is there already.
 
-    Sources: `from_file` alone if given, else those of the manifest in order. OSError lists what was tried where all fail; ValueError for
-    data sets that cannot be fetched, with how to obtain them. Only files whose sha256 is the manifest's are kept.
+def get_dataset(name: str, *, from_file: str | Path | None = None, progress: bool | None = None) -> Path:
+    """Bring the file of the data set `name` into the cache and return its path; nothing is done where it is there
+    already.
+
+    Sources: `from_file` alone if given, else those of the manifest in order. OSError lists what was tried where all
+    fail; ValueError for data sets that cannot be fetched, with how to obtain them. Only files whose sha256 is the
+    manifest's are kept.
     """
     manifest = load_manifest(one_of("data set", name, list_datasets()))
     if "file" not in manifest:
@@ -221,5 +257,7 @@ def get_dataset(name: str, *, from_file: str | Path | None = None, progress: boo
             return store_checked(lambda out: FETCHERS[source["kind"]](source, out, progress), target, sha256)
         except (OSError, ValueError, tarfile.TarError, EOFError) as error:
             failures.append(f"{describe_source(source)} ({str(error).strip() or type(error).__name__})")
-    raise OSError(f"{target.name} could not be fetched; tried {'; '.join(failures)}. "
-                  f"Give a copy of your own with: scalable-arch data get {name} --from FILE")
+    raise OSError(
+        f"{target.name} could not be fetched; tried {'; '.join(failures)}. "
+        f"Give a copy of your own with: scalable-arch data get {name} --from FILE"
+    )

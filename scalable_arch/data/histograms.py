@@ -23,14 +23,19 @@ def rgb_to_hsv(images):
     return torch.stack([(hue / 6) % 1 * (chroma > 0), saturation, value], 1)
 
 # %% ../../nbs/data/histograms.ipynb #319d3a5f
-def colour_histogram_stripes(images: torch.Tensor, num_stripes: int = 6, bins: Sequence[int] = (8, 4, 4)) -> torch.Tensor:
-    """Square-rooted HSV histograms of horizontal stripes: float32 (N, num_stripes * product of bins), each row of length 1.
+def colour_histogram_stripes(
+    images: torch.Tensor, num_stripes: int = 6, bins: Sequence[int] = (8, 4, 4)
+) -> torch.Tensor:
+    """Square-rooted HSV histograms of horizontal stripes: float32 (N, num_stripes * product of bins), each row of
+    length 1.
 
-    `images` is uint8 (N, 3, H, W) with H at least `num_stripes`; `bins` counts hue, saturation and value. Euclidean distances of the rows
-    are Hellinger distances, averaged over stripes.
+    `images` is uint8 (N, 3, H, W) with H at least `num_stripes`; `bins` counts hue, saturation and value. Euclidean
+    distances of the rows are Hellinger distances, averaged over stripes.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be uint8 of shape (N, 3, H, W), not {images.dtype} of shape {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be uint8 of shape (N, 3, H, W), not {images.dtype} of shape {tuple(images.shape)}"
+        )
     height = images.shape[2]
     if not 1 <= num_stripes <= height:
         raise ValueError(f"num_stripes must be between 1 and the image height {height}, not {num_stripes}")
@@ -41,8 +46,10 @@ def colour_histogram_stripes(images: torch.Tensor, num_stripes: int = 6, bins: S
     shares = counts.view(-1, num_stripes, per_stripe)
     return (shares / shares.sum(-1, keepdim=True).clamp_min(1) / num_stripes).sqrt().flatten(1)
 
+
 def histogram_rows(images, stripe, num_stripes, bins):
-    """Counts (N, num_stripes * bins) of the HSV boxes of one batch; `stripe` (H) is the stripe of each row of pixels."""
+    """Counts (N, num_stripes * bins) of the HSV boxes of one batch; `stripe` (H) is the stripe
+    of each row of pixels."""
     size = torch.tensor(bins, device=images.device).view(3, 1, 1)
     hue, saturation, value = (rgb_to_hsv(images) * size).long().clamp_max(size - 1).unbind(1)
     box = ((stripe.view(-1, 1) * bins[0] + hue) * bins[1] + saturation) * bins[2] + value

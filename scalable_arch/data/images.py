@@ -34,15 +34,19 @@ def read_image(path, size=(160, 64)):
 # %% ../../nbs/data/images.ipynb #b953db80
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
+
 def fill_rows(paths, start, out, size):
-    """Decode `paths` into the rows of the byte array `out` (N, 3, H, W) from `start` on; returns [(path, reason)] of unreadable ones."""
+    """Decode `paths` into the rows of the byte array `out` (N, 3, H, W) from `start` on; returns [(path, reason)] of
+    unreadable ones."""
     faults = []
     for row, path in enumerate(paths, start):
         try:
             out[row] = read_image(path, size).transpose(2, 0, 1)
         except READ_ERRORS as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
-            faults.append((str(path), "not an image" if "cannot identify" in reason else reason.removesuffix(f": '{path}'")))
+            faults.append(
+                (str(path), "not an image" if "cannot identify" in reason else reason.removesuffix(f": '{path}'"))
+            )
     return faults
 
 # %% ../../nbs/data/images.ipynb #a537d824
@@ -51,6 +55,7 @@ def describe_faults(faults, total, shown=5):
     names = "; ".join(f"{path} ({reason})" for path, reason in faults[:shown])
     more = f"; and {len(faults) - shown:,} more" if len(faults) > shown else ""
     return f"{len(faults):,} of {total:,} images cannot be read: {names}{more}; copy them again or leave them out"
+
 
 def check_size(size):
     """`size` as (height, width) of positive whole numbers, else ValueError."""
@@ -63,19 +68,30 @@ def check_size(size):
     return height, width
 
 # %% ../../nbs/data/images.ipynb #8913909e
-def load_images(paths: Iterable[str | Path], size: Sequence[int] = (160, 64), *, progress: bool | None = None, chunk: int = 64) -> torch.Tensor:
+def load_images(
+    paths: Iterable[str | Path], size: Sequence[int] = (160, 64), *, progress: bool | None = None, chunk: int = 64
+) -> torch.Tensor:
     """Decode and resize the images at `paths` in threads: uint8 tensor (N, 3, height, width), in the order of `paths`.
 
-    One ValueError after the last image counts those that cannot be read and names the first five. `progress` None shows a bar on a terminal.
+    One ValueError after the last image counts those that cannot be read and names the first five. `progress` None shows
+    a bar on a terminal.
     """
     if isinstance(paths, str) or hasattr(paths, "__fspath__"):
         raise ValueError(f"paths must be a list of files, not one path: [{str(paths)!r}]")
     paths, size = list(paths), check_size(size)
     images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
     starts, faults = range(0, len(paths), chunk), []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(paths), desc="reading images", unit="image", leave=False,
-                                                          disable=None if progress is None else not progress) as bar:
-        tasks = (pool.submit(fill_rows, paths[start:start + chunk], start, images.numpy(), size) for start in starts)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(
+            total=len(paths),
+            desc="reading images",
+            unit="image",
+            leave=False,
+            disable=None if progress is None else not progress,
+        ) as bar,
+    ):
+        tasks = (pool.submit(fill_rows, paths[start : start + chunk], start, images.numpy(), size) for start in starts)
         for start, task in zip(starts, list(tasks)):
             faults += task.result()
             bar.update(min(chunk, len(paths) - start))
@@ -84,8 +100,11 @@ def load_images(paths: Iterable[str | Path], size: Sequence[int] = (160, 64), *,
     return images
 
 # %% ../../nbs/data/images.ipynb #02702ee6
-def iter_image_batches(paths: Iterable[str | Path], size: Sequence[int] = (160, 64), batch_size: int = 256) -> Iterator[torch.Tensor]:
-    """Yield uint8 tensors (at most batch_size, 3, height, width) of the images at `paths` in order, reading one batch ahead.
+def iter_image_batches(
+    paths: Iterable[str | Path], size: Sequence[int] = (160, 64), batch_size: int = 256
+) -> Iterator[torch.Tensor]:
+    """Yield uint8 tensors (at most batch_size, 3, height, width) of the images at `paths` in order, reading one batch
+    ahead.
 
     ValueError (as in `load_images`) when the batch with an unreadable image is due.
     """
@@ -94,7 +113,8 @@ def iter_image_batches(paths: Iterable[str | Path], size: Sequence[int] = (160, 
     paths, size = list(paths), check_size(size)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    return read_ahead([paths[start:start + batch_size] for start in range(0, len(paths), batch_size)], size)
+    return read_ahead([paths[start : start + batch_size] for start in range(0, len(paths), batch_size)], size)
+
 
 def read_ahead(batches, size):
     """Generator behind `iter_image_batches`: one thread loads the next batch."""
@@ -111,12 +131,16 @@ def read_ahead(batches, size):
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """Normalised float32 of uint8 images (..., 3, H, W) by ImageNet's mean and deviation, on the same device."""
     if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] != 3:
-        raise ValueError(f"images must be uint8 of shape (N, 3, H, W), not {images.dtype} of shape {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be uint8 of shape (N, 3, H, W), not {images.dtype} of shape {tuple(images.shape)}"
+        )
     mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """Inverse of `to_float`, for pictures: float (..., 3, H, W) to uint8, clipped to 0 .. 255."""

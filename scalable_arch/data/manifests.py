@@ -27,6 +27,7 @@ def list_datasets() -> list[str]:
     """Names of the data sets that have a manifest, sorted."""
     return sorted(file.name.removesuffix(".toml") for file in manifest_dir().iterdir() if file.name.endswith(".toml"))
 
+
 def load_manifest(name: str) -> dict[str, Any]:
     """Manifest of the data set `name` as a dict; a misspelt name is a ValueError that lists the valid ones."""
     file = manifest_dir() / f"{one_of('data set', name, list_datasets())}.toml"

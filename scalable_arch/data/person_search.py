@@ -34,24 +34,34 @@ from ..errors import one_of
 
 # %% ../../nbs/data/person_search.ipynb #2bd93485
 def read_mat(path, *keys):
-    """The first of the variables `keys` that the file holds, structs as dicts and cells as lists; FileNotFoundError or ValueError names the file."""
+    """The first of the variables `keys` that the file holds, structs as dicts and cells as lists; FileNotFoundError or
+    ValueError names the file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is missing: copy the data set again")
     try:
         content = loadmat(path, simplify_cells=True)
-    except Exception as error:                  # scipy raises whatever the damaged bytes lead to: zlib.error, TypeError, MatReadError, ...
-        raise ValueError(f"{path} cannot be read, it is damaged or cut short ({type(error).__name__}): copy it again") from error
+    except (
+        Exception
+    ) as error:  # scipy raises whatever the damaged bytes lead to: zlib.error, TypeError, MatReadError, ...
+        raise ValueError(
+            f"{path} cannot be read, it is damaged or cut short ({type(error).__name__}): copy it again"
+        ) from error
     for key in keys:
         if key in content:
             return content[key]
-    raise ValueError(f"{path} does not hold {' or '.join(keys)}, but {', '.join(key for key in content if key[0] != '_') or 'nothing'}: "
-                     "it is not the file of this data set")
+    raise ValueError(
+        f"{path} does not hold {' or '.join(keys)}, but "
+        f"{', '.join(key for key in content if key[0] != '_') or 'nothing'}: "
+        "it is not the file of this data set"
+    )
+
 
 def as_list(value):
     """A MATLAB array of structs or cells as a list: one element comes without its array, none as an empty one."""
     if isinstance(value, (dict, str)):
         return [value]
     return list(np.atleast_1d(np.asarray(value, object)).reshape(-1)) if np.size(value) else []
+
 
 def field(record, name, where):
     """Field `name` of a struct; ValueError says `where` it is missing."""
@@ -61,7 +71,8 @@ def field(record, name, where):
 
 # %% ../../nbs/data/person_search.ipynb #6a77309c
 def corners_of(box, size, where, check=True):
-    """float32 (4,) x1, y1, x2, y2 of x, y, width, height, cut at the edge of the image of `size` (height, width); None where left out."""
+    """float32 (4,) x1, y1, x2, y2 of x, y, width, height, cut at the edge of the image of `size` (height, width); None
+    where left out."""
     numbers = np.asarray(box, np.float64).reshape(-1) if np.asarray(box).dtype.kind in "uif" else np.zeros(0)
     if numbers.shape != (4,) or not np.isfinite(numbers).all():
         raise ValueError(f"{where} is not four numbers x, y, width, height but {box!r}")
@@ -72,44 +83,62 @@ def corners_of(box, size, where, check=True):
     elif x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
         fault = f"lies outside its image of {size[1]} x {size[0]} pixels"
     if fault and check:
-        raise ValueError(f"{where} {fault} (x, y, width, height = {x:g}, {y:g}, {width:g}, {height:g}): correct it, "
-                         "or pass check=False to leave such boxes out")
+        raise ValueError(
+            f"{where} {fault} (x, y, width, height = {x:g}, {y:g}, {width:g}, {height:g}): correct it, "
+            "or pass check=False to leave such boxes out"
+        )
     if fault:
         return None
     return np.array([max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])], np.float32)
 
 # %% ../../nbs/data/person_search.ipynb #a994b6bf
 def image_sizes(folder, names, progress=None):
-    """int64 (N, 2) height and width of the image files; FileNotFoundError or ValueError names the first that is missing or damaged."""
+    """int64 (N, 2) height and width of the image files; FileNotFoundError or ValueError names the first that is
+    missing or damaged."""
     sizes = np.empty((len(names), 2), np.int64)
-    for row, name in enumerate(tqdm(names, desc="reading sizes", unit="image", leave=False, disable=None if progress is None else not progress)):
+    for row, name in enumerate(
+        tqdm(names, desc="reading sizes", unit="image", leave=False, disable=None if progress is None else not progress)
+    ):
         path = os.path.join(folder, name)
         try:
             with Image.open(path) as image:
                 sizes[row] = image.height, image.width
         except FileNotFoundError:
-            raise FileNotFoundError(f"the annotations name {name}, but it is missing in {folder}: copy the data set again") from None
+            raise FileNotFoundError(
+                f"the annotations name {name}, but it is missing in {folder}: copy the data set again"
+            ) from None
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as an image, it is damaged or cut short: copy it again") from error
     return sizes
 
+
 def make_set(folder, names, sizes, camids, boxes, pids):
     """`SceneSet` of image files with lists of boxes and pids for each."""
-    return SceneSet(list(names), np.asarray(camids, np.int64), [torch.from_numpy(np.array(rows, np.float32).reshape(-1, 4)) for rows in boxes],
-                    [torch.tensor(row, dtype=torch.int64) for row in pids], [os.path.join(folder, name) for name in names], sizes)
+    return SceneSet(
+        list(names),
+        np.asarray(camids, np.int64),
+        [torch.from_numpy(np.array(rows, np.float32).reshape(-1, 4)) for rows in boxes],
+        [torch.tensor(row, dtype=torch.int64) for row in pids],
+        [os.path.join(folder, name) for name in names],
+        sizes,
+    )
 
 # %% ../../nbs/data/person_search.ipynb #877e213e
 def find_home(manifest, root):
     """Folder under `root` that holds the parts the manifest names; FileNotFoundError says what is missing."""
     name, layout, root = manifest["name"], manifest["scenes"], Path(root).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"{name}: there is no folder {root}; give the folder that holds {', '.join(layout['parts'])}")
+        raise FileNotFoundError(
+            f"{name}: there is no folder {root}; give the folder that holds {', '.join(layout['parts'])}"
+        )
     homes = [root / inner for inner in ("", *layout["inner"])]
     best = max(homes, key=lambda home: sum((home / part).exists() for part in layout["parts"]))
     missing = [part for part in layout["parts"] if not (best / part).exists()]
     if missing:
-        raise FileNotFoundError(f"{name}: {missing[0]} is missing in {best if best.is_dir() else root}; "
-                                f"the folder must hold {', '.join(layout['parts'])}")
+        raise FileNotFoundError(
+            f"{name}: {missing[0]} is missing in {best if best.is_dir() else root}; "
+            f"the folder must hold {', '.join(layout['parts'])}"
+        )
     return best
 
 # %% ../../nbs/data/person_search.ipynb #d3d50022
@@ -143,11 +172,17 @@ class Annotations:
     def assign(self, name, box, pid, where):
         """Give the person `pid` their box in the scene `name`; returns its number there, None where it was left out."""
         if name not in self.raw:
-            raise ValueError(f"{where} names {name}, which {self.file} does not list: the files are of different copies, copy the data set again")
+            raise ValueError(
+                f"{where} names {name}, which {self.file} does not list: the files are of different copies, copy the "
+                "data set again"
+            )
         wanted = corners_of(box, self.sizes[name], where, self.check)
         if wanted is None:
             return None
-        numbers, free = np.asarray(box, np.float64).reshape(-1), [k for k, owner in enumerate(self.pids[name]) if owner in (-1, pid)]
+        numbers, free = (
+            np.asarray(box, np.float64).reshape(-1),
+            [k for k, owner in enumerate(self.pids[name]) if owner in (-1, pid)],
+        )
         exact = [k for k in free if np.array_equal(self.raw[name][k], numbers)]
         near = [(overlap(wanted, self.corners[name][k]), -k) for k in free]
         if not exact and max(near, default=(0, 0))[0] < 0.5:
@@ -159,8 +194,14 @@ class Annotations:
 
     def subset(self, names):
         """`SceneSet` of the scenes `names`."""
-        return make_set(self.folder, names, np.array([self.sizes[name] for name in names]).reshape(-1, 2), np.zeros(len(names)),
-                        [self.corners[name] for name in names], [self.pids[name] for name in names])
+        return make_set(
+            self.folder,
+            names,
+            np.array([self.sizes[name] for name in names]).reshape(-1, 2),
+            np.zeros(len(names)),
+            [self.corners[name] for name in names],
+            [self.pids[name] for name in names],
+        )
 
 # %% ../../nbs/data/person_search.ipynb #a6cfc06f
 def overlap(a, b):
@@ -176,6 +217,7 @@ def person_number(idname, where):
     if not match:
         raise ValueError(f"{where} has the idname {idname!r}, which is not a letter and a number such as p123")
     return int(match[1])
+
 
 def assign_training(annotations, file):
     """Give training persons their boxes."""
@@ -202,10 +244,16 @@ def assign_test(annotations, file, key, position):
             if np.size(located):
                 annotations.assign(other, located, pid, place)
             if other not in position:
-                raise ValueError(f"{place} names {other}, which pool.mat does not list: the files are of different copies, copy the data set again")
+                raise ValueError(
+                    f"{place} names {other}, which pool.mat does not list: the files are of different copies, copy the "
+                    "data set again"
+                )
             gallery.append(position[other])
         if name not in position:
-            raise ValueError(f"{where} names {name}, which pool.mat does not list: the files are of different copies, copy the data set again")
+            raise ValueError(
+                f"{where} names {name}, which pool.mat does not list: the files are of different copies, copy the data "
+                "set again"
+            )
         if box is not None:
             queries.append((position[name], box))
             galleries.append(np.array(gallery, np.int64))
@@ -222,17 +270,25 @@ def read_cuhk_sysu(home, gallery_size, check, progress=None):
     pool = [str(name) for name in as_list(read_mat(pool_file, "pool"))]
     stranger = next((name for name in pool if name not in annotations.raw), None)
     if stranger:
-        raise ValueError(f"{pool_file} names {stranger}, which {annotations.file} does not list: the files are of different copies, "
-                         "copy the data set again")
+        raise ValueError(
+            f"{pool_file} names {stranger}, which {annotations.file} does not list: the files are of different copies, "
+            "copy the data set again"
+        )
     assign_training(annotations, lists / "Train.mat")
     key = f"TestG{gallery_size or 100}"
     queries, galleries = assign_test(annotations, lists / f"{key}.mat", key, {name: k for k, name in enumerate(pool)})
     tested = set(pool)
     train = annotations.subset([name for name in annotations.names if name not in tested])
-    return train, SceneSearch(annotations.subset(pool), np.array(queries, np.int64).reshape(-1, 2), galleries if gallery_size else None, "cuhk_sysu")
+    return train, SceneSearch(
+        annotations.subset(pool),
+        np.array(queries, np.int64).reshape(-1, 2),
+        galleries if gallery_size else None,
+        "cuhk_sysu",
+    )
 
 # %% ../../nbs/data/person_search.ipynb #98b7cb06
 FRAME_NAME = re.compile(r"c(\d+)s(\d+)_(\d+)(\.jpg)?")
+
 
 def read_frames_of(home, split, check, progress):
     """`SceneSet` of PRW's train or test frames."""
@@ -243,12 +299,19 @@ def read_frames_of(home, split, check, progress):
         names.append(name.removesuffix(".jpg") + ".jpg")
         camids.append(int(FRAME_NAME.fullmatch(name)[1]))
     sizes = image_sizes(home / "frames", names, progress)
-    for name, size in zip(tqdm(names, desc="reading boxes", unit="frame", leave=False, disable=None if progress is None else not progress), sizes):
+    for name, size in zip(
+        tqdm(
+            names, desc="reading boxes", unit="frame", leave=False, disable=None if progress is None else not progress
+        ),
+        sizes,
+    ):
         file = home / "annotations" / f"{name}.mat"
         rows = np.asarray(read_mat(file, "box_new", "anno_file", "anno_previous"))
         rows = np.atleast_2d(rows) if rows.size else np.zeros((0, 5))
         if rows.ndim != 2 or rows.shape[1] != 5 or rows.dtype.kind not in "uif":
-            raise ValueError(f"{file} does not hold rows of id, x, y, width, height, but an array of shape {rows.shape}")
+            raise ValueError(
+                f"{file} does not hold rows of id, x, y, width, height, but an array of shape {rows.shape}"
+            )
         found = [(corners_of(row[1:], size, f"{file}, box {k}", check), int(row[0])) for k, row in enumerate(rows, 1)]
         boxes.append([corners for corners, _ in found if corners is not None])
         pids.append([pid if pid >= 0 else -1 for corners, pid in found if corners is not None])
@@ -266,12 +329,20 @@ def read_query_info(file, scenes):
             raise ValueError(f"line {number} of {file} is not 'id x y width height frame' but {line[:60]!r}")
         pid, name = int(match[1]), match[3].removesuffix(".jpg") + ".jpg"
         if name not in position:
-            raise ValueError(f"line {number} of {file} names the frame {name}, which frame_test.mat does not list: copy the data set again")
+            raise ValueError(
+                f"line {number} of {file} names the frame {name}, which frame_test.mat does not list: copy the data "
+                "set again"
+            )
         x, y, width, height = map(float, match[2].split())
         own = np.flatnonzero(scenes.pids[position[name]].numpy() == pid)
         if not len(own):
-            raise ValueError(f"line {number} of {file} asks for person {pid} in {name}, where no box has this person: copy the data set again")
-        overlaps = [overlap(scenes.boxes[position[name]][k].numpy(), np.array([x, y, x + width, y + height])) for k in own]
+            raise ValueError(
+                f"line {number} of {file} asks for person {pid} in {name}, where no box has this person: copy the data "
+                "set again"
+            )
+        overlaps = [
+            overlap(scenes.boxes[position[name]][k].numpy(), np.array([x, y, x + width, y + height])) for k in own
+        ]
         queries.append((position[name], int(own[int(np.argmax(overlaps))])))
     return np.array(queries, np.int64).reshape(-1, 2)
 
@@ -286,23 +357,29 @@ def search_names():
     """Names of the person-search sets that can be read."""
     return [name for name in list_datasets() if "scenes" in load_manifest(name)]
 
+
 def manifest_of(name):
     """Manifest of a person-search set that can be read; ValueError otherwise."""
     if name == "dukemtmc_ps":
         raise ValueError(f"dukemtmc_ps: {load_manifest(name)['obtain']}")
     return load_manifest(one_of("person-search set", name, search_names()))
 
-def load_person_search(name: str, root: str | Path, gallery_size: int | None = 100, *, check: bool = True,
-                       progress: bool | None = None) -> tuple[SceneSet, SceneSearch]:
-    """(training `SceneSet`, `SceneSearch` of the test) of cuhk_sysu or prw in the folder `root`; images are read when asked for.
 
-    `gallery_size`: 50, 100, 500, 1000, 2000 or 4000 scenes a query of cuhk_sysu, None for all test scenes; prw always searches all but the
-    query's own. FileNotFoundError or ValueError names a file, and the entry in it, that is missing, damaged or impossible; `check=False`
-    leaves out boxes without area or outside their image. Cameras are 0 in cuhk_sysu, which has none. Protocols: Xiao et al. 2017,
-    Zheng et al. 2017, W sec. 4.3.
+def load_person_search(
+    name: str, root: str | Path, gallery_size: int | None = 100, *, check: bool = True, progress: bool | None = None
+) -> tuple[SceneSet, SceneSearch]:
+    """(training `SceneSet`, `SceneSearch` of the test) of cuhk_sysu or prw in the folder `root`; images are read when
+    asked for.
+
+    `gallery_size`: 50, 100, 500, 1000, 2000 or 4000 scenes a query of cuhk_sysu, None for all test scenes; prw always
+    searches all but the query's own. FileNotFoundError or ValueError names a file, and the entry in it, that is
+    missing, damaged or impossible; `check=False` leaves out boxes without area or outside their image. Cameras are 0 in
+    cuhk_sysu, which has none. Protocols: Xiao et al. 2017, Zheng et al. 2017, W sec. 4.3.
     """
     home = find_home(manifest_of(name), root)
-    return read_cuhk_sysu(home, gallery_size, check, progress) if name == "cuhk_sysu" else read_prw(home, check, progress)
+    return (
+        read_cuhk_sysu(home, gallery_size, check, progress) if name == "cuhk_sysu" else read_prw(home, check, progress)
+    )
 
 # %% ../../nbs/data/person_search.ipynb #19bb8195
 def structs(rows, *names):
@@ -312,11 +389,13 @@ def structs(rows, *names):
         array[0, k] = tuple(row)
     return array
 
+
 def cells(values):
     """A MATLAB cell array (n, 1)."""
     array = np.empty((len(values), 1), object)
     array[:, 0] = values
     return array
+
 
 def whole_boxes(boxes):
     """float64 (n, 4) x, y, width, height in whole pixels around boxes of corners."""
@@ -324,17 +403,25 @@ def whole_boxes(boxes):
     low, high = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
     return np.concatenate([low, high - low], 1)
 
+
 def save_images(scenes, names, folder, progress):
     """Write the images of a `SceneSet` as JPEG of quality 95."""
     folder.mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(tqdm(names, desc="writing scenes", unit="scene", leave=False, disable=None if progress is None else not progress)):
+    for index, name in enumerate(
+        tqdm(
+            names, desc="writing scenes", unit="scene", leave=False, disable=None if progress is None else not progress
+        )
+    ):
         Image.fromarray(scenes.image(index).permute(1, 2, 0).numpy()).save(folder / name, quality=95, subsampling=0)
+
 
 def new_folder(out):
     """Absolute path of `out`; FileExistsError where it holds anything."""
     out = Path(out).expanduser().absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and not empty: give a new folder, nothing of yours is written over")
+        raise FileExistsError(
+            f"{out} is there already and not empty: give a new folder, nothing of yours is written over"
+        )
     return out
 
 # %% ../../nbs/data/person_search.ipynb #1cc1cce1
@@ -356,7 +443,10 @@ def write_whole(out, name, expected, fill):
 # %% ../../nbs/data/person_search.ipynb #9a38b984
 def counts_of(train, search):
     """What a complete copy has, as in the manifests."""
-    return {"train": dict(scenes=len(train), ids=len(train.labels)), "test": dict(scenes=len(search.scenes), queries=len(search.queries))}
+    return {
+        "train": dict(scenes=len(train), ids=len(train.labels)),
+        "test": dict(scenes=len(search.scenes), queries=len(search.queries)),
+    }
 
 # %% ../../nbs/data/person_search.ipynb #28c54d07
 def appearances(scenes, names):
@@ -368,10 +458,14 @@ def appearances(scenes, names):
                 found.setdefault(pid, []).append((name, box[None], 0.0))
     return dict(sorted(found.items()))
 
+
 def image_rows(scenes, names):
     """Rows (imname, nAppear, box) of Images.mat."""
-    return [(name, float(len(boxes)), structs([(box[None], 0.0) for box in whole_boxes(boxes)], "idlocate", "ishard"))
-            for name, boxes in zip(names, scenes.boxes)]
+    return [
+        (name, float(len(boxes)), structs([(box[None], 0.0) for box in whole_boxes(boxes)], "idlocate", "ishard"))
+        for name, boxes in zip(names, scenes.boxes)
+    ]
+
 
 def protocol_rows(search, names, queries, size):
     """Rows (Query, Gallery) of TestG<size>.mat."""
@@ -390,7 +484,8 @@ def protocol_rows(search, names, queries, size):
 
 # %% ../../nbs/data/person_search.ipynb #62900c49
 def write_cuhk_sysu(folder: str | Path, train: SceneSet, search: SceneSearch, *, progress: bool | None = None) -> None:
-    """Write a training `SceneSet` and the test of a `SceneSearch` into the new `folder` in the layout of CUHK-SYSU, one query for every person."""
+    """Write a training `SceneSet` and the test of a `SceneSearch` into the new `folder` in the layout of CUHK-SYSU,
+    one query for every person."""
     queries = choose_queries(search.scenes, "cuhk_sysu")
     train_names = [f"s{k + 1}.jpg" for k in range(len(train))]
     test_names = [f"s{k + 1}.jpg" for k in range(len(train), len(train) + len(search.scenes))]
@@ -401,27 +496,40 @@ def write_cuhk_sysu(folder: str | Path, train: SceneSet, search: SceneSearch, *,
         lists = home / "annotation" / "test" / "train_test"
         lists.mkdir(parents=True)
         save = lambda path, **content: savemat(path, content, do_compression=True)
-        save(home / "annotation" / "Images.mat",
-             Img=structs(image_rows(train, train_names) + image_rows(search.scenes, test_names), "imname", "nAppear", "box"))
+        save(
+            home / "annotation" / "Images.mat",
+            Img=structs(
+                image_rows(train, train_names) + image_rows(search.scenes, test_names), "imname", "nAppear", "box"
+            ),
+        )
         save(home / "annotation" / "pool.mat", pool=cells(test_names))
-        person = lambda found: [(f"p{pid}", float(len(places)), structs(places, "imname", "idlocate", "ishard")) for pid, places in found.items()]
+        person = lambda found: [
+            (f"p{pid}", float(len(places)), structs(places, "imname", "idlocate", "ishard"))
+            for pid, places in found.items()
+        ]
         trained = person(appearances(train, train_names))
         tested = person(appearances(search.scenes, test_names))
         save(home / "annotation" / "Person.mat", Person=structs(trained + tested, "idname", "nAppear", "scene"))
         save(lists / "Train.mat", Train=cells([structs([row], "idname", "nAppear", "scene") for row in trained]))
         for size in load_manifest("cuhk_sysu")["scenes"]["gallery_sizes"]:
-            save(lists / f"TestG{size}.mat", **{f"TestG{size}": structs(protocol_rows(search, test_names, queries, size), "Query", "Gallery")})
+            save(
+                lists / f"TestG{size}.mat",
+                **{f"TestG{size}": structs(protocol_rows(search, test_names, queries, size), "Query", "Gallery")},
+            )
+
     expected = counts_of(train, search) | {"test": dict(scenes=len(search.scenes), queries=len(queries))}
     write_whole(folder, "cuhk_sysu", expected, fill)
 
 # %% ../../nbs/data/person_search.ipynb #8743d6c5
 def frame_names(scenes, sequence):
-    """Names c<camera>s<sequence>_<frame> of the scenes; training and test are two sequences, for their cameras may share numbers."""
+    """Names c<camera>s<sequence>_<frame> of the scenes; training and test are two sequences, for their cameras may
+    share numbers."""
     counts, names = {}, []
     for camid in scenes.camids.tolist():
         counts[camid] = counts.get(camid, 0) + 1
         names.append(f"c{camid}s{sequence}_{counts[camid]:06d}")
     return names
+
 
 def write_prw(folder: str | Path, train: SceneSet, search: SceneSearch, *, progress: bool | None = None) -> None:
     """Write a training `SceneSet` and a `SceneSearch` into the new `folder` in the layout of PRW."""
@@ -434,33 +542,57 @@ def write_prw(folder: str | Path, train: SceneSet, search: SceneSearch, *, progr
             save_images(scenes, [f"{name}.jpg" for name in names], home / "frames", progress)
             for name, boxes, pids in zip(names, scenes.boxes, scenes.pids):
                 ids = np.where(pids.numpy() < 0, -2, pids.numpy())[:, None]
-                savemat(home / "annotations" / f"{name}.jpg.mat", {"box_new": np.concatenate([ids, whole_boxes(boxes)], 1)})
-        for split, scenes, names, key in (("train", train, train_names, "ID_train"), ("test", search.scenes, test_names, "ID_test2")):
+                savemat(
+                    home / "annotations" / f"{name}.jpg.mat", {"box_new": np.concatenate([ids, whole_boxes(boxes)], 1)}
+                )
+        for split, scenes, names, key in (
+            ("train", train, train_names, "ID_train"),
+            ("test", search.scenes, test_names, "ID_test2"),
+        ):
             savemat(home / f"frame_{split}.mat", {f"img_index_{split}": cells(names)})
             savemat(home / f"ID_{split}.mat", {key: np.array([list(scenes.labels)], np.float64)})
         lines = []
         for scene, box in search.queries:
-            pid, (x, y, width, height) = int(search.scenes.pids[scene][box]), whole_boxes(search.scenes.boxes[scene])[box].astype(int)
+            pid, (x, y, width, height) = (
+                int(search.scenes.pids[scene][box]),
+                whole_boxes(search.scenes.boxes[scene])[box].astype(int),
+            )
             lines.append(f"{pid} {x} {y} {width} {height} {test_names[scene]}\r\n")
-            crop = search.scenes.image(scene)[:, y:y + height, x:x + width].permute(1, 2, 0).numpy()
-            Image.fromarray(np.ascontiguousarray(crop)).save(home / "query_box" / f"{pid}_{test_names[scene]}.jpg", quality=95)
+            crop = search.scenes.image(scene)[:, y : y + height, x : x + width].permute(1, 2, 0).numpy()
+            Image.fromarray(np.ascontiguousarray(crop)).save(
+                home / "query_box" / f"{pid}_{test_names[scene]}.jpg", quality=95
+            )
         (home / "query_info.txt").write_bytes("".join(lines).encode())
+
     write_whole(folder, "prw", counts_of(train, search), fill)
+
 
 WRITERS = {"cuhk_sysu": write_cuhk_sysu, "prw": write_prw}
 
 # %% ../../nbs/data/person_search.ipynb #dbccac43
-def render_person_search(name: str, out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (300, 120),
-                         cameras: Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0,
-                         progress: bool | None = None) -> dict[str, Any]:
-    """Render simulated scenes into the new folder `out` in the layout of cuhk_sysu or prw; returns the contents of its world.json.
+def render_person_search(
+    name: str,
+    out: str | Path,
+    *,
+    people: Sequence[int] = (60, 40),
+    scenes: Sequence[int] = (300, 120),
+    cameras: Sequence[int] = (12, 6),
+    size: Sequence[int] = (192, 256),
+    seed: int = 0,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Render simulated scenes into the new folder `out` in the layout of cuhk_sysu or prw; returns the contents of its
+    world.json.
 
-    `people`, `scenes`, `cameras`: how many in training and in the test, which share none; `size` and `seed` as for `load_scenes`.
+    `people`, `scenes`, `cameras`: how many in training and in the test, which share none; `size` and `seed` as for
+    `load_scenes`.
     """
     one_of("person-search set", name, WRITERS)
-    new_folder(out)                                              # told before the rendering, not after
-    train, search = (load_scenes(split, people=ids, scenes=number, cameras=views, size=size, seed=seed, progress=progress)
-                     for split, ids, number, views in zip(("train", "test"), people, scenes, cameras))
+    new_folder(out)  # told before the rendering, not after
+    train, search = (
+        load_scenes(split, people=ids, scenes=number, cameras=views, size=size, seed=seed, progress=progress)
+        for split, ids, number, views in zip(("train", "test"), people, scenes, cameras)
+    )
     WRITERS[name](out, train, search, progress=progress)
     return json.loads((Path(out).expanduser() / "world.json").read_text(encoding="utf-8"))
 
@@ -474,26 +606,41 @@ def expected_of(manifest, home):
         world = json.loads(file.read_text(encoding="utf-8"))
         expected, made_as = {split: dict(world["expected"][split]) for split in manifest["expected"]}, world["name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged, it does not give the expected counts; write the data set again") from error
+        raise ValueError(
+            f"{file} is damaged, it does not give the expected counts; write the data set again"
+        ) from error
     if made_as != manifest["name"]:
         raise ValueError(f"{manifest['name']}: {home} was written as {made_as}; check it under that name")
     return expected, "rendered"
 
+
 def found_counts(train, search):
     """Counts of what was read, for every kind a manifest expects."""
-    return {"train": dict(scenes=len(train), ids=len(train.labels)), "test": dict(scenes=len(search.scenes), queries=len(search.queries))}
+    return {
+        "train": dict(scenes=len(train), ids=len(train.labels)),
+        "test": dict(scenes=len(search.scenes), queries=len(search.queries)),
+    }
 
 # %% ../../nbs/data/person_search.ipynb #d0bc6bd9
 def decode_problems(sets, progress):
     """A sentence on the image files that do not decode to the last pixel, if there are any."""
     paths = [path for scenes in sets for path in scenes.pixels]
-    bar = tqdm(paths, desc="checking images", unit="image", leave=False, disable=None if progress is None else not progress)
+    bar = tqdm(
+        paths, desc="checking images", unit="image", leave=False, disable=None if progress is None else not progress
+    )
     faults = [(path, fault) for path, fault in ((path, image_fault(path, True)) for path in bar) if fault]
-    return [f"{len(faults):,} of {len(paths):,} images cannot be used, the first is {faults[0][0]} ({faults[0][1]})"] if faults else []
+    return (
+        [f"{len(faults):,} of {len(paths):,} images cannot be used, the first is {faults[0][0]} ({faults[0][1]})"]
+        if faults
+        else []
+    )
 
 # %% ../../nbs/data/person_search.ipynb #4c30ba86
-def check_person_search(name: str, root: str | Path, *, decode: bool = False, progress: bool | None = None) -> DatasetCheck:
-    """Compare a copy of cuhk_sysu or prw under `root` with what it must hold; returns a `DatasetCheck`. `decode=True` also decodes every image.
+def check_person_search(
+    name: str, root: str | Path, *, decode: bool = False, progress: bool | None = None
+) -> DatasetCheck:
+    """Compare a copy of cuhk_sysu or prw under `root` with what it must hold; returns a `DatasetCheck`. `decode=True`
+    also decodes every image.
 
     What is missing, damaged or impossible becomes a sentence in `problems`; only a misspelt name or `root` raises.
     """
@@ -517,4 +664,10 @@ def check_person_search(name: str, root: str | Path, *, decode: bool = False, pr
             rows.append((split, kind, wanted, found[split][kind], verdict))
             if difference and any(map(sum, (part.values() for part in found.values()))):
                 problems.append(f"{split}: {found[split][kind]:,} {kind} where {wanted:,} are expected ({verdict})")
-    return DatasetCheck(name, str(root), source, pd.DataFrame(rows, columns=["split", "what", "expected", "found", "verdict"]), tuple(problems))
+    return DatasetCheck(
+        name,
+        str(root),
+        source,
+        pd.DataFrame(rows, columns=["split", "what", "expected", "found", "verdict"]),
+        tuple(problems),
+    )

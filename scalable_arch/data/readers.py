@@ -26,7 +26,9 @@ from ..errors import one_of
 
 # %% ../../nbs/data/readers.ipynb #88278ef0
 class Sample(NamedTuple):
-    """One image: `path`, the person `pid` (-1 junk, in Market-1501 0 distractor) and the camera `camid`, numbered as on disk."""
+    """One image: `path`, the person `pid` (-1 junk, in Market-1501 0 distractor) and the camera `camid`, numbered as
+    on disk."""
+
     path: str
     pid: int
     camid: int
@@ -35,6 +37,7 @@ class Sample(NamedTuple):
 @dataclass(frozen=True)
 class ReIDDataset:
     """Sorted tuples of `Sample` for training, query and gallery of the data set `name` under the folder `root`."""
+
     name: str
     root: str
     train: tuple
@@ -57,6 +60,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 NAME_PATTERN = re.compile(r"(-1|\d+)_c(\d+)[\w.-]*")
 MSMT_PATTERN = re.compile(r"\d+_\d+_(\d+)_[\w.-]+")
 
+
 def parse_name(name):
     """(pid, camid) of a file name such as 0002_c1s1_000451_03.jpg, or None where it is not one."""
     match = NAME_PATTERN.fullmatch(name)
@@ -64,10 +68,15 @@ def parse_name(name):
 
 # %% ../../nbs/data/readers.ipynb #9ddaa611
 def find_home(manifest, root, boxes=None):
-    """Folder under `root` that holds the parts named in the manifest; FileNotFoundError with one sentence where they are missing."""
+    """Folder under `root` that holds the parts named in the manifest; FileNotFoundError with one sentence where they
+    are missing."""
     name, layout, root = manifest["name"], manifest["layout"], Path(root).expanduser()
     parts = [layout[split] for split in ("train", "query", "gallery")]
-    parts = list(dict.fromkeys(parts + [file for split in ("train", "query", "gallery") for file in layout.get(f"{split}_lists", [])]))
+    parts = list(
+        dict.fromkeys(
+            parts + [file for split in ("train", "query", "gallery") for file in layout.get(f"{split}_lists", [])]
+        )
+    )
     if not root.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}; give the folder that holds {', '.join(parts)}")
     below = [layout["boxes"][boxes]] if boxes else [""]
@@ -75,45 +84,65 @@ def find_home(manifest, root, boxes=None):
     best = max(homes, key=lambda home: sum((home / part).exists() for part in parts))
     missing = [part for part in parts if not (best / part).exists()]
     other = layout.get("other_version")
-    if other and any((root / inner / other["folder"]).exists() for inner in ("", *layout["inner"])) and layout["train"] in missing:
-        raise FileNotFoundError(f"{name}: {root} holds {other['folder']}, so it is {other['name']}; load it under that name")
+    if (
+        other
+        and any((root / inner / other["folder"]).exists() for inner in ("", *layout["inner"]))
+        and layout["train"] in missing
+    ):
+        raise FileNotFoundError(
+            f"{name}: {root} holds {other['folder']}, so it is {other['name']}; load it under that name"
+        )
     if missing:
         shown = os.path.join(*below, missing[0]) if boxes and len(missing) == len(parts) else missing[0]
-        raise FileNotFoundError(f"{name}: {shown} is missing in {best if best.is_dir() else root}; "
-                                f"the folder must hold {', '.join(parts)}")
+        raise FileNotFoundError(
+            f"{name}: {shown} is missing in {best if best.is_dir() else root}; the folder must hold {', '.join(parts)}"
+        )
     return best
 
 # %% ../../nbs/data/readers.ipynb #7ad305ce
 def list_folder(name, folder):
     """Sorted samples of one folder whose file names carry person and camera."""
-    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")
-                   and entry.name.lower().endswith(IMAGE_SUFFIXES))
+    names = sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if not entry.name.startswith(".") and entry.name.lower().endswith(IMAGE_SUFFIXES)
+    )
     parsed = [parse_name(file) for file in names]
     strange = [file for file, ids in zip(names, parsed) if ids is None]
     if strange:
-        raise ValueError(f"{name}: {len(strange)} file name(s) in {folder} do not say person and camera, the first is "
-                         f"{strange[0]!r}; names look like {load_manifest(name)['layout']['example']}: remove or rename it")
+        raise ValueError(
+            f"{name}: {len(strange)} file name(s) in {folder} do not say person and camera, the first is "
+            f"{strange[0]!r}; names look like {load_manifest(name)['layout']['example']}: remove or rename it"
+        )
     twice = [stem for stem, count in Counter(os.path.splitext(file)[0] for file in names).items() if count > 1]
     if twice:
-        raise ValueError(f"{name}: {len(twice)} image(s) are in {folder} under two suffixes, the first is {twice[0]!r}; keep one of each")
+        raise ValueError(
+            f"{name}: {len(twice)} image(s) are in {folder} under two suffixes, the first is {twice[0]!r}; keep one of "
+            "each"
+        )
     return [Sample(os.path.join(folder, file), *ids) for file, ids in zip(names, parsed)]
 
 # %% ../../nbs/data/readers.ipynb #47f82827
 def list_file(name, listing, folder):
-    """Samples of one MSMT17 list file: lines `0000/0000_000_01_0303morning_0008_0.jpg 0` are path and person, the name holds the camera."""
+    """Samples of one MSMT17 list file: lines `0000/0000_000_01_0303morning_0008_0.jpg 0` are path and person, the name
+    holds the camera."""
     samples = []
     for number, line in enumerate(Path(listing).read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         path, _, pid = line.strip().rpartition(" ")
         camera = MSMT_PATTERN.fullmatch(path.rpartition("/")[2])
         if line.strip() and not (camera and pid.isdecimal()):
-            raise ValueError(f"{name}: line {number} of {listing} is not 'folder/name.jpg person' but {line[:60]!r}; copy the list again")
+            raise ValueError(
+                f"{name}: line {number} of {listing} is not 'folder/name.jpg person' but {line[:60]!r}; copy the list "
+                "again"
+            )
         if line.strip():
             samples.append(Sample(os.path.join(folder, *path.split("/")), int(pid), int(camera[1])))
     return samples
 
 # %% ../../nbs/data/readers.ipynb #8df2dcda
 def read_split(manifest, home, split):
-    """Sorted samples of one split (train, query or gallery), by folder or by lists as the manifest says; never empty."""
+    """Sorted samples of one split (train, query or gallery), by folder or by lists as the
+    manifest says; never empty."""
     name, layout, folder = manifest["name"], manifest["layout"], home / manifest["layout"][split]
     if layout["style"] == "folders":
         samples = list_folder(name, folder)
@@ -129,9 +158,14 @@ def read_split(manifest, home, split):
 # %% ../../nbs/data/readers.ipynb #744d9776
 SPLITS = ("train", "query", "gallery")
 
+
 def expected_counts(manifest, root, home, boxes=None):
     """(counts by split, "published" or "rendered"): from world.json of a rendered copy, else from the manifest."""
-    worlds = [folder / "world.json" for folder in (home, home.parent, Path(root).expanduser()) if (folder / "world.json").is_file()]
+    worlds = [
+        folder / "world.json"
+        for folder in (home, home.parent, Path(root).expanduser())
+        if (folder / "world.json").is_file()
+    ]
     if not worlds:
         return (manifest["expected"][boxes] if boxes else manifest["expected"]), "published"
     try:
@@ -139,23 +173,33 @@ def expected_counts(manifest, root, home, boxes=None):
         expected = world["expected"][boxes] if boxes else world["expected"]
         expected, made_as = {split: dict(expected[split]) for split in SPLITS}, world["name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{worlds[0]} is damaged, it does not give the expected counts; render the data set again") from error
+        raise ValueError(
+            f"{worlds[0]} is damaged, it does not give the expected counts; render the data set again"
+        ) from error
     if made_as != manifest["name"]:
         raise ValueError(f"{manifest['name']}: {root} was rendered as {made_as}; load it under that name")
     return expected, "rendered"
 
+
 def count_samples(samples, kinds):
-    """Counts of the given `kinds`: images, ids and cameras, and pid -1 (junk) and 0 (distractors) where those are kept apart."""
+    """Counts of the given `kinds`: images, ids and cameras, and pid -1 (junk) and 0 (distractors) where those are kept
+    apart."""
     pids = Counter(sample.pid for sample in samples)
     special = {-1} | ({0} if "distractors" in kinds else set())
-    found = dict(ids=len(set(pids) - special), images=len(samples), cameras=len({sample.camid for sample in samples}),
-                 distractors=pids[0], junk=pids[-1])
+    found = dict(
+        ids=len(set(pids) - special),
+        images=len(samples),
+        cameras=len({sample.camid for sample in samples}),
+        distractors=pids[0],
+        junk=pids[-1],
+    )
     return {kind: found[kind] for kind in kinds}
 
 # %% ../../nbs/data/readers.ipynb #b99c12a9
 def reader_names():
     """Names of the data sets that `load_dataset` reads."""
     return [name for name in list_datasets() if "layout" in load_manifest(name)]
+
 
 def locate(name, root, boxes=None):
     """(manifest, home folder, boxes) of the data set `name` under `root`, arguments checked."""
@@ -171,9 +215,10 @@ def locate(name, root, boxes=None):
 def load_dataset(name: str, root: str | Path, *, boxes: str | None = None, check: bool = True) -> ReIDDataset:
     """Read market1501, dukemtmc, cuhk03, msmt17 (version 1) or msmt17_v2 from the folder `root` as a `ReIDDataset`.
 
-    `boxes` ("labelled", the default, or "detected") is for cuhk03. Junk (pid -1) and distractors (pid 0 of Market-1501) stay in the gallery.
-    FileNotFoundError names a missing part, ValueError a file that cannot be parsed or, unless `check=False`, a count that differs from the
-    manifest (or from world.json of a rendered copy). Splits: W Table 3.2 and the data sets' authors.
+    `boxes` ("labelled", the default, or "detected") is for cuhk03. Junk (pid -1) and distractors (pid 0 of Market-1501)
+    stay in the gallery. FileNotFoundError names a missing part, ValueError a file that cannot be parsed or, unless
+    `check=False`, a count that differs from the manifest (or from world.json of a rendered copy). Splits: W Table 3.2
+    and the data sets' authors.
     """
     manifest, home, boxes = locate(name, root, boxes)
     splits = {split: read_split(manifest, home, split) for split in SPLITS}
@@ -183,14 +228,19 @@ def load_dataset(name: str, root: str | Path, *, boxes: str | None = None, check
             found = count_samples(splits[split], expected[split])
             wrong = next((kind for kind in expected[split] if found[kind] != expected[split][kind]), None)
             if wrong:
-                raise ValueError(f"{name} in {home} is not complete: {split} has {found[wrong]:,} {wrong} where the {source} set has "
-                                 f"{expected[split][wrong]:,}; copy it again, or pass check=False to read what is there")
+                raise ValueError(
+                    f"{name} in {home} is not complete: {split} has {found[wrong]:,} {wrong} where the {source} set "
+                    "has "
+                    f"{expected[split][wrong]:,}; copy it again, or pass check=False to read what is there"
+                )
     return ReIDDataset(name=name, root=str(home), **splits)
 
 # %% ../../nbs/data/readers.ipynb #af8daeda
 @dataclass(frozen=True)
 class DatasetCheck:
-    """Result of `check_dataset`: `table` (split, what, expected, found, verdict), `problems` (sentences, worst first) and `source`."""
+    """Result of `check_dataset`: `table` (split, what, expected, found, verdict), `problems` (sentences, worst first)
+    and `source`."""
+
     name: str
     root: str
     source: str
@@ -203,13 +253,17 @@ class DatasetCheck:
         return not self.problems
 
     def __str__(self) -> str:
-        kind = {"published": "against the published counts", "rendered": "a RENDERED copy (simulated persons), against its world.json"}
+        kind = {
+            "published": "against the published counts",
+            "rendered": "a RENDERED copy (simulated persons), against its world.json",
+        }
         end = "complete" if self.ok else f"{len(self.problems)} problem(s), first: {self.problems[0]}"
         return f"{self.name} in {self.root}, {kind[self.source]}\n{self.table.to_string(index=False)}\n{end}"
 
 # %% ../../nbs/data/readers.ipynb #a1a891ba
 def image_fault(path, decode=False):
-    """What is wrong with an image file ("missing", "empty", "not readable: ..."), or None; `decode` reads it to the last pixel."""
+    """What is wrong with an image file ("missing", "empty", "not readable: ..."), or None; `decode` reads it to the
+    last pixel."""
     try:
         if os.stat(path).st_size == 0:
             return "empty"
@@ -222,9 +276,12 @@ def image_fault(path, decode=False):
         return f"not readable: {str(error).replace(str(path), 'the file')}"
     return None
 
+
 def find_faults(samples, decode, progress=None):
     """[(path, fault)] of the samples whose image file is missing, empty or, with `decode`, does not decode."""
-    bar = tqdm(samples, desc="checking images", unit="image", disable=None if progress is None else not progress, leave=False)
+    bar = tqdm(
+        samples, desc="checking images", unit="image", disable=None if progress is None else not progress, leave=False
+    )
     faults = ((sample.path, image_fault(sample.path, decode)) for sample in bar)
     return [(path, fault) for path, fault in faults if fault]
 
@@ -232,9 +289,14 @@ def find_faults(samples, decode, progress=None):
 def find_surplus(folder, samples):
     """Sorted image files below `folder` that no list names."""
     listed = {os.path.normpath(sample.path) for sample in samples}
-    present = (os.path.join(where, file) for where, _, files in os.walk(folder) for file in files
-               if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith("."))
+    present = (
+        os.path.join(where, file)
+        for where, _, files in os.walk(folder)
+        for file in files
+        if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
+    )
     return sorted(path for path in present if os.path.normpath(path) not in listed)
+
 
 def file_problems(manifest, home, splits, decode, progress):
     """Sentences on image files that are missing, empty, unreadable or in no list."""
@@ -242,7 +304,9 @@ def file_problems(manifest, home, splits, decode, progress):
     faults, sentences = find_faults(samples, decode, progress), []
     if faults:
         path, fault = faults[0]
-        sentences.append(f"{len(faults):,} of {len(samples):,} image files cannot be used, the first is {path} ({fault})")
+        sentences.append(
+            f"{len(faults):,} of {len(samples):,} image files cannot be used, the first is {path} ({fault})"
+        )
     if manifest["layout"]["style"] == "lists" and len(splits) == len(SPLITS):
         folders = {home / manifest["layout"][split] for split in SPLITS}
         surplus = [path for folder in sorted(folders) for path in find_surplus(folder, samples)]
@@ -255,15 +319,20 @@ def count_rows(split, expected, samples):
     """Rows (split, what, expected, found, verdict) of one split; `samples` is None where it could not be read."""
     found = count_samples(samples, expected) if samples is not None else dict.fromkeys(expected, 0)
     difference = {kind: found[kind] - expected[kind] for kind in expected}
-    verdicts = {kind: "ok" if not d else f"{abs(d):,} {'surplus' if d > 0 else 'missing'}" for kind, d in difference.items()}
+    verdicts = {
+        kind: "ok" if not d else f"{abs(d):,} {'surplus' if d > 0 else 'missing'}" for kind, d in difference.items()
+    }
     return [(split, kind, expected[kind], found[kind], verdicts[kind]) for kind in expected]
 
 # %% ../../nbs/data/readers.ipynb #57fb6793
-def check_dataset(name: str, root: str | Path, *, boxes: str | None = None, decode: bool = False, progress: bool | None = None) -> DatasetCheck:
+def check_dataset(
+    name: str, root: str | Path, *, boxes: str | None = None, decode: bool = False, progress: bool | None = None
+) -> DatasetCheck:
     """Compare a copy of the data set `name` under `root` with what it must hold; returns a `DatasetCheck`.
 
-    Counts come from the manifest, or from world.json of a copy that the simulated world rendered. `decode=True` also decodes every image.
-    What is missing, surplus or does not parse becomes a sentence in `problems`; only a misspelt name, `root` or `boxes` raises.
+    Counts come from the manifest, or from world.json of a copy that the simulated world rendered. `decode=True` also
+    decodes every image. What is missing, surplus or does not parse becomes a sentence in `problems`; only a misspelt
+    name, `root` or `boxes` raises.
     """
     manifest = load_manifest(one_of("data set", name, reader_names()))
     if not Path(root).expanduser().is_dir():
@@ -285,7 +354,10 @@ def check_dataset(name: str, root: str | Path, *, boxes: str | None = None, deco
             problems.append(str(error))
         rows += count_rows(split, expected[split], splits.get(split))
     problems += file_problems(manifest, home, splits, decode, progress) if splits else []
-    problems += [f"{split}: {found:,} {kind} where {wanted:,} are expected ({verdict})"
-                 for split, kind, wanted, found, verdict in rows if split in splits and verdict != "ok"]
+    problems += [
+        f"{split}: {found:,} {kind} where {wanted:,} are expected ({verdict})"
+        for split, kind, wanted, found, verdict in rows
+        if split in splits and verdict != "ok"
+    ]
     table = pd.DataFrame(rows, columns=["split", "what", "expected", "found", "verdict"])
     return DatasetCheck(name, str(root), source, table, tuple(problems))

@@ -25,16 +25,35 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .world import (COLOURS, FRAME, LINEAR, PERSON, SHOT, VISIT, Crowd, Light, Place, Pose, cut_out,
-                                      develop, draw_habits, fractal_noise, jitter_colour, linear, make_camera,
-                                      make_person, paint, place, stream)
+from scalable_arch.data.world import (
+    COLOURS,
+    FRAME,
+    LINEAR,
+    PERSON,
+    SHOT,
+    VISIT,
+    Crowd,
+    Light,
+    Place,
+    Pose,
+    cut_out,
+    develop,
+    draw_habits,
+    fractal_noise,
+    jitter_colour,
+    linear,
+    make_camera,
+    make_person,
+    paint,
+    place,
+    stream,
+)
 from ..errors import one_of
 
 if TYPE_CHECKING:
@@ -43,11 +62,13 @@ if TYPE_CHECKING:
 # %% ../../nbs/data/render.ipynb #e9de73ed
 @dataclass(frozen=True)
 class Visit:
-    """One walk of a person past a camera: where, which way, how fast (metres between shots), how the arms hang, and the moment's light."""
+    """One walk of a person past a camera: where, which way, how fast (metres between shots), how the arms hang, and
+    the moment's light."""
+
     x: float
     row: float
     yaw: float
-    drift: float               # of the direction, radians a shot
+    drift: float  # of the direction, radians a shot
     pace: float
     phase: float
     stride: float
@@ -56,24 +77,42 @@ class Visit:
     tint: tuple
     light: Light
 
+
 def make_visit(person, camera, number=0, seed=0):
     """Visit `number` of a person at a camera, a function of `(seed, pid, camid, number)`."""
     rng = stream(seed, VISIT, person.pid, camera.camid, number)
-    yaw = camera.flow + math.pi * rng.integers(2) + rng.normal(0, 0.45) if rng.random() < 0.75 else rng.uniform(0,
-                                                                                                                2 * math.pi)
+    yaw = (
+        camera.flow + math.pi * rng.integers(2) + rng.normal(0, 0.45)
+        if rng.random() < 0.75
+        else rng.uniform(0, 2 * math.pi)
+    )
     walks = rng.random() < 0.86
     across, away, up = camera.light.towards
     turn, share = rng.normal(0, 0.35), rng.uniform(0.55, 1.15)
-    towards = (across * math.cos(turn) - away * math.sin(turn), across * math.sin(turn) + away * math.cos(turn),
-               up * rng.uniform(0.8, 1.25))
-    light = replace(camera.light, towards=towards, sun=tuple(share * c for c in camera.light.sun),
-                    shadow=camera.light.shadow * min(1.0, share))
-    visit = Visit(x=float(rng.uniform(0.1, 0.9) * FRAME[1]), row=float(rng.uniform(*camera.rows)), yaw=float(yaw),
-                 drift=float(rng.normal(0, 0.07)),
-                 pace=float(rng.uniform(0.3, 0.9)) if walks else 0.04, phase=float(rng.uniform(0, 2 * math.pi)),
-                 stride=float(rng.uniform(0.26, 0.5)) * person.swing if walks else float(rng.uniform(0.0,
-                                                                                                     0.1)), habits=draw_habits(rng, person),
-                 exposure=float(np.exp(rng.normal(0, 0.10))), tint=tuple(1 + rng.normal(0, 0.015, 3)), light=light)
+    towards = (
+        across * math.cos(turn) - away * math.sin(turn),
+        across * math.sin(turn) + away * math.cos(turn),
+        up * rng.uniform(0.8, 1.25),
+    )
+    light = replace(
+        camera.light,
+        towards=towards,
+        sun=tuple(share * c for c in camera.light.sun),
+        shadow=camera.light.shadow * min(1.0, share),
+    )
+    visit = Visit(
+        x=float(rng.uniform(0.1, 0.9) * FRAME[1]),
+        row=float(rng.uniform(*camera.rows)),
+        yaw=float(yaw),
+        drift=float(rng.normal(0, 0.07)),
+        pace=float(rng.uniform(0.3, 0.9)) if walks else 0.04,
+        phase=float(rng.uniform(0, 2 * math.pi)),
+        stride=float(rng.uniform(0.26, 0.5)) * person.swing if walks else float(rng.uniform(0.0, 0.1)),
+        habits=draw_habits(rng, person),
+        exposure=float(np.exp(rng.normal(0, 0.10))),
+        tint=tuple(1 + rng.normal(0, 0.015, 3)),
+        light=light,
+    )
     exposure, warmth = camera.place.hours[int(rng.integers(len(camera.place.hours)))]
     tint = tuple(value * factor for value, factor in zip(visit.tint, (1 + warmth, 1, 1 - warmth)))
     return replace(visit, exposure=visit.exposure * exposure, tint=tint)
@@ -82,26 +121,37 @@ def make_visit(person, camera, number=0, seed=0):
 def stand(person, camera, visit, shot, rng):
     """The person at shot number `shot` of a visit, placed in the camera's frame (see `world.place`)."""
     yaw = visit.yaw + visit.drift * shot + rng.normal(0, 0.10)
-    row = float(np.clip(visit.row + math.cos(visit.yaw) * visit.pace * shot * camera.scale(visit.row) * 0.3, *camera.rows))
+    row = float(
+        np.clip(visit.row + math.cos(visit.yaw) * visit.pace * shot * camera.scale(visit.row) * 0.3, *camera.rows)
+    )
     scale = camera.scale(row)
     x = visit.x + math.sin(visit.yaw) * visit.pace * shot * scale
     x = x if 0 <= x <= FRAME[1] else (2 * visit.x - x) % FRAME[1]
-    pose = Pose(phase=visit.phase + visit.pace * shot * 4.3 + rng.normal(0, 0.3), stride=visit.stride, lean=person.lean,
-                turn=float(rng.normal(0, 0.35)), arms=visit.habits)
+    pose = Pose(
+        phase=visit.phase + visit.pace * shot * 4.3 + rng.normal(0, 0.3),
+        stride=visit.stride,
+        lean=person.lean,
+        turn=float(rng.normal(0, 0.35)),
+        arms=visit.habits,
+    )
     return place(person, pose, foot=(x, row), scale=scale, yaw=yaw, pitch=camera.pitch(row))
 
 # %% ../../nbs/data/render.ipynb #80bfd6f5
 BOX_KINDS = ("detected", "labelled", "junk")
 
+
 def draw_box(rng, exact, habits, kind="detected"):
-    """A box (left, top, right, bottom) near the exact one, as a detector ("detected"), a person ("labelled") or a bad detector ("junk") gives it."""
+    """A box (left, top, right, bottom) near the exact one, as a detector ("detected"), a person ("labelled") or a bad
+    detector ("junk") gives it."""
     left, top, right, low = exact
     width, height = right - left, low - top
     spread = {"detected": habits["spread"], "labelled": 0.012, "junk": 0.05}[kind]
     margin = height * (habits["margin"] if kind != "labelled" else 0.01)
     middle = 0.5 * (left + right) + rng.normal(0, spread) * height
-    top, low = top - margin + rng.normal(0, spread) * height, low + margin + (habits["lift"] + rng.normal(0,
-                                                                                                          spread)) * height
+    top, low = (
+        top - margin + rng.normal(0, spread) * height,
+        low + margin + (habits["lift"] + rng.normal(0, spread)) * height,
+    )
     cut = rng.random()
     no_feet, no_feet_or_head = habits["cuts"]
     if kind == "detected" and cut < no_feet:
@@ -118,6 +168,7 @@ def draw_box(rng, exact, habits, kind="detected"):
         width = max(0.3 * (low - top), width * (1 + rng.normal(0, spread)) + 2 * margin * rng.uniform(0.3, 1.2))
     return middle - width / 2, top, middle + width / 2, low
 
+
 def inside_frame(box, least=(24, 10)):
     """`box` in whole pixels, clipped to the frame and at least `least` (height, width) large."""
     left, top, right, low = (int(round(value)) for value in box)
@@ -127,6 +178,7 @@ def inside_frame(box, least=(24, 10)):
 # %% ../../nbs/data/render.ipynb #1862036c
 LEAVES = fractal_noise(np.random.default_rng(3), 256, 1.3)
 
+
 def draw_stranger(rng, camera, near, seed, crowd, gap):
     """Somebody else, `gap` pixel rows nearer to the camera than the placed person `near` and some way to the side."""
     other = make_person(int(rng.integers(1 << 20)) + (1 << 20), seed, crowd)
@@ -134,55 +186,71 @@ def draw_stranger(rng, camera, near, seed, crowd, gap):
     side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.75)
     yaw = near.yaw + (rng.normal(0, 0.3) if rng.random() < 0.6 else rng.uniform(0, 2 * math.pi))
     pose = Pose(phase=rng.uniform(0, 2 * math.pi), stride=rng.uniform(0.1, 0.45), arms=draw_habits(rng, other))
-    return place(other, pose, foot=(near.foot[0] + side * near.scale, row), scale=camera.scale(row), yaw=yaw,
-                 pitch=near.pitch)
+    return place(
+        other, pose, foot=(near.foot[0] + side * near.scale, row), scale=camera.scale(row), yaw=yaw, pitch=near.pitch
+    )
+
 
 def paint_obstacle(rng, canvas, tall):
-    """A post, a low block or a bush in front of everybody on a crop `canvas` (H, W, 3) of linear light, `tall` pixels being a person."""
+    """A post, a low block or a bush in front of everybody on a crop `canvas` (H, W, 3) of linear light, `tall` pixels
+    being a person."""
     height, width = canvas.shape[:2]
     colour = linear(jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.25))
     colour = 0.5 * colour + 0.5 * colour.mean()
     kind = rng.random()
-    if kind < 0.45:                                                                                  # a post, lit from one side
+    if kind < 0.45:  # a post, lit from one side
         wide = max(2, int(rng.uniform(0.03, 0.10) * tall))
         left = int(rng.uniform(0.05, 0.9) * width)
-        canvas[:, left:left + wide] = (colour * np.linspace(1.2, 0.6, wide)[:, None])[:max(0, width - left)]
+        canvas[:, left : left + wide] = (colour * np.linspace(1.2, 0.6, wide)[:, None])[: max(0, width - left)]
         return
     top = int(height * rng.uniform(0.58, 0.86))
-    tone = 1 + 0.2 * LEAVES[:height - top, :width] if height <= 256 and width <= 256 else np.ones((height - top, width))
+    tone = (
+        1 + 0.2 * LEAVES[: height - top, :width] if height <= 256 and width <= 256 else np.ones((height - top, width))
+    )
     tone = tone * np.linspace(1.2, 0.6, height - top)[:, None]
-    if kind < 0.7 or height > 256 or width > 256:                                                    # a wall, a bench, a car
+    if kind < 0.7 or height > 256 or width > 256:  # a wall, a bench, a car
         canvas[top:] = colour * tone[..., None]
         return
     x, y = rng.integers(0, 256, 2)
     leaves = np.roll(LEAVES, (y, x), (0, 1))[:height, :width]
     hidden = (np.arange(height)[:, None] - top) / (0.12 * height) + leaves > 0.6
-    canvas[hidden] = (linear((62, 78, 44)) * np.clip(1 + 0.5 * leaves[hidden], 0.2, 2)[:, None])
+    canvas[hidden] = linear((62, 78, 44)) * np.clip(1 + 0.5 * leaves[hidden], 0.2, 2)[:, None]
 
 # %% ../../nbs/data/render.ipynb #7fd2fd89
 class Shot(NamedTuple):
-    """What one image shows: person `pid`, camera `camid`, number of the `visit` and of the shot in it, `kind` of box (BOX_KINDS or "distractor")."""
+    """What one image shows: person `pid`, camera `camid`, number of the `visit` and of the shot in it, `kind` of box
+    (BOX_KINDS or "distractor")."""
+
     pid: int
     camid: int
     visit: int = 0
     number: int = 0
     kind: str = "detected"
 
+
 def compose(rng, camera, visit, placed, box, shown, seed, crowd=Crowd()):
-    """Linear light (h, w, 3) of the crop `box`: scene, people behind, the person if `shown`, whatever is in front; 3 pixels of rim all round."""
+    """Linear light (h, w, 3) of the crop `box`: scene, people behind, the person if `shown`, whatever is in front; 3
+    pixels of rim all round."""
     left, top, right, low = box
     canvas = cut_out(camera.scene, left - 3, top - 3, low - top + 6, right - left + 6, LINEAR)
     origin, tall = (left - 3, top - 3), placed.box[3] - placed.box[1]
     light, here = visit.light, camera.place
-    if rng.random() < here.shade:                                                                          # under a tree, in a building's shadow
+    if rng.random() < here.shade:  # under a tree, in a building's shadow
         light = replace(light, sun=tuple(0.35 * c for c in light.sun), shadow=0.3 * light.shadow)
         canvas *= 0.8
     if rng.random() < here.behind:
-        paint(canvas, draw_stranger(rng, camera, placed, seed, crowd, -rng.uniform(0.02, 0.3) * tall), light, origin=origin)
+        paint(
+            canvas,
+            draw_stranger(rng, camera, placed, seed, crowd, -rng.uniform(0.02, 0.3) * tall),
+            light,
+            origin=origin,
+        )
     if shown:
         paint(canvas, placed, light, origin=origin)
     if rng.random() < here.front:
-        paint(canvas, draw_stranger(rng, camera, placed, seed, crowd, rng.uniform(0.01, 0.1) * tall), light, origin=origin)
+        paint(
+            canvas, draw_stranger(rng, camera, placed, seed, crowd, rng.uniform(0.01, 0.1) * tall), light, origin=origin
+        )
     if rng.random() < here.obstacle:
         paint_obstacle(rng, canvas, tall)
     return canvas
@@ -192,37 +260,64 @@ def through_jpeg(image, quality, subsampling):
     """A PIL image after JPEG compression."""
     return Image.open(io.BytesIO(encode(image, quality, subsampling)))
 
+
 def encode(image, quality, subsampling):
     """JPEG bytes of a PIL image; `subsampling` 0 keeps chroma whole, 2 halves it both ways."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()
 
+
 def camera_of(camid, seed, places):
     """Camera `camid` of the world `seed`; cameras take turns in `places`."""
     return make_camera(camid, seed, places[camid % len(places)])
 
-def render_crop(shot: Shot, *, seed: int = 0, size: Sequence[int] | None = (128, 64), crowd: Crowd = Crowd(),
-                places: Sequence[Place] = (Place(),)) -> Image.Image:
-    """The picture of a `Shot` as a PIL image of `size` (height, width), or of its natural size where `size` is None; before the file's own JPEG.
 
-    `crowd` and `places` (one or more `Place`, in which the cameras hang by turns) give people and cameras another character.
+def render_crop(
+    shot: Shot,
+    *,
+    seed: int = 0,
+    size: Sequence[int] | None = (128, 64),
+    crowd: Crowd = Crowd(),
+    places: Sequence[Place] = (Place(),),
+) -> Image.Image:
+    """The picture of a `Shot` as a PIL image of `size` (height, width), or of its natural size where `size` is None;
+    before the file's own JPEG.
+
+    `crowd` and `places` (one or more `Place`, in which the cameras hang by turns) give people and cameras another
+    character.
     """
-    rng = stream(seed, SHOT, shot.pid + (1 << 24), shot.camid, shot.visit, shot.number,
-                 ("detected", "labelled", "junk", "distractor").index(shot.kind))
+    rng = stream(
+        seed,
+        SHOT,
+        shot.pid + (1 << 24),
+        shot.camid,
+        shot.visit,
+        shot.number,
+        ("detected", "labelled", "junk", "distractor").index(shot.kind),
+    )
     camera = camera_of(shot.camid, seed, places)
     stranger = shot.kind in ("junk", "distractor")
     person = make_person(int(rng.integers(1 << 20)) + (1 << 20) if stranger else shot.pid, seed, crowd)
     visit = make_visit(person, camera, shot.visit, seed)
-    pose_rng = stream(seed, SHOT, shot.pid + (1 << 24), shot.camid, shot.visit, shot.number, 9)      # both kinds of boxes show the same moment
+    pose_rng = stream(
+        seed, SHOT, shot.pid + (1 << 24), shot.camid, shot.visit, shot.number, 9
+    )  # both kinds of boxes show the same moment
     placed = stand(person, camera, visit, shot.number, pose_rng)
     shown = shot.kind != "distractor" or rng.random() < 0.55
     kind = ("junk" if rng.random() < 0.5 else "detected") if shot.kind == "distractor" else shot.kind
     box = inside_frame(draw_box(rng, placed.box, camera.boxes, kind))
     light = compose(rng, camera, visit, placed, box, shown, seed, crowd)
     speed = abs(math.sin(visit.yaw)) * visit.pace * placed.scale
-    pixels = develop(light, camera, rng, exposure=visit.exposure, tint=visit.tint, motion=0.012 * speed * rng.random(),
-                     comb=int(round(camera.optics["interlace"] * 0.02 * speed * rng.random())))
+    pixels = develop(
+        light,
+        camera,
+        rng,
+        exposure=visit.exposure,
+        tint=visit.tint,
+        motion=0.012 * speed * rng.random(),
+        comb=int(round(camera.optics["interlace"] * 0.02 * speed * rng.random())),
+    )
     image, optics = Image.fromarray(np.ascontiguousarray(pixels[3:-3, 3:-3])), camera.optics
     if optics["video_quality"]:
         image = through_jpeg(image, optics["video_quality"], 2)
@@ -231,9 +326,11 @@ def render_crop(shot: Shot, *, seed: int = 0, size: Sequence[int] | None = (128,
 # %% ../../nbs/data/render.ipynb #ca61fb32
 class Crops(NamedTuple):
     """Images (N, height, width, 3) uint8 with their persons and cameras, int64 (N,)."""
+
     images: np.ndarray
     pids: np.ndarray
     camids: np.ndarray
+
 
 def cameras_of(pid, cameras, count, seed=0):
     """The sorted `count` of `cameras` that person `pid` passes; all of them if `count` is None."""
@@ -242,10 +339,16 @@ def cameras_of(pid, cameras, count, seed=0):
         return cameras
     return sorted(stream(seed, PERSON, pid, 1 << 20).choice(cameras, size=count, replace=False).tolist())
 
+
 def plan_shots(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4, seed=0, kind="detected"):
     """List of `Shot`: `shots` of every person in each of their cameras, in visits of `visit_length` shots."""
-    return [Shot(int(pid), camid, number // visit_length, number % visit_length, kind)
-            for pid in pids for camid in cameras_of(pid, cameras, cameras_per_id, seed) for number in range(shots)]
+    return [
+        Shot(int(pid), camid, number // visit_length, number % visit_length, kind)
+        for pid in pids
+        for camid in cameras_of(pid, cameras, cameras_per_id, seed)
+        for number in range(shots)
+    ]
+
 
 def positive(**counts):
     """ValueError unless every one of `counts` is a whole number above 0."""
@@ -257,17 +360,27 @@ def positive(**counts):
 def jpeg_of(shot, seed, size, crowd=Crowd(), places=(Place(),)):
     """JPEG bytes of a shot, with the quality of its camera."""
     optics = camera_of(shot.camid, seed, places).optics
-    return encode(render_crop(shot, seed=seed, size=size, crowd=crowd, places=places), optics["quality"], optics["subsampling"])
+    return encode(
+        render_crop(shot, seed=seed, size=size, crowd=crowd, places=places), optics["quality"], optics["subsampling"]
+    )
+
 
 def in_parallel(function, items, workers, progress, description):
-    """Results of `function` over `items`, in order, with a progress bar; numba and Pillow release the interpreter's lock."""
-    bar = dict(total=len(items), desc=description, unit="image", leave=False,
-               disable=None if progress is None else not progress)
+    """Results of `function` over `items`, in order, with a progress bar; numba and Pillow release the interpreter's
+    lock."""
+    bar = dict(
+        total=len(items),
+        desc=description,
+        unit="image",
+        leave=False,
+        disable=None if progress is None else not progress,
+    )
     if workers == 1:
         yield from tqdm(map(function, items), **bar)
         return
     with ThreadPoolExecutor(workers) as pool:
         yield from tqdm(pool.map(function, items), **bar)
+
 
 def render_shots(plan, *, size=(128, 64), seed=0, crowd=Crowd(), places=(Place(),), workers=1, progress=None):
     """Crops of a list of `Shot`, in its order; the other arguments as of `render_crop` and `render_crops`."""
@@ -275,33 +388,62 @@ def render_shots(plan, *, size=(128, 64), seed=0, crowd=Crowd(), places=(Place()
     jpeg = lambda shot: jpeg_of(shot, seed, size, crowd, places)
     for row, data in enumerate(in_parallel(jpeg, plan, workers, progress, "rendering crops")):
         images[row] = np.asarray(Image.open(io.BytesIO(data)))
-    return Crops(images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64))
+    return Crops(
+        images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64)
+    )
 
-def render_crops(pids: Iterable[int], cameras: Collection[int], *, shots: int = 4, cameras_per_id: int | None = None, visit_length: int = 4,
-                 size: Sequence[int] = (128, 64), seed: int = 0, workers: int = 1, progress: bool | None = None) -> Crops:
-    """Crops of the persons `pids` seen by `cameras` as `Crops`, sorted by person, camera and time; JPEG artefacts included.
 
-    `shots` images for each person and camera, in visits of `visit_length`; `cameras_per_id` limits how many cameras see one person.
-    The same arguments and seed give the same pixels, whatever `workers` (threads) is. `progress` None shows a bar on a terminal.
+def render_crops(
+    pids: Iterable[int],
+    cameras: Collection[int],
+    *,
+    shots: int = 4,
+    cameras_per_id: int | None = None,
+    visit_length: int = 4,
+    size: Sequence[int] = (128, 64),
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool | None = None,
+) -> Crops:
+    """Crops of the persons `pids` seen by `cameras` as `Crops`, sorted by person, camera and time; JPEG artefacts
+    included.
+
+    `shots` images for each person and camera, in visits of `visit_length`; `cameras_per_id` limits how many cameras see
+    one person. The same arguments and seed give the same pixels, whatever `workers` (threads) is. `progress` None shows
+    a bar on a terminal.
     """
     if not hasattr(cameras, "__len__"):
-        raise ValueError(f"cameras must be a list, a range or the like, for they are read once a person, not a {type(cameras).__name__}")
+        raise ValueError(
+            "cameras must be a list, a range or the like, for they are read once a person, not a "
+            f"{type(cameras).__name__}"
+        )
     positive(shots=shots, visit_length=visit_length, workers=workers)
     plan = plan_shots(pids, cameras, shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
     return render_shots(plan, size=size, seed=seed, workers=workers, progress=progress)
 
+
 def split_query(pids: ArrayLike, camids: ArrayLike) -> np.ndarray:
-    """Boolean (N,): True for the first image of every person in every camera, the usual query; the rest is the gallery."""
+    """Boolean (N,): True for the first image of every person in every camera, the usual query; the rest is the
+    gallery."""
     pairs = np.stack([np.asarray(pids), np.asarray(camids)], 1)
     mask = np.zeros(len(pairs), bool)
     mask[np.unique(pairs, axis=0, return_index=True)[1]] = True
     return mask
 
 # %% ../../nbs/data/render.ipynb #22332566
-DATASET_CAMERAS = {"market1501": 6, "dukemtmc": 8, "cuhk03": 10, "msmt17": 15, "msmt17_v2": 15}      # as in the real sets; CUHK03: 5 pairs
+DATASET_CAMERAS = {
+    "market1501": 6,
+    "dukemtmc": 8,
+    "cuhk03": 10,
+    "msmt17": 15,
+    "msmt17_v2": 15,
+}  # as in the real sets; CUHK03: 5 pairs
+
 
 class Entry(NamedTuple):
-    """One file to be: `path` below the root, what it shows, its split (train, val, query, gallery), person and camera as its name says, kind of boxes."""
+    """One file to be: `path` below the root, what it shows, its split (train, val, query, gallery), person and camera
+    as its name says, kind of boxes."""
+
     path: str
     shot: Shot
     split: str
@@ -309,14 +451,17 @@ class Entry(NamedTuple):
     camid: int
     boxes: str = ""
 
+
 def market_name(shot, pid, camid):
     """File name of Market-1501: person, camera, sequence, frame, box."""
     first = f"{pid:04d}" if pid >= 0 else "-1"
     return f"{first}_c{camid}s{shot.visit + 1}_{(shot.pid * 131 + shot.number * 25) % 999983:06d}_{shot.number + 1:02d}.jpg"
 
+
 def duke_name(shot, pid, camid):
     """File name of DukeMTMC-reID: person, camera, frame."""
     return f"{pid:04d}_c{camid}_f{pid * 1000 + shot.visit * 40 + shot.number:07d}.jpg"
+
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -326,16 +471,21 @@ def split_test(shots):
     mask = split_query([shot.pid for shot in shots], [shot.camid for shot in shots])
     return [("query" if is_query else "gallery", shot) for shot, is_query in zip(shots, mask)]
 
+
 def folder_entries(name, train, test, extra):
     """Entries of Market-1501 and DukeMTMC-reID; `extra` are distractors and junk for the gallery."""
     file_name = market_name if name == "market1501" else duke_name
     splits = [("train", shot) for shot in train] + split_test(test) + [("gallery", shot) for shot in extra]
     label = lambda shot: {"distractor": 0, "junk": -1}.get(shot.kind, shot.pid)
-    return [Entry(f"{FOLDERS[split]}/{file_name(shot, label(shot), shot.camid)}", shot, split, label(shot),
-                  shot.camid) for split, shot in splits]
+    return [
+        Entry(f"{FOLDERS[split]}/{file_name(shot, label(shot), shot.camid)}", shot, split, label(shot), shot.camid)
+        for split, shot in splits
+    ]
+
 
 def cuhk_entries(train, test):
-    """Entries of CUHK03 in folders labeled and detected, each with train, query and gallery; the camera is the view of its pair, 1 or 2."""
+    """Entries of CUHK03 in folders labeled and detected, each with train, query and gallery; the camera is the view of
+    its pair, 1 or 2."""
     entries = []
     for split, shot in [("train", shot) for shot in train] + split_test(test):
         view = 2 - shot.camid % 2
@@ -344,8 +494,10 @@ def cuhk_entries(train, test):
             entries.append(Entry(f"{folder}/{file}", shot._replace(kind=boxes), split, shot.pid, view, boxes))
     return entries
 
+
 def msmt_entries(name, train, test):
-    """Entries of MSMT17 version 1 or 2: persons numbered from 0 in training and again in testing, a part of training listed as validation."""
+    """Entries of MSMT17 version 1 or 2: persons numbered from 0 in training and again in testing, a part of training
+    listed as validation."""
     folders = ("train", "test") if name == "msmt17" else ("mask_train_v2", "mask_test_v2")
     entries = []
     for folder, splits in zip(folders, ([("train", shot) for shot in train], split_test(test))):
@@ -364,14 +516,31 @@ def plan_persons(name, pids, cameras, options):
     """Shots of `pids`; in CUHK03 every person passes one pair of neighbouring cameras."""
     if name != "cuhk03":
         return plan_shots(pids, cameras, **options)
-    pairs = [cameras[k:k + 2] for k in range(0, len(cameras), 2)]
+    pairs = [cameras[k : k + 2] for k in range(0, len(cameras), 2)]
     options = options | dict(cameras_per_id=None)
-    return [shot for pid in pids for shot in plan_shots([pid], pairs[int(stream(options["seed"], PERSON, pid,
-                                                                                1 << 20).integers(len(pairs)))], **options)]
+    return [
+        shot
+        for pid in pids
+        for shot in plan_shots(
+            [pid], pairs[int(stream(options["seed"], PERSON, pid, 1 << 20).integers(len(pairs)))], **options
+        )
+    ]
 
-def plan_dataset(name, *, num_train_ids, num_test_ids, num_cameras=None, shots=4, cameras_per_id=None, visit_length=4,
-                 num_distractors=0, num_junk=0,
-                 unseen_cameras=False, seed=0):
+
+def plan_dataset(
+    name,
+    *,
+    num_train_ids,
+    num_test_ids,
+    num_cameras=None,
+    shots=4,
+    cameras_per_id=None,
+    visit_length=4,
+    num_distractors=0,
+    num_junk=0,
+    unseen_cameras=False,
+    seed=0,
+):
     """List of `Entry` of a whole data set (see `render_dataset` for the arguments)."""
     count = num_cameras or DATASET_CAMERAS[name]
     cameras = list(range(1, count + 1))
@@ -379,9 +548,11 @@ def plan_dataset(name, *, num_train_ids, num_test_ids, num_cameras=None, shots=4
     options = dict(shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
     train = plan_persons(name, range(1, num_train_ids + 1), cameras, options)
     test = plan_persons(name, range(num_train_ids + 1, num_train_ids + num_test_ids + 1), test_cameras, options)
-    extra = [Shot(k, test_cameras[k % count], 0, k // count, kind) for kind,
-             number in (("distractor", num_distractors), ("junk", num_junk))
-             for k in range(number)]
+    extra = [
+        Shot(k, test_cameras[k % count], 0, k // count, kind)
+        for kind, number in (("distractor", num_distractors), ("junk", num_junk))
+        for k in range(number)
+    ]
     if name == "cuhk03":
         return cuhk_entries(train, test)
     return msmt_entries(name, train, test) if name.startswith("msmt17") else folder_entries(name, train, test, extra)
@@ -389,18 +560,24 @@ def plan_dataset(name, *, num_train_ids, num_test_ids, num_cameras=None, shots=4
 # %% ../../nbs/data/render.ipynb #ca548283
 def expected_counts_of(name, entries):
     """Counts by split (and by kind of boxes for CUHK03) that a complete copy has, for world.json."""
+
     def counts(boxes):
         result = {}
         for split, parts in (("train", ("train", "val")), ("query", ("query",)), ("gallery", ("gallery",))):
             chosen = [entry for entry in entries if entry.split in parts and entry.boxes == boxes]
             special = {"junk", "distractor"}
-            result[split] = dict(ids=len({e.pid for e in chosen if e.shot.kind not in special}), images=len(chosen),
-                                 cameras=len({e.camid for e in chosen}))
+            result[split] = dict(
+                ids=len({e.pid for e in chosen if e.shot.kind not in special}),
+                images=len(chosen),
+                cameras=len({e.camid for e in chosen}),
+            )
             if name == "market1501" and split == "gallery":
                 kinds = Counter(entry.shot.kind for entry in chosen)
                 result[split] |= dict(distractors=kinds["distractor"], junk=kinds["junk"])
         return result
+
     return {boxes: counts(boxes) for boxes in ("labelled", "detected")} if name == "cuhk03" else counts("")
+
 
 def write_entry(entry, folder, seed, size):
     """Render one entry into its file below `folder`: JPEG with the quality of its camera, PNG for CUHK03."""
@@ -409,6 +586,7 @@ def write_entry(entry, folder, seed, size):
         render_crop(entry.shot, seed=seed, size=size).save(path, compress_level=1)
     else:
         path.write_bytes(jpeg_of(entry.shot, seed, size))
+
 
 def write_lists(name, folder, entries):
     """The four list files of MSMT17: lines of path (below the train or test folder) and person."""
@@ -419,47 +597,82 @@ def write_lists(name, folder, entries):
 # %% ../../nbs/data/render.ipynb #34ae1b83
 WORLD_VERSION = 1
 
+
 def check_request(name, out, arguments):
     """ValueError or FileExistsError with one sentence where `render_dataset` cannot do what is asked."""
     one_of("data set", name, DATASET_CAMERAS)
     positive(**{key: arguments[key] for key in ("num_train_ids", "num_test_ids", "shots", "visit_length", "workers")})
     count = arguments["num_cameras"] or DATASET_CAMERAS[name]
     if count < 2 or (name == "cuhk03" and count % 2):
-        raise ValueError(f"num_cameras must be at least 2{' and even, two views a person,' if name == 'cuhk03' else ''} for {name}, not {count}")
+        raise ValueError(
+            f"num_cameras must be at least 2{' and even, two views a person,' if name == 'cuhk03' else ''} for {name}, "
+            f"not {count}"
+        )
     if arguments["shots"] < 2:
-        raise ValueError("shots must be at least 2: one image of each person and camera is the query, the others are the gallery")
+        raise ValueError(
+            "shots must be at least 2: one image of each person and camera is the query, the others are the gallery"
+        )
     if name != "market1501" and (arguments["num_distractors"] or arguments["num_junk"]):
-        raise ValueError(f"{name} has no distractors (person 0) or junk (person -1): leave num_distractors and num_junk out, or render market1501")
+        raise ValueError(
+            f"{name} has no distractors (person 0) or junk (person -1): leave num_distractors and num_junk out, or "
+            "render market1501"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and not empty: give a new folder, nothing of yours is written over")
+        raise FileExistsError(
+            f"{out} is there already and not empty: give a new folder, nothing of yours is written over"
+        )
 
-def render_dataset(name: str, out: str | Path, *, num_train_ids: int, num_test_ids: int, num_cameras: int | None = None, shots: int = 4,
-                   cameras_per_id: int | None = None, visit_length: int = 4, num_distractors: int = 0, num_junk: int = 0,
-                   unseen_cameras: bool = False, size: Sequence[int] | None = (128, 64), seed: int = 0, workers: int = 1,
-                   progress: bool | None = None) -> dict[str, Any]:
-    """Render a data set of simulated persons into the new folder `out`, in the on-disk layout of `name`; returns the contents of its world.json.
+
+def render_dataset(
+    name: str,
+    out: str | Path,
+    *,
+    num_train_ids: int,
+    num_test_ids: int,
+    num_cameras: int | None = None,
+    shots: int = 4,
+    cameras_per_id: int | None = None,
+    visit_length: int = 4,
+    num_distractors: int = 0,
+    num_junk: int = 0,
+    unseen_cameras: bool = False,
+    size: Sequence[int] | None = (128, 64),
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Render a data set of simulated persons into the new folder `out`, in the on-disk layout of `name`; returns the
+    contents of its world.json.
 
     `name`: market1501, dukemtmc, cuhk03 (folders of CUHK03-NP, both kinds of boxes,
                                           PNG), msmt17 (version 1) or msmt17_v2. Every person has `shots`
     images in each camera passed (`cameras_per_id` of `num_cameras`,
                                   all by default; CUHK03: one pair), the first in each test camera is the query.
-    `num_distractors` and `num_junk` images are for Market-1501. With `unseen_cameras` the test has as many cameras of its own. The same arguments give
-    the same bytes whatever `workers` (threads) is. `out` is written whole or not at all; FileExistsError where it holds anything.
+    `num_distractors` and `num_junk` images are for Market-1501. With `unseen_cameras` the test has as many cameras of
+    its own. The same arguments give the same bytes whatever `workers` (threads) is. `out` is written whole or not at
+    all; FileExistsError where it holds anything.
     """
     arguments = {key: value for key, value in locals().items() if key not in ("name", "out", "progress")}
     out = Path(out).expanduser().absolute()
     check_request(name, out, arguments)
     plan_arguments = {key: value for key, value in arguments.items() if key not in ("size", "workers")}
     entries = plan_dataset(name, **plan_arguments)
-    world = dict(version=WORLD_VERSION, made_by="scalable_arch.data.render_dataset", name=name, seed=seed,
-                 arguments=plan_arguments | dict(size=size and list(size)), expected=expected_counts_of(name, entries))
+    world = dict(
+        version=WORLD_VERSION,
+        made_by="scalable_arch.data.render_dataset",
+        name=name,
+        seed=seed,
+        arguments=plan_arguments | dict(size=size and list(size)),
+        expected=expected_counts_of(name, entries),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         for parent in sorted({(folder / entry.path).parent for entry in entries}):
             parent.mkdir(parents=True, exist_ok=True)
-        for _ in in_parallel(lambda entry: write_entry(entry, folder, seed, size), entries, workers, progress,
-                             f"rendering {name}"):
+        for _ in in_parallel(
+            lambda entry: write_entry(entry, folder, seed, size), entries, workers, progress, f"rendering {name}"
+        ):
             pass
         write_lists(name, folder, entries)
         (folder / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")

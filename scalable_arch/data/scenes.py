@@ -24,8 +24,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -37,9 +36,32 @@ from .manifests import load_manifest
 from .render import make_visit, through_jpeg
 from .standins import FIRST_TEST_PID, code_version, store_images, world_seed
 from .vtest import find_video, read_frames, read_tracks
-from .world import (CAMERA, COLOURS, FOLDS, FRAME, SHOT, Crowd, Light, Placed, Place, Pose, cone, develop,
-                                      jitter_colour, linear, make_camera, make_person, material, paint_block, paint_ground,
-                                      paint_parts, paint_shadow, paint_wall, place, project_parts, stream)
+from scalable_arch.data.world import (
+    CAMERA,
+    COLOURS,
+    FOLDS,
+    FRAME,
+    SHOT,
+    Crowd,
+    Place,
+    Placed,
+    Pose,
+    cone,
+    develop,
+    jitter_colour,
+    linear,
+    make_camera,
+    make_person,
+    material,
+    paint_block,
+    paint_ground,
+    paint_parts,
+    paint_shadow,
+    paint_wall,
+    place,
+    project_parts,
+    stream,
+)
 from ..errors import one_of
 
 if TYPE_CHECKING:
@@ -54,9 +76,11 @@ if TYPE_CHECKING:
 class SceneSet:
     """Scenes with boxes. `pixels`: uint8 tensor (N, 3, H, W), or the N paths of files that are read when asked for.
 
-    `names` (N), `camids` int64 (N,), `boxes`: N float32 tensors (n_i, 4) of x1, y1, x2, y2 in pixels, `pids`: N int64 tensors (n_i,), -1 = a person
-    without identity, `sizes` int64 (N, 2) height and width, `visible`: N float32 tensors (n_i,), the share of each person that can be seen, or None.
+    `names` (N), `camids` int64 (N,), `boxes`: N float32 tensors (n_i, 4) of x1, y1, x2, y2 in pixels, `pids`: N int64
+    tensors (n_i,), -1 = a person without identity, `sizes` int64 (N, 2) height and width, `visible`: N float32 tensors
+    (n_i,), the share of each person that can be seen, or None.
     """
+
     names: list
     camids: np.ndarray
     boxes: list
@@ -69,7 +93,8 @@ class SceneSet:
         return len(self.names)
 
     def image(self, index: int) -> torch.Tensor:
-        """uint8 tensor (3, H, W) of scene `index`; FileNotFoundError or ValueError names a file that is missing or damaged."""
+        """uint8 tensor (3, H, W) of scene `index`; FileNotFoundError or ValueError names a file that is missing or
+        damaged."""
         return self.pixels[index] if isinstance(self.pixels, torch.Tensor) else read_image(self.pixels[index])
 
     @property
@@ -92,10 +117,13 @@ def read_image(path):
 # %% ../../nbs/data/scenes.ipynb #7a54f69e
 PROTOCOLS = ("cuhk_sysu", "prw")
 
+
 @dataclass(frozen=True, eq=False)
 class SceneSearch:
-    """A `SceneSet` to search in. `queries` int64 (Q, 2): scene and box in it; `galleries`: Q int64 arrays of scenes, or None: all but
-    the query's own; `protocol`: cuhk_sysu or prw."""
+    """A `SceneSet` to search in. `queries` int64 (Q, 2): scene and box in it; `galleries`: Q int64 arrays of scenes, or
+    None: all but the query's own; `protocol`: cuhk_sysu or prw.
+    """
+
     scenes: SceneSet
     queries: np.ndarray
     galleries: list | None = None
@@ -112,12 +140,24 @@ class SceneSearch:
         return np.delete(np.arange(len(self.scenes)), self.queries[number, 0])
 
 # %% ../../nbs/data/scenes.ipynb #6fd5a042
-SQUARE = Place(mount=(2.6, 5.5), tall=(150, 205), depth=0.45, focal=(0.8, 1.6), weather=(0.35, 0.3, 0.35), noise=(0.8, 4.0), blur=0.26,
-               video=(55, 92), things=(0, 1))
+SQUARE = Place(
+    mount=(2.6, 5.5),
+    tall=(150, 205),
+    depth=0.45,
+    focal=(0.8, 1.6),
+    weather=(0.35, 0.3, 0.35),
+    noise=(0.8, 4.0),
+    blur=0.26,
+    video=(55, 92),
+    things=(0, 1),
+)
+
 
 class Window(NamedTuple):
-    """Part of a camera's frame that a scene shows: `left`, `top` in the frame, `zoom` canvas pixels for one of the frame, canvas `height`
-    and `width`, `samples` of the canvas for a pixel of the scene, each way."""
+    """Part of a camera's frame that a scene shows: `left`, `top` in the frame, `zoom` canvas pixels for one of the
+    frame, canvas `height` and `width`, `samples` of the canvas for a pixel of the scene, each way.
+    """
+
     left: float
     top: float
     zoom: float
@@ -125,53 +165,88 @@ class Window(NamedTuple):
     width: int
     samples: int
 
+
 def window_of(size):
-    """The `Window` of scenes of `size` (height, width); small scenes are painted at twice their size and averaged, as a sensor does."""
+    """The `Window` of scenes of `size` (height, width); small scenes are painted at twice their size and averaged, as
+    a sensor does."""
     height, width = size
     samples = 2 if height < 400 else 1
     wide = min(FRAME[1], FRAME[0] * width / height)
     high = wide * height / width
-    return Window((FRAME[1] - wide) / 2, FRAME[0] - high, samples * height / high, samples * height, samples * width, samples)
+    return Window(
+        (FRAME[1] - wide) / 2, FRAME[0] - high, samples * height / high, samples * height, samples * width, samples
+    )
 
 # %% ../../nbs/data/scenes.ipynb #79a06420
 def pieces(*rows):
     """Parts of a thing, rows of `cone`, as one array."""
     return np.array(rows, np.float32)
 
+
 def upright(low, high, width, width_end=None, *, material=0, depth=None, flat=3):
     """A standing cylinder from `low` to `high` metres above the ground."""
     return cone((0, 0, low), (0, 0, high), width, width_end, depth=depth, depth_end=depth, material=material, flat=flat)
+
 
 def draw_leaves(rng, count, spread, low, high, size):
     """`count` tufts of leaves around the axis, `low` to `high` metres above the ground."""
     middle, half = (low + high) / 2, (high - low) / 2
     spots = np.column_stack([rng.normal(0, spread, (count, 2)), rng.uniform(low, high, count)])
-    spots[:, :2] *= np.sqrt(1.15 - np.clip(np.abs(spots[:, 2:] - middle) / half, 0, 1) ** 2)                  # round above and below
-    return [cone(spot, spot + rng.normal(0, 0.6, 3) * size, size * rng.uniform(0.6, 1.1), 0.6 * size, material=int(rng.integers(1, 3)),
-                 v=rng.uniform(0, 2, 2), angle=rng.uniform(-3, 3)) for spot in spots]
+    spots[:, :2] *= np.sqrt(1.15 - np.clip(np.abs(spots[:, 2:] - middle) / half, 0, 1) ** 2)  # round above and below
+    return [
+        cone(
+            spot,
+            spot + rng.normal(0, 0.6, 3) * size,
+            size * rng.uniform(0.6, 1.1),
+            0.6 * size,
+            material=int(rng.integers(1, 3)),
+            v=rng.uniform(0, 2, 2),
+            angle=rng.uniform(-3, 3),
+        )
+        for spot in spots
+    ]
 
 # %% ../../nbs/data/scenes.ipynb #f061a1ae
 def thing_parts(rng, kind):
-    """Cones of a thing of `kind`, standing at the origin; material 0 is its body, 1 cloth, 2 a second colour; 1 and 2 leaves in light and shade."""
+    """Cones of a thing of `kind`, standing at the origin; material 0 is its body, 1 cloth, 2 a second colour; 1 and 2
+    leaves in light and shade."""
     tall, wide = rng.uniform(0.85, 1.2), rng.uniform(0.85, 1.2)
     if kind == "bollard":
         return pieces(upright(0, 0.85 * tall, 0.1), upright(0.62 * tall, 0.74 * tall, 0.11, material=2))
     if kind == "bin":
-        return pieces(upright(0, 0.95 * tall, 0.24 * wide, 0.3 * wide), upright(0.95 * tall, 1.03 * tall, 0.33 * wide, material=2))
+        return pieces(
+            upright(0, 0.95 * tall, 0.24 * wide, 0.3 * wide), upright(0.95 * tall, 1.03 * tall, 0.33 * wide, material=2)
+        )
     if kind == "sign":
-        return pieces(upright(0, 2.7 * tall, 0.04), upright(2.0 * tall, 2.6 * tall, 0.34 * wide, depth=0.03, material=2))
+        return pieces(
+            upright(0, 2.7 * tall, 0.04), upright(2.0 * tall, 2.6 * tall, 0.34 * wide, depth=0.03, material=2)
+        )
     if kind == "lamp":
-        return pieces(upright(0, 3.9 * tall, 0.07, 0.05), upright(3.8 * tall, 4.1 * tall, 0.2, 0.12, material=2), upright(0, 0.5, 0.12))
+        return pieces(
+            upright(0, 3.9 * tall, 0.07, 0.05),
+            upright(3.8 * tall, 4.1 * tall, 0.2, 0.12, material=2),
+            upright(0, 0.5, 0.12),
+        )
     if kind == "column":
-        return pieces(upright(0, 2.1 * tall, 0.4 * wide, material=1), upright(2.1 * tall, 2.3 * tall, 0.47 * wide, 0.25),
-                      upright(0, 0.25, 0.44 * wide))
+        return pieces(
+            upright(0, 2.1 * tall, 0.4 * wide, material=1),
+            upright(2.1 * tall, 2.3 * tall, 0.47 * wide, 0.25),
+            upright(0, 0.25, 0.44 * wide),
+        )
     if kind == "parasol":
-        return pieces(upright(0, 2.3 * tall, 0.03), upright(0, 0.12, 0.3, material=2),
-                      upright(0.75, 2.15 * tall, 0.2 * wide, 0.06, material=1))
+        return pieces(
+            upright(0, 2.3 * tall, 0.03),
+            upright(0, 0.12, 0.3, material=2),
+            upright(0.75, 2.15 * tall, 0.2 * wide, 0.06, material=1),
+        )
     if kind == "bench":
-        bars = [cone((-0.75 * wide, y, z), (0.75 * wide, y, z), 0.045, material=0, flat=3)
-                for y, z in ((-0.2, 0.45), (0, 0.45), (0.18, 0.7), (0.2, 0.85))]
-        return pieces(*bars, *[cone((x, y, 0), (x, y, 0.45), 0.03, material=2) for x in (-0.6, 0.6) for y in (-0.2, 0.18)])
+        bars = [
+            cone((-0.75 * wide, y, z), (0.75 * wide, y, z), 0.045, material=0, flat=3)
+            for y, z in ((-0.2, 0.45), (0, 0.45), (0.18, 0.7), (0.2, 0.85))
+        ]
+        return pieces(
+            *bars, *[cone((x, y, 0), (x, y, 0.45), 0.03, material=2) for x in (-0.6, 0.6) for y in (-0.2, 0.18)]
+        )
     if kind == "railing":
         posts = [cone((x, 0, 0), (x, 0, 1.05), 0.035, material=0) for x in (-1.4, -0.5, 0.5, 1.4)]
         return pieces(*posts, *[cone((-1.4, 0, z), (1.4, 0, z), 0.03, material=2) for z in (0.55, 1.05)])
@@ -184,18 +259,42 @@ def thing_parts(rng, kind):
 # %% ../../nbs/data/scenes.ipynb #5552b403
 THINGS = dict(bollard=12, bin=12, sign=12, lamp=6, column=5, parasol=12, bench=8, railing=6, bush=10, planter=8, tree=3)
 
+
 def thing_materials(rng, kind):
     """The three materials of a thing (see `thing_parts`), (3, MATERIAL_SIZE)."""
     names = list(COLOURS)
     colour = lambda: linear(jitter_colour(rng, COLOURS[names[int(rng.integers(len(names)))]], lightness=0.2))
     grey = lambda: linear(jitter_colour(rng, (96, 96, 92), lightness=0.4, tint=6))
     green = linear(jitter_colour(rng, (70, 88, 46), lightness=0.3))
-    leaves = [material(green * tone, green * tone * 0.3, "camouflage", (rng.uniform(250, 400), 0.2), folds=0.4, offset=rng.uniform(0, 256))
-              for tone in (1.1, 0.6)]
-    cloth = material(colour(), colour(), str(rng.choice(["plain", "hoops", "checks", "yoke"])), (0.3, 0.5), folds=0.12, offset=rng.uniform(0, 256))
-    body = linear(jitter_colour(rng, (92, 76, 60), lightness=0.25)) if kind == "tree" else grey() if rng.random() < 0.6 else colour()
+    leaves = [
+        material(
+            green * tone,
+            green * tone * 0.3,
+            "camouflage",
+            (rng.uniform(250, 400), 0.2),
+            folds=0.4,
+            offset=rng.uniform(0, 256),
+        )
+        for tone in (1.1, 0.6)
+    ]
+    cloth = material(
+        colour(),
+        colour(),
+        str(rng.choice(["plain", "hoops", "checks", "yoke"])),
+        (0.3, 0.5),
+        folds=0.12,
+        offset=rng.uniform(0, 256),
+    )
+    body = (
+        linear(jitter_colour(rng, (92, 76, 60), lightness=0.25))
+        if kind == "tree"
+        else grey()
+        if rng.random() < 0.6
+        else colour()
+    )
     body, second = material(body, folds=0.06), material(colour(), folds=0.05)
     return np.array([body, *leaves] if kind in ("bush", "planter", "tree") else [body, cloth, second], np.float32)
+
 
 def stand_thing(rng, kind, camera, x, row, window):
     """A `Placed` thing with its foot at (x, row) of the camera's frame."""
@@ -209,14 +308,17 @@ def stand_thing(rng, kind, camera, x, row, window):
     return Placed(parts, materials, rows, foot, scale, yaw, pitch, tuple(float(value) for value in box))
 
 # %% ../../nbs/data/scenes.ipynb #db7ae40d
-BRIGHT = 64.0          # far above any painted light, a power of two: halves and differences stay exact
+BRIGHT = 64.0  # far above any painted light, a power of two: halves and differences stay exact
+
 
 class Layer(NamedTuple):
     """A figure alone: corner (left, top) on the canvas, light (h, w, 3) times coverage (h, w), which is 0, 0.5 or 1."""
+
     left: int
     top: int
     light: np.ndarray
     cover: np.ndarray
+
 
 def layer_of(placed, light):
     """The `Layer` of a `Placed` figure, whether inside the canvas or not."""
@@ -226,7 +328,17 @@ def layer_of(placed, light):
     rows[:, [0, 2]] -= left
     rows[:, [1, 3]] -= top
     box = np.array(placed.box) - (left, top, left, top)
-    paint_parts(canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, placed.foot[1] - top, placed.scale)
+    paint_parts(
+        canvas,
+        rows,
+        placed.parts,
+        placed.materials,
+        light.on_screen(placed.pitch),
+        FOLDS,
+        box,
+        placed.foot[1] - top,
+        placed.scale,
+    )
     cover = 1 - np.round(canvas[..., 0] * (2 / BRIGHT)) / 2
     return Layer(left, top, canvas - BRIGHT * (1 - cover)[..., None], cover)
 
@@ -236,26 +348,44 @@ def inside(layer, shape):
     (h, w), (height, width) = layer.cover.shape, shape
     y0, y1, x0, x1 = max(0, layer.top), min(height, layer.top + h), max(0, layer.left), min(width, layer.left + w)
     y1, x1 = max(y0, y1), max(x0, x1)
-    return ((slice(y0, y1), slice(x0, x1)),
-            (slice(y0 - layer.top, y1 - layer.top), slice(x0 - layer.left, x1 - layer.left)))
+    return (
+        (slice(y0, y1), slice(x0, x1)),
+        (slice(y0 - layer.top, y1 - layer.top), slice(x0 - layer.left, x1 - layer.left)),
+    )
+
 
 def box_of(layer, window):
-    """Exact corners (x1, y1, x2, y2) of the painted pixels inside the scene, in pixels of the scene; None where there are none."""
+    """Exact corners (x1, y1, x2, y2) of the painted pixels inside the scene, in pixels of the scene; None where there
+    are none."""
     _, part = inside(layer, (window.height, window.width))
     cover = layer.cover[part] > 0
     rows, columns = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
     if not len(rows):
         return None
     top, left = layer.top + part[0].start, layer.left + part[1].start
-    return np.array([columns[0] + left, rows[0] + top, columns[-1] + 1 + left, rows[-1] + 1 + top], np.float32) / window.samples
+    return (
+        np.array([columns[0] + left, rows[0] + top, columns[-1] + 1 + left, rows[-1] + 1 + top], np.float32)
+        / window.samples
+    )
 
 # %% ../../nbs/data/scenes.ipynb #22123e79
 def draw_distance(rng, camera, pixels, base):
-    """Paint blocks (kiosks, parked cars, huts) between the foot of the wall at row `base` and the walking zone onto `pixels` (480, 720, 3)."""
+    """Paint blocks (kiosks, parked cars, huts) between the foot of the wall at row `base` and the walking zone onto
+    `pixels` (480, 720, 3)."""
     for row in np.sort(rng.uniform(max(base, camera.horizon + 40), camera.rows[0], int(rng.integers(1, 6)))):
         width, height = [(1.6, 0.9), (4.2, 1.4), (1.0, 2.1), (2.4, 2.3), (0.6, 1.6)][int(rng.integers(5))]
         colour = jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.2)
-        paint_block(pixels, camera, rng.uniform(-0.05, 1) * FRAME[1], row, width, height, 0.5 * colour + 0.5 * colour.mean(), rng)
+        paint_block(
+            pixels,
+            camera,
+            rng.uniform(-0.05, 1) * FRAME[1],
+            row,
+            width,
+            height,
+            0.5 * colour + 0.5 * colour.mean(),
+            rng,
+        )
+
 
 def draw_surroundings(rng, camera):
     """Ground, wall behind the walking zone and what stands between them: display values (480, 720, 3) uint8."""
@@ -271,7 +401,8 @@ def draw_surroundings(rng, camera):
 # %% ../../nbs/data/scenes.ipynb #c43aede9
 @lru_cache(maxsize=64)
 def empty_place(camid, seed, size, hung=SQUARE):
-    """(canvas (h, w, 3) of linear light without people, [(row of the frame, `Layer`)] of the things in the walking zone, far ones first)."""
+    """(canvas (h, w, 3) of linear light without people, [(row of the frame, `Layer`)] of the things in the walking
+    zone, far ones first)."""
     camera, window, rng = make_camera(camid, seed, hung), window_of(size), stream(seed, CAMERA, camid, 2)
     image = Image.fromarray(draw_surroundings(rng, camera))
     area = (window.left, window.top, FRAME[1] - window.left, FRAME[0])
@@ -285,22 +416,27 @@ def empty_place(camid, seed, size, hung=SQUARE):
         layers.append((row, layer_of(placed, camera.light)))
     return canvas, sorted(layers, key=lambda item: item[0])
 
+
 def cast_shadow(canvas, placed, light):
     """Darken the ground of `canvas` where the figure keeps the sun away, and around its feet."""
     lying, (x, y) = placed.rows, placed.foot
     if light.shadow > 0:
         across, away, up = light.towards
-        lying = project_parts(placed.parts, x, y, placed.scale, placed.yaw, max(0.12, placed.pitch), -across / up, -away / up, True)
+        lying = project_parts(
+            placed.parts, x, y, placed.scale, placed.yaw, max(0.12, placed.pitch), -across / up, -away / up, True
+        )
     paint_shadow(canvas, lying, placed.parts, light.shadow, 0.42, x, y, placed.scale, max(0.15, math.sin(placed.pitch)))
 
 # %% ../../nbs/data/scenes.ipynb #95d7a9bb
-APART = 0.5           # metres between two people, at least
-SEEN = 0.3            # share of a person that is to be seen, at least
+APART = 0.5  # metres between two people, at least
+SEEN = 0.3  # share of a person that is to be seen, at least
+
 
 def ground_of(camera, x, row):
     """(across, away) in metres on the ground of the point (x, row) of a camera's frame."""
     away = camera.focal * camera.mount / (row - camera.horizon)
     return (x - FRAME[1] / 2) * away / camera.focal, away
+
 
 def draw_spot(rng, camera, window, taken):
     """(x, row) in the frame where one more person stands; `taken` are the spots of the others."""
@@ -312,7 +448,9 @@ def draw_spot(rng, camera, window, taken):
             x = near_x + rng.choice([-1, 1]) * rng.uniform(0.35, 0.8) * camera.scale(near_row)
             row = float(np.clip(near_row + rng.normal(0, 0.12) * camera.scale(near_row), *camera.rows))
         here = ground_of(camera, x, row)
-        if window.left <= x <= FRAME[1] - window.left and all(math.dist(here, ground_of(camera, *spot)) > APART for spot in taken):
+        if window.left <= x <= FRAME[1] - window.left and all(
+            math.dist(here, ground_of(camera, *spot)) > APART for spot in taken
+        ):
             break
     return float(x), float(row)
 
@@ -321,33 +459,52 @@ def stand_person(person, camera, number, spot, window, seed):
     """`person` walking past `camera` at the `spot`, as in their visit `number`: a `Placed`."""
     visit, rng = make_visit(person, camera, number, seed), stream(seed, SHOT, person.pid, camera.camid, number)
     x, row = spot
-    pose = Pose(phase=visit.phase, stride=visit.stride, lean=person.lean, turn=float(rng.normal(0, 0.35)), arms=visit.habits)
-    return place(person, pose, foot=((x - window.left) * window.zoom, (row - window.top) * window.zoom), scale=camera.scale(row) * window.zoom,
-                 yaw=visit.yaw, pitch=camera.pitch(row))
+    pose = Pose(
+        phase=visit.phase, stride=visit.stride, lean=person.lean, turn=float(rng.normal(0, 0.35)), arms=visit.habits
+    )
+    return place(
+        person,
+        pose,
+        foot=((x - window.left) * window.zoom, (row - window.top) * window.zoom),
+        scale=camera.scale(row) * window.zoom,
+        yaw=visit.yaw,
+        pitch=camera.pitch(row),
+    )
+
 
 def moment_of(camera, number, seed):
-    """(light, exposure, tint) when scene `number` is taken: the camera's sun a little weaker or stronger, from the same side."""
+    """(light, exposure, tint) when scene `number` is taken: the camera's sun a little weaker or stronger, from the
+    same side."""
     rng = stream(seed, SHOT, camera.camid, number)
     share = rng.uniform(0.6, 1.15)
-    light = replace(camera.light, sun=tuple(share * value for value in camera.light.sun), shadow=camera.light.shadow * min(1.0, share))
+    light = replace(
+        camera.light,
+        sun=tuple(share * value for value in camera.light.sun),
+        shadow=camera.light.shadow * min(1.0, share),
+    )
     exposure, warmth = camera.place.hours[int(rng.integers(len(camera.place.hours)))]
     tint = (1 + rng.normal(0, 0.02, 3)) * (1 + warmth, 1, 1 - warmth)
     return light, float(np.exp(rng.normal(0, 0.12)) * exposure), tuple(tint)
 
 # %% ../../nbs/data/scenes.ipynb #432c041d
 class Standing(NamedTuple):
-    """Somebody or something in a scene: number of the person (-1: a thing), row of the feet in the frame, `Placed` (None for a thing), `Layer`."""
+    """Somebody or something in a scene: number of the person (-1: a thing), row of the feet in the frame, `Placed`
+    (None for a thing), `Layer`."""
+
     number: int
     row: float
     placed: object
     layer: Layer
 
+
 def back_to_front(people, things):
     """People (`Standing`) and things ((row, layer)), far ones first."""
     return sorted([*people, *(Standing(-1, row, None, layer) for row, layer in things)], key=lambda one: one.row)
 
+
 def visible_shares(people, things, shape):
-    """Share of each person's own pixels that nobody and nothing in front hides and that lie inside the scene, float32 (n,)."""
+    """Share of each person's own pixels that nobody and nothing in front hides and that lie inside the scene, float32
+    (n,)."""
     owner = np.full(shape, -1, np.int16)
     place_of = {one.number: k for k, one in enumerate(people)} | {-1: -1}
     for one in back_to_front(people, things):
@@ -358,7 +515,8 @@ def visible_shares(people, things, shape):
 
 # %% ../../nbs/data/scenes.ipynb #9f3abc52
 def arrange(rng, persons, camera, number, window, things, light, seed):
-    """(list of `Standing`, their visible shares): the `persons` at spots where they can be seen; who finds none is left out."""
+    """(list of `Standing`, their visible shares): the `persons` at spots where they can be seen; who finds none is
+    left out."""
     spots = []
     for _ in persons:
         spots.append(draw_spot(rng, camera, window, spots))
@@ -366,13 +524,14 @@ def arrange(rng, persons, camera, number, window, things, light, seed):
     def stand(k):
         placed = stand_person(persons[k], camera, number, spots[k], window, seed)
         return Standing(k, spots[k][1], placed, layer_of(placed, light))
+
     people = [stand(k) for k in range(len(persons))]
     for _ in range(6):
         shares = visible_shares(people, things, (window.height, window.width))
         if shares.min(initial=1) >= SEEN:
             return people, shares
         k = int(shares.argmin())
-        spots[k] = draw_spot(rng, camera, window, spots[:k] + spots[k + 1:])
+        spots[k] = draw_spot(rng, camera, window, spots[:k] + spots[k + 1 :])
         people[k] = stand(k)
     while shares.min(initial=1) < SEEN:
         people.pop(int(shares.argmin()))
@@ -382,10 +541,12 @@ def arrange(rng, persons, camera, number, window, things, light, seed):
 # %% ../../nbs/data/scenes.ipynb #c9806519
 class Scene(NamedTuple):
     """A rendered scene: image uint8 (3, H, W); boxes float32 (n, 4), pids int64 (n,), visible float32 (n,)."""
+
     image: np.ndarray
     boxes: np.ndarray
     pids: np.ndarray
     visible: np.ndarray
+
 
 def compose_scene(people, things, empty, light):
     """Linear light (h, w, 3) of the canvas with all shadows and layers."""
@@ -397,15 +558,18 @@ def compose_scene(people, things, empty, light):
         canvas[where] = canvas[where] * (1 - one.layer.cover[part][..., None]) + one.layer.light[part]
     return canvas
 
+
 def meter(canvas):
-    """Exposure that brings a canvas part of the way to a middle grey, between 0.7 and 1.6, as `world.metering_of` does."""
+    """Exposure that brings a canvas part of the way to a middle grey, between 0.7 and 1.6, as `world.metering_of`
+    does."""
     return float(np.clip((0.25 / canvas[::4, ::4].mean()) ** 0.5, 0.7, 1.6))
+
 
 def expose(canvas, camera, window, rng, exposure, tint):
     """The camera's picture (3, H, W) uint8 of a canvas of linear light."""
     n = window.samples
     light = canvas if n == 1 else (canvas[::2, ::2] + canvas[1::2, ::2] + canvas[::2, 1::2] + canvas[1::2, 1::2]) / 4
-    scale = window.zoom / n                                   # optics are given in pixels of the camera's own frame
+    scale = window.zoom / n  # optics are given in pixels of the camera's own frame
     sharp = replace(camera, optics=camera.optics | dict(blur=camera.optics["blur"] * scale))
     picture = Image.fromarray(develop(light, sharp, rng, exposure=exposure, tint=tint))
     if camera.optics["video_quality"]:
@@ -415,31 +579,56 @@ def expose(canvas, camera, window, rng, exposure, tint):
 # %% ../../nbs/data/scenes.ipynb #54610a3b
 STRANGER = 1 << 21
 
-def render_scene(pids: Sequence[int], camid: int, number: int = 0, *, size: Sequence[int] = (192, 256), seed: int = 0, crowd: Crowd = Crowd(),
-                 hung: Place = SQUARE) -> Scene:
-    """The `Scene` number `number` of camera `camid` with the persons `pids` in it; -1 is somebody who is never seen again.
 
-    `size` (height, width), `seed`, `crowd` and `hung` (a `Place`) choose the world: the same arguments give the same bits. Who would be
-    hidden for more than 1 - SEEN is moved, or left out. Boxes are exact: the painted pixels of the person as if nobody stood in front, cut
-    at the edge of the scene.
+def render_scene(
+    pids: Sequence[int],
+    camid: int,
+    number: int = 0,
+    *,
+    size: Sequence[int] = (192, 256),
+    seed: int = 0,
+    crowd: Crowd = Crowd(),
+    hung: Place = SQUARE,
+) -> Scene:
+    """The `Scene` number `number` of camera `camid` with the persons `pids` in it; -1 is somebody who is never seen
+    again.
+
+    `size` (height, width), `seed`, `crowd` and `hung` (a `Place`) choose the world: the same arguments give the same
+    bits. Who would be hidden for more than 1 - SEEN is moved, or left out. Boxes are exact: the painted pixels of the
+    person as if nobody stood in front, cut at the edge of the scene.
     """
     camera, window, rng = make_camera(camid, seed, hung), window_of(size), stream(seed, SHOT, camid, number, 1)
-    persons = [make_person(pid if pid >= 0 else STRANGER + (camid * 1_000_000 + number) * 100 + k, seed, crowd) for k, pid in enumerate(pids)]
+    persons = [
+        make_person(pid if pid >= 0 else STRANGER + (camid * 1_000_000 + number) * 100 + k, seed, crowd)
+        for k, pid in enumerate(pids)
+    ]
     empty, things = empty_place(camid, seed, tuple(size), hung)
     light, exposure, tint = moment_of(camera, number, seed)
     people, shares = arrange(rng, persons, camera, number, window, things, light, seed)
-    exposure = exposure * meter(empty) / camera.metering      # the camera's automatic exposure answers this picture, not the one of its crops
+    exposure = (
+        exposure * meter(empty) / camera.metering
+    )  # the camera's automatic exposure answers this picture, not the one of its crops
     image = expose(compose_scene(people, things, empty, light), camera, window, rng, exposure, tint)
     boxes = np.array([box_of(one.layer, window) for one in people], np.float32).reshape(-1, 4)
     return Scene(image, boxes, np.array([pids[one.number] for one in people], np.int64), shares)
 
 # %% ../../nbs/data/scenes.ipynb #3fec40eb
-def draw_scene(axis: Axes, image: ArrayLike, boxes: np.ndarray | torch.Tensor | Sequence[ArrayLike], *, texts: Sequence[str] | None = None,
-               colours: str | Sequence[ColorType] = "lime", linewidth: float = 1.2) -> None:
-    """Show a scene, uint8 (3, H, W), on a matplotlib `axis` with its boxes (n, 4), a text above each and a colour or one for each."""
+def draw_scene(
+    axis: Axes,
+    image: ArrayLike,
+    boxes: np.ndarray | torch.Tensor | Sequence[ArrayLike],
+    *,
+    texts: Sequence[str] | None = None,
+    colours: str | Sequence[ColorType] = "lime",
+    linewidth: float = 1.2,
+) -> None:
+    """Show a scene, uint8 (3, H, W), on a matplotlib `axis` with its boxes (n, 4), a text above each and a colour or
+    one for each."""
     axis.imshow(np.asarray(image).transpose(1, 2, 0))
     colours = [colours] * len(boxes) if isinstance(colours, str) else colours
-    for k, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, float).reshape(-1, 4) - 0.5):           # imshow puts pixel centres on whole numbers
+    for k, (x1, y1, x2, y2) in enumerate(
+        np.asarray(boxes, float).reshape(-1, 4) - 0.5
+    ):  # imshow puts pixel centres on whole numbers
         axis.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=colours[k], linewidth=linewidth)
         if texts is not None:
             axis.text(x1, y1 - 2, texts[k], color=colours[k], fontsize=7, va="bottom")
@@ -449,11 +638,14 @@ def draw_scene(axis: Axes, image: ArrayLike, boxes: np.ndarray | torch.Tensor | 
 # %% ../../nbs/data/scenes.ipynb #de68abab
 DEFAULTS = {"train": dict(people=60, scenes=300, cameras=12), "test": dict(people=40, scenes=120, cameras=6)}
 
+
 class Plan(NamedTuple):
     """One scene to be: camera, number of the scene there, persons (-1: without identity)."""
+
     camid: int
     number: int
     pids: tuple
+
 
 def plan_scenes(split, *, people, scenes, cameras, seed=0):
     """(list of `Plan`, seed of the world to render them in)."""
@@ -464,7 +656,9 @@ def plan_scenes(split, *, people, scenes, cameras, seed=0):
         known = min(people, int(rng.integers(2, 6)))
         if len(deck) < known:
             shuffled = rng.permutation(np.arange(first, first + people)).tolist()
-            deck = sorted(shuffled, key=lambda pid: pid not in deck) + deck        # cards are taken from the end; who waits there already comes last
+            deck = (
+                sorted(shuffled, key=lambda pid: pid not in deck) + deck
+            )  # cards are taken from the end; who waits there already comes last
         pids = [deck.pop() for _ in range(known)]
         plans.append(Plan(index % cameras + 1, index // cameras, tuple(pids + [-1] * int(rng.integers(0, 4)))))
     return plans, seed
@@ -473,19 +667,46 @@ def plan_scenes(split, *, people, scenes, cameras, seed=0):
 @lru_cache(maxsize=1)
 def painting_version():
     """Hash of the code that paints scenes, comments left out."""
-    painters = (window_of, pieces, upright, draw_leaves, thing_parts, thing_materials, stand_thing, layer_of, inside, box_of,
-                draw_distance, draw_surroundings, empty_place, cast_shadow, ground_of, draw_spot, stand_person, moment_of, back_to_front,
-                visible_shares, arrange, compose_scene, meter, expose, render_scene)
+    painters = (
+        window_of,
+        pieces,
+        upright,
+        draw_leaves,
+        thing_parts,
+        thing_materials,
+        stand_thing,
+        layer_of,
+        inside,
+        box_of,
+        draw_distance,
+        draw_surroundings,
+        empty_place,
+        cast_shadow,
+        ground_of,
+        draw_spot,
+        stand_person,
+        moment_of,
+        back_to_front,
+        visible_shares,
+        arrange,
+        compose_scene,
+        meter,
+        expose,
+        render_scene,
+    )
     trees = "".join(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(painter)))) for painter in painters)
     return hashlib.sha256((code_version() + trees + repr((THINGS, APART, SEEN, BRIGHT, STRANGER))).encode()).hexdigest()
+
 
 def scenes_path(plans, seed, size):
     """Where the images of a plan are kept; its boxes lie beside."""
     recipe = (painting_version(), Crowd(), SQUARE, plans, seed, size)
     return cache_dir() / "worlds" / f"scenes-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:20]}.npy"
 
+
 def read_cached(path, count, size):
-    """(images (N, 3, H, W), rows of boxes (M, 7)) of a cached set, or None where it is missing, cut short or of another shape."""
+    """(images (N, 3, H, W), rows of boxes (M, 7)) of a cached set, or None where it is missing, cut short or of
+    another shape."""
     try:
         images, rows = np.load(path, mmap_mode="c"), np.load(path.with_suffix(".boxes.npy"))
     except (OSError, ValueError, EOFError):
@@ -497,7 +718,15 @@ def read_cached(path, count, size):
 def render_plans(plans, seed, size, progress=None):
     """(images (N, 3, H, W) uint8, rows (M, 7) float32: scene, person, box, visible share) of a plan."""
     images, rows = np.empty((len(plans), 3, *size), np.uint8), []
-    for index, plan in enumerate(tqdm(plans, desc="rendering scenes", unit="scene", leave=False, disable=None if progress is None else not progress)):
+    for index, plan in enumerate(
+        tqdm(
+            plans,
+            desc="rendering scenes",
+            unit="scene",
+            leave=False,
+            disable=None if progress is None else not progress,
+        )
+    ):
         scene = render_scene(plan.pids, plan.camid, plan.number, size=size, seed=seed)
         images[index] = scene.image
         rows += [(index, pid, *box, share) for pid, box, share in zip(scene.pids, scene.boxes, scene.visible)]
@@ -509,25 +738,42 @@ def check_request(split, people, scenes, cameras, size, protocol="prw", gallery_
     one_of("split", split, DEFAULTS)
     one_of("protocol", protocol, PROTOCOLS)
     whole = lambda value, low, high: isinstance(value, (int, np.integer)) and low <= value <= high
-    for name, value, low, high in (("people", people, 2, FIRST_TEST_PID - 1), ("scenes", scenes, 1, 100_000), ("cameras", cameras, 1, 1000)):
+    for name, value, low, high in (
+        ("people", people, 2, FIRST_TEST_PID - 1),
+        ("scenes", scenes, 1, 100_000),
+        ("cameras", cameras, 1, 1000),
+    ):
         if not whole(value, low, high):
             raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(whole(length, 64, 2048) for length in size):
-        raise ValueError(f"size must be (height, width) in whole pixels from 64 to 2048, such as (192, 256), not {size!r}")
+        raise ValueError(
+            f"size must be (height, width) in whole pixels from 64 to 2048, such as (192, 256), not {size!r}"
+        )
     if gallery_size is not None and (protocol != "cuhk_sysu" or not whole(gallery_size, 1, 100_000)):
-        raise ValueError(f"gallery_size must be a whole number of at least 1, for protocol='cuhk_sysu' alone, not {gallery_size!r} for {protocol!r}")
+        raise ValueError(
+            f"gallery_size must be a whole number of at least 1, for protocol='cuhk_sysu' alone, not {gallery_size!r} "
+            f"for {protocol!r}"
+        )
 
 # %% ../../nbs/data/scenes.ipynb #88ad32b7
 def scene_set(plans, images, rows):
     """`SceneSet` of rendered scenes."""
     parts = [torch.from_numpy(rows[rows[:, 0] == index]) for index in range(len(plans))]
-    return SceneSet([f"c{plan.camid}s1_{plan.number:06d}.jpg" for plan in plans], np.array([plan.camid for plan in plans], np.int64),
-                    [part[:, 2:6].clone() for part in parts], [part[:, 1].long() for part in parts], torch.from_numpy(images),
-                    np.array([images.shape[2:]] * len(plans), np.int64), [part[:, 6].clone() for part in parts])
+    return SceneSet(
+        [f"c{plan.camid}s1_{plan.number:06d}.jpg" for plan in plans],
+        np.array([plan.camid for plan in plans], np.int64),
+        [part[:, 2:6].clone() for part in parts],
+        [part[:, 1].long() for part in parts],
+        torch.from_numpy(images),
+        np.array([images.shape[2:]] * len(plans), np.int64),
+        [part[:, 6].clone() for part in parts],
+    )
+
 
 def choose_queries(scenes, protocol="prw"):
-    """int64 (Q, 2) scene and box: of every person ("cuhk_sysu") or every person in every camera ("prw") the best seen box, if they are
-    in another scene too."""
+    """int64 (Q, 2) scene and box: of every person ("cuhk_sysu") or every person in every camera ("prw") the best seen
+    box, if they are in another scene too.
+    """
     best, seen = {}, {}
     for scene, pids in enumerate(scenes.pids):
         for box, pid in enumerate(pids.tolist()):
@@ -541,44 +787,88 @@ def choose_queries(scenes, protocol="prw"):
 
 # %% ../../nbs/data/scenes.ipynb #34ff53df
 def draw_galleries(scenes, queries, size, seed=0):
-    """Galleries of CUHK-SYSU: for each query the person's other scenes first, then others drawn at random, `size` in all; a smaller one
-    is the beginning of a larger one."""
+    """Galleries of CUHK-SYSU: for each query the person's other scenes first, then others drawn at random, `size` in
+    all; a smaller one is the beginning of a larger one.
+    """
     galleries = []
     for number, (scene, box) in enumerate(queries):
         pid = int(scenes.pids[scene][box])
         has = np.array([bool((pids == pid).any()) for pids in scenes.pids])
         others = stream(seed, SHOT, 1, number).permutation(np.flatnonzero(~has))
         gallery = np.concatenate([np.setdiff1d(np.flatnonzero(has), [scene]), others])
-        galleries.append(gallery[:max(size, int(has.sum()) - 1)])
+        galleries.append(gallery[: max(size, int(has.sum()) - 1)])
     return galleries
 
 # %% ../../nbs/data/scenes.ipynb #6e2f1e8c
 if TYPE_CHECKING:  # which set comes with which split
-    @overload
-    def load_scenes(split: Literal["train"] = "train", *, people: int | None = None, scenes: int | None = None, cameras: int | None = None,
-                    size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw", gallery_size: int | None = None,
-                    progress: bool | None = None) -> SceneSet: ...
-    @overload
-    def load_scenes(split: Literal["test"], *, people: int | None = None, scenes: int | None = None, cameras: int | None = None,
-                    size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw", gallery_size: int | None = None,
-                    progress: bool | None = None) -> SceneSearch: ...
-    @overload
-    def load_scenes(split: str, *, people: int | None = None, scenes: int | None = None, cameras: int | None = None, size: Sequence[int] = (192, 256),
-                    seed: int = 0, protocol: str = "prw", gallery_size: int | None = None, progress: bool | None = None) -> SceneSet | SceneSearch: ...
 
-def load_scenes(split: str = "train", *, people: int | None = None, scenes: int | None = None, cameras: int | None = None,
-                size: Sequence[int] = (192, 256), seed: int = 0, protocol: str = "prw", gallery_size: int | None = None,
-                progress: bool | None = None) -> SceneSet | SceneSearch:
-    """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "test"; from the cache where they were rendered before.
+    @overload
+    def load_scenes(
+        split: Literal["train"] = "train",
+        *,
+        people: int | None = None,
+        scenes: int | None = None,
+        cameras: int | None = None,
+        size: Sequence[int] = (192, 256),
+        seed: int = 0,
+        protocol: str = "prw",
+        gallery_size: int | None = None,
+        progress: bool | None = None,
+    ) -> SceneSet: ...
+    @overload
+    def load_scenes(
+        split: Literal["test"],
+        *,
+        people: int | None = None,
+        scenes: int | None = None,
+        cameras: int | None = None,
+        size: Sequence[int] = (192, 256),
+        seed: int = 0,
+        protocol: str = "prw",
+        gallery_size: int | None = None,
+        progress: bool | None = None,
+    ) -> SceneSearch: ...
+    @overload
+    def load_scenes(
+        split: str,
+        *,
+        people: int | None = None,
+        scenes: int | None = None,
+        cameras: int | None = None,
+        size: Sequence[int] = (192, 256),
+        seed: int = 0,
+        protocol: str = "prw",
+        gallery_size: int | None = None,
+        progress: bool | None = None,
+    ) -> SceneSet | SceneSearch: ...
 
-    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 40, 120 and 6 in the test unless given; `size` (height, width). Each training
-    `seed` has other people and cameras; the test set is one and the same. `protocol` of the search: "prw" asks for every person in every
-    camera, "cuhk_sysu" once for every person, with `gallery_size` in galleries of so many scenes. `progress` None shows a bar on a terminal.
-    ValueError for what does not exist.
+
+def load_scenes(
+    split: str = "train",
+    *,
+    people: int | None = None,
+    scenes: int | None = None,
+    cameras: int | None = None,
+    size: Sequence[int] = (192, 256),
+    seed: int = 0,
+    protocol: str = "prw",
+    gallery_size: int | None = None,
+    progress: bool | None = None,
+) -> SceneSet | SceneSearch:
+    """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "test"; from the cache where they were rendered
+    before.
+
+    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 40, 120 and 6 in the test unless given; `size` (height,
+    width). Each training
+    `seed` has other people and cameras; the test set is one and the same. `protocol` of the search: "prw" asks for
+    every person in every camera, "cuhk_sysu" once for every person, with `gallery_size` in galleries of so many scenes.
+    `progress` None shows a bar on a terminal. ValueError for what does not exist.
     """
     defaults = DEFAULTS.get(split, {})
-    people, scenes, cameras = (value if value is not None else defaults.get(name)
-                               for name, value in (("people", people), ("scenes", scenes), ("cameras", cameras)))
+    people, scenes, cameras = (
+        value if value is not None else defaults.get(name)
+        for name, value in (("people", people), ("scenes", scenes), ("cameras", cameras))
+    )
     check_request(split, people, scenes, cameras, size, protocol, gallery_size)
     size = tuple(int(length) for length in size)
     plans, render_seed = plan_scenes(split, people=int(people), scenes=int(scenes), cameras=int(cameras), seed=seed)
@@ -596,7 +886,8 @@ def load_scenes(split: str = "train", *, people: int | None = None, scenes: int 
     return SceneSearch(result, queries, galleries, protocol)
 
 # %% ../../nbs/data/scenes.ipynb #15243f6e
-MARGIN = 10            # frames before and after a visit in which its person may be in view without a box
+MARGIN = 10  # frames before and after a visit in which its person may be in view without a box
+
 
 def vtest_gallery(tracks, frames, person, visit):
     """Indices into `frames` of the scenes where `person` of the query's `visit` is sought (see this page)."""
@@ -606,15 +897,19 @@ def vtest_gallery(tracks, frames, person, visit):
         keep &= ~within if number == visit else ~within | np.isin(frames, boxes.frame)
     return np.flatnonzero(keep)
 
+
 def vtest_queries(boxes, scene_of, queries_per_visit):
-    """[(scene, box in it, person, visit)]: boxes of the people who come back, evenly spread over each visit; `scene_of` maps frames to scenes."""
+    """[(scene, box in it, person, visit)]: boxes of the people who come back, evenly spread over each visit;
+    `scene_of` maps frames to scenes."""
     place_in = boxes.groupby("frame").cumcount()
     known = boxes[boxes.person != "?"]
     visits = known.groupby("person").visit.nunique()
     chosen = []
     for (person, visit), some in known[known.person.map(visits) > 1].groupby(["person", "visit"]):
         spread = np.unique(np.linspace(0, len(some) - 1, min(queries_per_visit, len(some))).round().astype(int))
-        chosen += [(scene_of[frame], int(place_in[index]), person, visit) for index, frame in some.frame.iloc[spread].items()]
+        chosen += [
+            (scene_of[frame], int(place_in[index]), person, visit) for index, frame in some.frame.iloc[spread].items()
+        ]
     return chosen
 
 # %% ../../nbs/data/scenes.ipynb #5d6a88a0
@@ -625,28 +920,44 @@ def resized(frame, size):
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
 
-def load_vtest_scenes(video: str | Path | None = None, *, every: int = 5, size: Sequence[int] = (576, 768), queries_per_visit: int = 5) -> SceneSearch:
-    """Frames of vtest as a `SceneSearch` with explicit galleries; reads `video` or the file in the cache, never the network.
 
-    `every`: frames divisible by it (5 gives 159), `size`: (height, width), to which frames and boxes are scaled. pids: A = 1; -1 where a box
-    shows two people. Not everybody has a box, see this page. FileNotFoundError without the video, ValueError for another one, ImportError
-    without OpenCV.
+def load_vtest_scenes(
+    video: str | Path | None = None, *, every: int = 5, size: Sequence[int] = (576, 768), queries_per_visit: int = 5
+) -> SceneSearch:
+    """Frames of vtest as a `SceneSearch` with explicit galleries; reads `video` or the file in the cache, never the
+    network.
+
+    `every`: frames divisible by it (5 gives 159), `size`: (height, width), to which frames and boxes are scaled. pids:
+    A = 1; -1 where a box shows two people. Not everybody has a box, see this page. FileNotFoundError without the video,
+    ValueError for another one, ImportError without OpenCV.
     """
     check_request("train", 2, 1, 1, size)
     length = load_manifest("vtest")["expected"]["frames"]
     if not 1 <= every <= length or queries_per_visit < 1:
-        raise ValueError(f"every must be from 1 to {length} and queries_per_visit at least 1, not {every} and {queries_per_visit}")
+        raise ValueError(
+            f"every must be from 1 to {length} and queries_per_visit at least 1, not {every} and {queries_per_visit}"
+        )
     size, path, tracks = tuple(size), find_video(video), read_tracks()
     frames = np.arange(every, length + 1, every)
     boxes = tracks[tracks.frame.isin(frames)].sort_values(["frame", "track"]).reset_index(drop=True)
     pixels = np.stack([resized(frame, size) for _, frame in read_frames(path, set(frames.tolist()))])
     scale = torch.tensor([size[1] / 768, size[0] / 576] * 2, dtype=torch.float32)
     in_frame = {frame: part for frame, part in boxes.groupby("frame")}
-    corners = lambda part: torch.tensor(np.column_stack([part.x, part.y, part.x + part.w, part.y + part.h]), dtype=torch.float32) * scale
-    letters = lambda part: torch.tensor([-1 if letter == "?" else ord(letter) - ord("A") + 1 for letter in part.person], dtype=torch.int64)
+    corners = lambda part: (
+        torch.tensor(np.column_stack([part.x, part.y, part.x + part.w, part.y + part.h]), dtype=torch.float32) * scale
+    )
+    letters = lambda part: torch.tensor(
+        [-1 if letter == "?" else ord(letter) - ord("A") + 1 for letter in part.person], dtype=torch.int64
+    )
     parts = [in_frame.get(frame, boxes[:0]) for frame in frames.tolist()]
-    scenes = SceneSet([f"frame {frame}" for frame in frames.tolist()], np.ones(len(frames), np.int64), [corners(part) for part in parts],
-                      [letters(part) for part in parts], torch.from_numpy(pixels), np.array([size] * len(frames), np.int64))
+    scenes = SceneSet(
+        [f"frame {frame}" for frame in frames.tolist()],
+        np.ones(len(frames), np.int64),
+        [corners(part) for part in parts],
+        [letters(part) for part in parts],
+        torch.from_numpy(pixels),
+        np.array([size] * len(frames), np.int64),
+    )
     chosen = vtest_queries(boxes, {frame: scene for scene, frame in enumerate(frames.tolist())}, queries_per_visit)
     queries = np.array([row[:2] for row in chosen], np.int64).reshape(-1, 2)
     return SceneSearch(scenes, queries, [vtest_gallery(tracks, frames, *row[2:]) for row in chosen], "prw")

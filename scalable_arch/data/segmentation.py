@@ -14,7 +14,6 @@ import ast
 import hashlib
 import inspect
 import json
-import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -34,9 +33,25 @@ from .images import READ_ERRORS, check_size
 from .manifests import load_manifest
 from .person_search import read_mat
 from .readers import DatasetCheck
-from .scenes import (SQUARE, STRANGER, THINGS, arrange, back_to_front, compose_scene, draw_surroundings,
-                                       empty_place, expose, inside, meter, moment_of, painting_version, plan_scenes,
-                                       read_image, stand_thing, window_of)
+from scalable_arch.data.scenes import (
+    SQUARE,
+    STRANGER,
+    THINGS,
+    arrange,
+    back_to_front,
+    compose_scene,
+    draw_surroundings,
+    empty_place,
+    expose,
+    inside,
+    meter,
+    moment_of,
+    painting_version,
+    plan_scenes,
+    read_image,
+    stand_thing,
+    window_of,
+)
 from .scenes import check_request as check_scenes
 from .standins import store_images
 from .world import CAMERA, FRAME, SHOT, Crowd, make_camera, make_person, stream
@@ -46,8 +61,10 @@ from ..errors import one_of
 IGNORE = 255
 SIMULATED_CLASSES = ("background", "person", "plant", "thing")
 
+
 def palette():
-    """Colours (256, 3) uint8 of class numbers in PASCAL VOC: bits 0, 3, 6 of a number are the high bits of red, and so on."""
+    """Colours (256, 3) uint8 of class numbers in PASCAL VOC: bits 0, 3, 6 of a number are the high bits of red, and so
+    on."""
     number, colours = np.arange(256), np.zeros((256, 3), np.int64)
     for place in range(8):
         bits = (number[:, None] >> (3 * place + np.arange(3))) & 1
@@ -67,6 +84,7 @@ class ImageFiles:
     def __getitem__(self, index: int) -> torch.Tensor:
         return read_image(self.paths[index])
 
+
 class MaskFiles:
     """Masks that are read when indexed by a number: uint8 (H, W), from PNG of class numbers or .mat of SBD.
 
@@ -83,12 +101,16 @@ class MaskFiles:
         path, mask = self.paths[index], read_mask(self.paths[index])
         strange = mask[(mask >= self.num_classes) & (mask != IGNORE)]
         if strange.size:
-            raise ValueError(f"{path} holds the class {strange[0]}, but classes are 0 to {self.num_classes - 1} and {IGNORE} for "
-                             "what is not counted")
+            raise ValueError(
+                f"{path} holds the class {strange[0]}, but classes are 0 to {self.num_classes - 1} and {IGNORE} for "
+                "what is not counted"
+            )
         with Image.open(self.image_paths[index]) as image:
             if image.size != mask.shape[::-1]:
-                raise ValueError(f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {self.image_paths[index]} "
-                                 f"is {image.width} x {image.height}: a mask must have the size of its image, copy both again")
+                raise ValueError(
+                    f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {self.image_paths[index]} "
+                    f"is {image.width} x {image.height}: a mask must have the size of its image, copy both again"
+                )
         return torch.from_numpy(mask)
 
 # %% ../../nbs/data/segmentation.ipynb #39038f75
@@ -109,21 +131,27 @@ def read_mask(path):
     except READ_ERRORS as error:
         raise ValueError(f"{path} cannot be read as an image, it is damaged or cut short: copy it again") from error
     if mode not in ("P", "L"):
-        raise ValueError(f"{path} holds colours ({mode}), not class numbers: give the PNG files of SegmentationClass as they "
-                         "were published")
+        raise ValueError(
+            f"{path} holds colours ({mode}), not class numbers: give the PNG files of SegmentationClass as they "
+            "were published"
+        )
     return mask
 
 # %% ../../nbs/data/segmentation.ipynb #ab2f0c6c
 VOC_SPLITS = ("train", "val", "trainval", "trainaug")
 
+
 def read_list(file):
     """Names in a list file, one a line; FileNotFoundError or ValueError where it is missing or empty."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: copy the data set again")
-    names = [line.split()[0] for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    names = [
+        line.split()[0] for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+    ]
     if not names:
         raise ValueError(f"{file} lists no image: copy it again")
     return names
+
 
 def find_voc(root):
     """Folder of VOC 2012 under `root`; FileNotFoundError says what is missing."""
@@ -135,16 +163,23 @@ def find_voc(root):
     home = max(homes, key=lambda home: sum((home / part).is_dir() for part in parts))
     missing = [part for part in parts if not (home / part).is_dir()]
     if missing:
-        raise FileNotFoundError(f"voc2012: {missing[0]} is missing in {home if home.is_dir() else root}; {manifest['obtain']}")
+        raise FileNotFoundError(
+            f"voc2012: {missing[0]} is missing in {home if home.is_dir() else root}; {manifest['obtain']}"
+        )
     return home
+
 
 def find_extra(root):
     """Folder of SBD under `root`; FileNotFoundError where there is none."""
     homes = [Path(root).expanduser() / inner for inner in ("", *load_manifest("voc2012")["masks"]["extra"])]
-    found = next((home for home in homes if all((home / part).exists() for part in ("cls", "train.txt", "val.txt"))), None)
+    found = next(
+        (home for home in homes if all((home / part).exists() for part in ("cls", "train.txt", "val.txt"))), None
+    )
     if found is None:
-        raise FileNotFoundError("voc2012: trainaug needs SBD, the folder benchmark_RELEASE/dataset with cls, train.txt and "
-                                f"val.txt, in {root}; {load_manifest('voc2012')['obtain']}")
+        raise FileNotFoundError(
+            "voc2012: trainaug needs SBD, the folder benchmark_RELEASE/dataset with cls, train.txt and "
+            f"val.txt, in {root}; {load_manifest('voc2012')['obtain']}"
+        )
     return found
 
 # %% ../../nbs/data/segmentation.ipynb #5bce5436
@@ -158,7 +193,9 @@ def list_voc(root, split):
     elif split != "trainaug":
         chosen = masks(listed(split))
     elif (home / "SegmentationClassAug").is_dir() and (home / "ImageSets" / "Segmentation" / "trainaug.txt").is_file():
-        chosen = {name: home / "SegmentationClassAug" / f"{name}.png" for name in listed("trainaug")} | masks(listed("train"))
+        chosen = {name: home / "SegmentationClassAug" / f"{name}.png" for name in listed("trainaug")} | masks(
+            listed("train")
+        )
     else:
         extra = find_extra(root)
         more = [*read_list(extra / "train.txt"), *read_list(extra / "val.txt")]
@@ -166,35 +203,51 @@ def list_voc(root, split):
         chosen = {name: path for name, path in chosen.items() if name not in set(listed("val"))}
     return [(name, home / "JPEGImages" / f"{name}.jpg", chosen[name]) for name in sorted(chosen)]
 
+
 def expected_voc(root):
-    """Expected counts, class names and "published" or "rendered" of the copy under `root`: of world.json, else the manifest."""
+    """Expected counts, class names and "published" or "rendered" of the copy under `root`: of world.json, else the
+    manifest."""
     manifest, file = load_manifest("voc2012"), Path(root).expanduser() / "world.json"
     if not file.is_file():
         return manifest["expected"], tuple(manifest["masks"]["classes"]), "published"
     try:
         world = json.loads(file.read_text(encoding="utf-8"))
-        expected, classes = {split: dict(world["expected"][split]) for split in manifest["expected"]}, tuple(world["classes"])
+        expected, classes = (
+            {split: dict(world["expected"][split]) for split in manifest["expected"]},
+            tuple(world["classes"]),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged, it does not say what was rendered; render the data set again") from error
     return expected, classes, "rendered"
 
 # %% ../../nbs/data/segmentation.ipynb #a830ab82
 if TYPE_CHECKING:  # files without a size, tensors with one
-    @overload
-    def load_voc(root: str | Path, split: str = "train", *, size: None = None, check: bool = True,
-                 progress: bool | None = None) -> tuple[ImageFiles, MaskFiles]: ...
-    @overload
-    def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int], check: bool = True,
-                 progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
 
-def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int] | None = None, check: bool = True,
-             progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
+    @overload
+    def load_voc(
+        root: str | Path, split: str = "train", *, size: None = None, check: bool = True, progress: bool | None = None
+    ) -> tuple[ImageFiles, MaskFiles]: ...
+    @overload
+    def load_voc(
+        root: str | Path, split: str = "train", *, size: Sequence[int], check: bool = True, progress: bool | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+def load_voc(
+    root: str | Path,
+    split: str = "train",
+    *,
+    size: Sequence[int] | None = None,
+    check: bool = True,
+    progress: bool | None = None,
+) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
     """Images and masks of PASCAL VOC 2012 under `root`, sorted by name.
 
     `split`: train, val, trainval, or trainaug with SBD's annotations. Without `size` they are `ImageFiles` and
-    `MaskFiles`, read when indexed; with a `size` (height, width) uint8 tensors (N, 3, H, W) and (N, H, W), images resized
-    bilinearly and masks to the nearest pixel. FileNotFoundError names a missing list or file, ValueError what is damaged,
-    or unless `check=False` a number of images that differs from the published one (or that of a rendered copy).
+    `MaskFiles`, read when indexed; with a `size` (height, width) uint8 tensors (N, 3, H, W) and (N, H, W), images
+    resized bilinearly and masks to the nearest pixel. FileNotFoundError names a missing list or file, ValueError what
+    is damaged, or unless `check=False` a number of images that differs from the published one (or that of a rendered
+    copy).
     """
     if split == "test":
         raise ValueError("the masks of the 1,456 test images of voc2012 are not published: validate with split='val'")
@@ -202,10 +255,14 @@ def load_voc(root: str | Path, split: str = "train", *, size: Sequence[int] | No
     rows, (expected, classes, source) = list_voc(root, split), expected_voc(root)
     absent = next((path for row in rows for path in row[1:] if not path.is_file()), None)
     if absent:
-        raise FileNotFoundError(f"voc2012: the lists name {absent.stem}, but {absent} is missing; copy the data set again")
+        raise FileNotFoundError(
+            f"voc2012: the lists name {absent.stem}, but {absent} is missing; copy the data set again"
+        )
     if check and split in expected and len(rows) != expected[split]["images"]:
-        raise ValueError(f"voc2012 in {root} is not complete: {split} has {len(rows):,} images where the {source} set has "
-                         f"{expected[split]['images']:,}; copy it again, or pass check=False to read what is there")
+        raise ValueError(
+            f"voc2012 in {root} is not complete: {split} has {len(rows):,} images where the {source} set has "
+            f"{expected[split]['images']:,}; copy it again, or pass check=False to read what is there"
+        )
     paths = [row[1] for row in rows]
     images, masks = ImageFiles(paths), MaskFiles([row[2] for row in rows], paths, len(classes))
     return (images, masks) if size is None else resize_pairs(images, masks, size, progress)
@@ -215,6 +272,7 @@ def image_bar(items, what, progress):
     """`items` with a progress bar; `progress` None shows it on a terminal only."""
     return tqdm(items, desc=what, unit="image", leave=False, disable=None if progress is None else not progress)
 
+
 def resize_pairs(images, masks, size, progress=None):
     """Tensors uint8 (N, 3, H, W) and (N, H, W) of images and masks of any size: bilinear, and nearest for the masks."""
     height, width = check_size(size)
@@ -222,12 +280,15 @@ def resize_pairs(images, masks, size, progress=None):
     classes = torch.empty(len(images), height, width, dtype=torch.uint8)
     for index in image_bar(range(len(images)), "reading images", progress):
         image, mask = Image.fromarray(images[index].permute(1, 2, 0).numpy()), Image.fromarray(masks[index].numpy())
-        pixels[index] = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR))).permute(2, 0, 1)
+        pixels[index] = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR))).permute(
+            2, 0, 1
+        )
         classes[index] = torch.from_numpy(np.array(mask.resize((width, height), Image.Resampling.NEAREST)))
     return pixels, classes
 
 # %% ../../nbs/data/segmentation.ipynb #ae92e9e6
 PLANTS = ("bush", "planter", "tree")
+
 
 @lru_cache(maxsize=64)
 def thing_classes(camid, seed, size):
@@ -242,6 +303,7 @@ def thing_classes(camid, seed, size):
         classes[row] = SIMULATED_CLASSES.index("plant" if kind in PLANTS else "thing")
     return classes
 
+
 def class_shares(people, things, classes, window):
     """Share of each class in each sample of the canvas, float32 (4, h, w): layers are laid over one another."""
     shares = np.zeros((len(SIMULATED_CLASSES), window.height, window.width), np.float32)
@@ -253,8 +315,10 @@ def class_shares(people, things, classes, window):
         shares[classes[one.row] if one.placed is None else SIMULATED_CLASSES.index("person"), *where] += cover
     return shares
 
+
 def mask_of(shares, samples):
-    """uint8 (H, W): the class with at least 3/4 of a pixel, else 255; `samples` of the canvas make a pixel, each way."""
+    """uint8 (H, W): the class with at least 3/4 of a pixel, else 255; `samples` of the canvas
+    make a pixel, each way."""
     count, height, width = shares.shape
     pixels = shares.reshape(count, height // samples, samples, width // samples, samples).mean((2, 4))
     return np.where(pixels.max(0) >= 0.75, pixels.argmax(0), IGNORE).astype(np.uint8)
@@ -263,7 +327,8 @@ def mask_of(shares, samples):
 def render_masked(pids, camid, number=0, *, size=(192, 256), seed=0):
     """Image uint8 (3, H, W) and mask uint8 (H, W) of a simulated scene.
 
-    The image is that of `scenes.render_scene`, bit for bit. Classes: 0 background, 1 person, 2 plant, 3 thing, 255 borders.
+    The image is that of `scenes.render_scene`, bit for bit. Classes: 0 background, 1 person, 2 plant, 3 thing, 255
+    borders.
     """
     size = tuple(size)
     camera, window, rng = make_camera(camid, seed, SQUARE), window_of(size), stream(seed, SHOT, camid, number, 1)
@@ -279,11 +344,13 @@ def render_masked(pids, camid, number=0, *, size=(192, 256), seed=0):
 # %% ../../nbs/data/segmentation.ipynb #39fcd3b4
 SIMULATED_SPLITS = {"train": dict(people=60, scenes=240, cameras=12), "val": dict(people=40, scenes=80, cameras=6)}
 
+
 def masking_version():
     """Hash of the code that makes masks, comments left out."""
     makers = (thing_classes.__wrapped__, class_shares, mask_of, render_masked)
     trees = "".join(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(maker)))) for maker in makers)
     return hashlib.sha256((painting_version() + trees + repr((SIMULATED_CLASSES, PLANTS, IGNORE))).encode()).hexdigest()
+
 
 def read_stored(path, shape):
     """uint8 tensor of a cached .npy file, or None where it is missing, cut short or of another shape."""
@@ -293,14 +360,20 @@ def read_stored(path, shape):
         return None
     return torch.from_numpy(array) if array.shape == shape and array.dtype == np.uint8 else None
 
+
 def render_set(plans, render_seed, size, progress=None):
     """(images (N, 3, H, W), masks (N, H, W)) uint8 tensors of planned scenes, from the cache or rendered."""
     recipe = hashlib.sha256(repr((masking_version(), plans, render_seed, size)).encode()).hexdigest()[:20]
     path = cache_dir() / "worlds" / f"masked-{recipe}.npy"
-    images, masks = read_stored(path, (len(plans), 3, *size)), read_stored(path.with_suffix(".masks.npy"), (len(plans), *size))
+    images, masks = (
+        read_stored(path, (len(plans), 3, *size)),
+        read_stored(path.with_suffix(".masks.npy"), (len(plans), *size)),
+    )
     if images is None or masks is None:
-        pairs = [render_masked(plan.pids, plan.camid, plan.number, size=size, seed=render_seed)
-                 for plan in image_bar(plans, "rendering scenes", progress)]
+        pairs = [
+            render_masked(plan.pids, plan.camid, plan.number, size=size, seed=render_seed)
+            for plan in image_bar(plans, "rendering scenes", progress)
+        ]
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs))
         store_images(path.with_suffix(".masks.npy"), masks.numpy())
         store_images(path, images.numpy())
@@ -313,32 +386,80 @@ def segmentation_classes(name: str, root: str | Path = "") -> tuple[str, ...]:
         return SIMULATED_CLASSES
     return expected_voc(root)[1] if root else tuple(load_manifest("voc2012")["masks"]["classes"])
 
-if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
-    @overload
-    def load_segmentation(name: Literal["scenes"] = "scenes", root: str | Path = "", split: str = "train", *, people: int | None = None,
-                          scenes: int | None = None, cameras: int | None = None, size: Sequence[int] | None = None, seed: int = 0,
-                          progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
-    @overload
-    def load_segmentation(name: Literal["voc2012"], root: str | Path = "", split: str = "train", *, people: int | None = None,
-                          scenes: int | None = None, cameras: int | None = None, size: None = None, seed: int = 0,
-                          progress: bool | None = None) -> tuple[ImageFiles, MaskFiles]: ...
-    @overload
-    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None, scenes: int | None = None,
-                          cameras: int | None = None, size: Sequence[int], seed: int = 0,
-                          progress: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]: ...
-    @overload
-    def load_segmentation(name: str, root: str | Path = "", split: str = "train", *, people: int | None = None, scenes: int | None = None,
-                          cameras: int | None = None, size: None = None, seed: int = 0,
-                          progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]: ...
 
-def load_segmentation(name: str = "scenes", root: str | Path = "", split: str = "train", *, people: int | None = None, scenes: int | None = None,
-                      cameras: int | None = None, size: Sequence[int] | None = None, seed: int = 0,
-                      progress: bool | None = None) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
+if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
+
+    @overload
+    def load_segmentation(
+        name: Literal["scenes"] = "scenes",
+        root: str | Path = "",
+        split: str = "train",
+        *,
+        people: int | None = None,
+        scenes: int | None = None,
+        cameras: int | None = None,
+        size: Sequence[int] | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    @overload
+    def load_segmentation(
+        name: Literal["voc2012"],
+        root: str | Path = "",
+        split: str = "train",
+        *,
+        people: int | None = None,
+        scenes: int | None = None,
+        cameras: int | None = None,
+        size: None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> tuple[ImageFiles, MaskFiles]: ...
+    @overload
+    def load_segmentation(
+        name: str,
+        root: str | Path = "",
+        split: str = "train",
+        *,
+        people: int | None = None,
+        scenes: int | None = None,
+        cameras: int | None = None,
+        size: Sequence[int],
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    @overload
+    def load_segmentation(
+        name: str,
+        root: str | Path = "",
+        split: str = "train",
+        *,
+        people: int | None = None,
+        scenes: int | None = None,
+        cameras: int | None = None,
+        size: None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]: ...
+
+
+def load_segmentation(
+    name: str = "scenes",
+    root: str | Path = "",
+    split: str = "train",
+    *,
+    people: int | None = None,
+    scenes: int | None = None,
+    cameras: int | None = None,
+    size: Sequence[int] | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
     """Images uint8 (N, 3, H, W) and masks uint8 (N, H, W), 255 not counted, of simulated "scenes" or of "voc2012".
 
-    voc2012: under `root`, see `load_voc`. scenes: `split` train or val; `people`, `scenes`, `cameras` are 60, 240, 12 in
-    training and 40, 80, 6 in validation, `size` (height, width) is (96, 128), unless given; each training `seed` has other
-    people and cameras, the validation set is one and the same. ValueError for what does not exist.
+    voc2012: under `root`, see `load_voc`. scenes: `split` train or val; `people`, `scenes`, `cameras` are 60, 240, 12
+    in training and 40, 80, 6 in validation, `size` (height, width) is (96, 128), unless given; each training `seed` has
+    other people and cameras, the validation set is one and the same. ValueError for what does not exist.
     """
     if one_of("data set", name, ("scenes", "voc2012")) == "voc2012":
         if (people, scenes, cameras) != (None, None, None):
@@ -363,12 +484,15 @@ def write_png(path, mask):
     image.putpalette(palette().ravel().tolist())
     image.save(path, optimize=False)
 
+
 def write_mat(path, mask):
     """Write a mask as SBD does: GTcls.Segmentation; the border becomes background."""
     savemat(path, {"GTcls": {"Segmentation": np.where(mask == IGNORE, 0, mask).astype(np.uint8)}}, do_compression=True)
 
+
 def write_voc(home, train, extra, val):
-    """Write pairs of images and masks into `home`: VOC's train, SBD's own, VOC's val; returns the counts of the splits."""
+    """Write pairs of images and masks into `home`: VOC's train, SBD's own, VOC's val; returns the counts of the
+    splits."""
     voc, sbd = home / "VOCdevkit" / "VOC2012", home / "benchmark_RELEASE" / "dataset"
     for folder in (voc / "JPEGImages", voc / "SegmentationClass", voc / "ImageSets" / "Segmentation", sbd / "cls"):
         folder.mkdir(parents=True)
@@ -377,27 +501,41 @@ def write_voc(home, train, extra, val):
         names[part] = [f"2012_{number + k:06d}" for k in range(len(images))]
         number += len(images)
         for name, image, mask in zip(names[part], images, masks):
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(voc / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(
+                voc / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0
+            )
             write_mat(sbd / "cls" / f"{name}.mat", mask.numpy())
             if part != "extra":
                 write_png(voc / "SegmentationClass" / f"{name}.png", mask.numpy())
     first, second = names["extra"][::2], names["extra"][1::2]
-    for file, listed in ((voc / "ImageSets" / "Segmentation" / "train.txt", names["train"]),
-                         (voc / "ImageSets" / "Segmentation" / "val.txt", names["val"]),
-                         (sbd / "train.txt", first + names["train"][::2] + names["val"][::3]),
-                         (sbd / "val.txt", second + names["val"][1::3])):
+    for file, listed in (
+        (voc / "ImageSets" / "Segmentation" / "train.txt", names["train"]),
+        (voc / "ImageSets" / "Segmentation" / "val.txt", names["val"]),
+        (sbd / "train.txt", first + names["train"][::2] + names["val"][::3]),
+        (sbd / "val.txt", second + names["val"][1::3]),
+    ):
         file.write_text("".join(f"{name}\n" for name in sorted(listed)), encoding="utf-8")
     counts = dict(train=len(names["train"]), val=len(names["val"]), trainaug=len(names["train"]) + len(names["extra"]))
     return {split: dict(images=count) for split, count in counts.items()}
 
 # %% ../../nbs/data/segmentation.ipynb #f1e3b5f4
-def render_voc(out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Sequence[int] = (240, 80), extra: int | None = None,
-               cameras: Sequence[int] = (12, 6), size: Sequence[int] = (192, 256), seed: int = 0, progress: bool | None = None) -> dict[str, Any]:
-    """Render simulated scenes into the new folder `out` in the layout of PASCAL VOC 2012 and SBD; returns its world.json.
+def render_voc(
+    out: str | Path,
+    *,
+    people: Sequence[int] = (60, 40),
+    scenes: Sequence[int] = (240, 80),
+    extra: int | None = None,
+    cameras: Sequence[int] = (12, 6),
+    size: Sequence[int] = (192, 256),
+    seed: int = 0,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Render simulated scenes into the new folder `out` in the layout of PASCAL VOC 2012 and SBD; returns its
+    world.json.
 
-    `people`, `scenes`, `cameras`: how many in training and in validation, which share none; `extra` scenes of training, by
-    default as many again, have SBD's kind of masks. Classes are 0 background, 1 person, 2 plant, 3 thing. FileExistsError
-    where `out` holds anything: it is written whole or not at all.
+    `people`, `scenes`, `cameras`: how many in training and in validation, which share none; `extra` scenes of training,
+    by default as many again, have SBD's kind of masks. Classes are 0 background, 1 person, 2 plant, 3 thing.
+    FileExistsError where `out` holds anything: it is written whole or not at all.
     """
     extra = scenes[0] if extra is None else extra
     world = {}
@@ -406,19 +544,29 @@ def render_voc(out: str | Path, *, people: Sequence[int] = (60, 40), scenes: Seq
         options = dict(size=size, seed=seed, progress=progress)
         images, masks = load_segmentation(people=people[0], scenes=scenes[0] + extra, cameras=cameras[0], **options)
         val = load_segmentation(split="val", people=people[1], scenes=scenes[1], cameras=cameras[1], **options)
-        expected = write_voc(home, (images[:scenes[0]], masks[:scenes[0]]), (images[scenes[0]:], masks[scenes[0]:]), val)
-        world.update(version=1, made_by="scalable_arch.data.render_voc", name="voc2012", classes=list(SIMULATED_CLASSES),
-                     expected=expected)
+        expected = write_voc(
+            home, (images[: scenes[0]], masks[: scenes[0]]), (images[scenes[0] :], masks[scenes[0] :]), val
+        )
+        world.update(
+            version=1,
+            made_by="scalable_arch.data.render_voc",
+            name="voc2012",
+            classes=list(SIMULATED_CLASSES),
+            expected=expected,
+        )
         (home / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")
+
     write_new(out, fill)
     return world
 
 # %% ../../nbs/data/segmentation.ipynb #24c9ca65
-def check_segmentation(name: str, root: str | Path, *, decode: bool = False, progress: bool | None = None) -> DatasetCheck:
+def check_segmentation(
+    name: str, root: str | Path, *, decode: bool = False, progress: bool | None = None
+) -> DatasetCheck:
     """Compare a copy of voc2012 under `root` with what it must hold; returns a `DatasetCheck`.
 
-    `decode=True` also reads all images and masks. What is missing, damaged or impossible becomes a sentence in `problems`;
-    only a misspelt name or `root` raises.
+    `decode=True` also reads all images and masks. What is missing, damaged or impossible becomes a sentence in
+    `problems`; only a misspelt name or `root` raises.
     """
     one_of("data set", name, ("voc2012",))
     if not Path(root).expanduser().is_dir():

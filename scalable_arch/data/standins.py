@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -35,63 +34,154 @@ from ..errors import one_of
 
 # %% ../../nbs/data/standins.ipynb #ebfee864
 class Sampling(NamedTuple):
-    """How a split is drawn: number of cameras, how many of them see one person, images of each, and how many of these belong to one visit."""
+    """How a split is drawn: number of cameras, how many of them see one person, images of each, and how many of these
+    belong to one visit."""
+
     cameras: int
     cameras_per_id: int
     shots: int
     visit_length: int
 
+
 @dataclass(frozen=True)
 class World:
     """A simulated data set in the place of the real one `stands_for` (name of its manifest)."""
+
     stands_for: str
     character: str
     crowd: Crowd
-    places: tuple              # of `Place`, in which the cameras hang by turns
-    boxes: str                 # detected or labelled, unless the caller says otherwise
+    places: tuple  # of `Place`, in which the cameras hang by turns
+    boxes: str  # detected or labelled, unless the caller says otherwise
     train: Sampling
     test: Sampling
-    distractors: int = 0       # of the gallery, for every test person
+    distractors: int = 0  # of the gallery, for every test person
     junk: int = 0
 
 # %% ../../nbs/data/standins.ipynb #8e70dec3
 PLAZA = World(
-    "market1501", "near views before a shop in summer; boxes of a detector",
-    Crowd(taste=(("shorts", 3), ("skirt", 2), ("dress", 2), ("sandal", 2), ("white", 1.4), ("backpack", 1.5)),
-          outer=0.15, hat=0.08, bag=0.6),
-    (Place(mount=(2.4, 4.5), tall=(105, 190), weather=(0.3, 0.3, 0.4), spread=(0.02, 0.06), cuts=(0.08, 0.10),
-           grounds=("asphalt", "concrete", "paving", "tiles"), walls=("plaster", "brick", "panels", "glass", "foliage"),
-           things=(2, 10)),),
-    "detected", train=Sampling(40, 6, 3, 1), test=Sampling(6, 5, 4, 4), distractors=3, junk=4)
+    "market1501",
+    "near views before a shop in summer; boxes of a detector",
+    Crowd(
+        taste=(("shorts", 3), ("skirt", 2), ("dress", 2), ("sandal", 2), ("white", 1.4), ("backpack", 1.5)),
+        outer=0.15,
+        hat=0.08,
+        bag=0.6,
+    ),
+    (
+        Place(
+            mount=(2.4, 4.5),
+            tall=(105, 190),
+            weather=(0.3, 0.3, 0.4),
+            spread=(0.02, 0.06),
+            cuts=(0.08, 0.10),
+            grounds=("asphalt", "concrete", "paving", "tiles"),
+            walls=("plaster", "brick", "panels", "glass", "foliage"),
+            things=(2, 10),
+        ),
+    ),
+    "detected",
+    train=Sampling(40, 6, 3, 1),
+    test=Sampling(6, 5, 4, 4),
+    distractors=3,
+    junk=4,
+)
 
 CAMPUS = World(
-    "dukemtmc", "wide views over lawns and paths in winter; cluttered; boxes by hand",
-    Crowd(taste=(("black", 1.3), ("jeans", 1.6), ("shorts", 0.2), ("sandal", 0.2), ("boot", 1.5), ("backpack", 2.5)),
-          outer=0.75, hat=0.22, bag=0.65),
-    (Place(mount=(3.5, 8.0), tall=(42, 165), depth=0.45, focal=(0.7, 1.5), noise=(0.8, 4.0), video=(45, 85),
-           grounds=("asphalt", "brick", "grass", "concrete", "gravel"), walls=("brick", "foliage", "photograph", "plaster", "wood"),
-           things=(10, 32), shade=0.28, behind=0.34, front=0.12, obstacle=0.16),),
-    "labelled", train=Sampling(40, 8, 3, 1), test=Sampling(8, 3, 4, 4))
+    "dukemtmc",
+    "wide views over lawns and paths in winter; cluttered; boxes by hand",
+    Crowd(
+        taste=(("black", 1.3), ("jeans", 1.6), ("shorts", 0.2), ("sandal", 0.2), ("boot", 1.5), ("backpack", 2.5)),
+        outer=0.75,
+        hat=0.22,
+        bag=0.65,
+    ),
+    (
+        Place(
+            mount=(3.5, 8.0),
+            tall=(42, 165),
+            depth=0.45,
+            focal=(0.7, 1.5),
+            noise=(0.8, 4.0),
+            video=(45, 85),
+            grounds=("asphalt", "brick", "grass", "concrete", "gravel"),
+            walls=("brick", "foliage", "photograph", "plaster", "wood"),
+            things=(10, 32),
+            shade=0.28,
+            behind=0.34,
+            front=0.12,
+            obstacle=0.16,
+        ),
+    ),
+    "labelled",
+    train=Sampling(40, 8, 3, 1),
+    test=Sampling(8, 3, 4, 4),
+)
 
 # %% ../../nbs/data/standins.ipynb #247af23a
 GATE = World(
-    "cuhk03", "pairs of near views with light of their own; few images; boxes by hand or of a loose detector",
+    "cuhk03",
+    "pairs of near views with light of their own; few images; boxes by hand or of a loose detector",
     Crowd(taste=(("shorts", 1.5), ("coat", 0.5), ("long", 0.3), ("backpack", 1.5)), outer=0.3, hat=0.05, bag=0.6),
-    (Place(mount=(2.4, 3.8), tall=(90, 170), focal=(1.4, 2.4), exposure=0.25, cast=0.08, noise=(2.0, 7.0), margin=(0.07, 0.05),
-           spread=(0.03, 0.09), cuts=(0.14, 0.18), grounds=("concrete", "paving", "tiles", "brick"),
-           walls=("plaster", "panels", "glass", "brick", "foliage"), things=(2, 10)),),
-    "labelled", train=Sampling(40, 2, 5, 1), test=Sampling(10, 2, 4, 4))
+    (
+        Place(
+            mount=(2.4, 3.8),
+            tall=(90, 170),
+            focal=(1.4, 2.4),
+            exposure=0.25,
+            cast=0.08,
+            noise=(2.0, 7.0),
+            margin=(0.07, 0.05),
+            spread=(0.03, 0.09),
+            cuts=(0.14, 0.18),
+            grounds=("concrete", "paving", "tiles", "brick"),
+            walls=("plaster", "panels", "glass", "brick", "foliage"),
+            things=(2, 10),
+        ),
+    ),
+    "labelled",
+    train=Sampling(40, 2, 5, 1),
+    test=Sampling(10, 2, 4, 4),
+)
 
-STREET = Place(weather=(0.3, 0.3, 0.4), hours=((0.72, 0.05), (1.25, -0.02), (0.92, 0.03)), exposure=0.22,
-               margin=(0.02, 0.02), spread=(0.01, 0.04), cuts=(0.05, 0.06), grounds=("asphalt", "concrete", "paving", "brick", "grass"),
-               walls=("plaster", "brick", "foliage", "photograph", "glass"), things=(4, 18))
-HALL = Place(mount=(2.4, 3.6), tall=(80, 170), weather=(1.0, 0.0, 0.0), level=-0.3, exposure=0.22, warmth=0.05, noise=(1.5, 7.0),
-             margin=(0.02, 0.02), spread=(0.01, 0.04), cuts=(0.05, 0.06), grounds=("tiles", "carpet", "concrete"),
-             walls=("panels", "glass", "plaster", "wood"), things=(2, 10), shade=0.05)
-CITY = World("msmt17", "streets and halls, morning, noon and afternoon; many cameras and images; boxes of a good detector",
-             Crowd(hat=0.12), (STREET, STREET, STREET, STREET, HALL), "detected", train=Sampling(60, 10, 3, 1), test=Sampling(15, 4, 4, 4))
+STREET = Place(
+    weather=(0.3, 0.3, 0.4),
+    hours=((0.72, 0.05), (1.25, -0.02), (0.92, 0.03)),
+    exposure=0.22,
+    margin=(0.02, 0.02),
+    spread=(0.01, 0.04),
+    cuts=(0.05, 0.06),
+    grounds=("asphalt", "concrete", "paving", "brick", "grass"),
+    walls=("plaster", "brick", "foliage", "photograph", "glass"),
+    things=(4, 18),
+)
+HALL = Place(
+    mount=(2.4, 3.6),
+    tall=(80, 170),
+    weather=(1.0, 0.0, 0.0),
+    level=-0.3,
+    exposure=0.22,
+    warmth=0.05,
+    noise=(1.5, 7.0),
+    margin=(0.02, 0.02),
+    spread=(0.01, 0.04),
+    cuts=(0.05, 0.06),
+    grounds=("tiles", "carpet", "concrete"),
+    walls=("panels", "glass", "plaster", "wood"),
+    things=(2, 10),
+    shade=0.05,
+)
+CITY = World(
+    "msmt17",
+    "streets and halls, morning, noon and afternoon; many cameras and images; boxes of a good detector",
+    Crowd(hat=0.12),
+    (STREET, STREET, STREET, STREET, HALL),
+    "detected",
+    train=Sampling(60, 10, 3, 1),
+    test=Sampling(15, 4, 4, 4),
+)
 
 WORLDS = {"campus": CAMPUS, "city": CITY, "gate": GATE, "plaza": PLAZA}
+
 
 def list_worlds() -> list[str]:
     """Names of the simulated data sets for `load_world`."""
@@ -100,46 +190,72 @@ def list_worlds() -> list[str]:
 # %% ../../nbs/data/standins.ipynb #04032abd
 FIRST_TEST_PID = 10_001
 
+
 def world_seed(name, split, seed=0):
     """Seed of a split's people and cameras: another one for every world, split and training `seed`."""
     return int.from_bytes(hashlib.sha256(f"{name} {split} {seed}".encode()).digest()[:6], "big")
+
 
 def plan_world(name, split, *, people, seed=0, boxes=None):
     """List of `Shot` and the seed to render them with; distractors and junk come last."""
     chosen, seed = WORLDS[name], world_seed(name, split, seed if split == "train" else 0)
     number, cameras_per_id, shots, visit_length = getattr(chosen, split)
     cameras, first = list(range(1, number + 1)), 1 if split == "train" else FIRST_TEST_PID
-    options = dict(shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed, kind=boxes or chosen.boxes)
+    options = dict(
+        shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed, kind=boxes or chosen.boxes
+    )
     plan = plan_persons(chosen.stands_for, range(first, first + people), cameras, options)
     extra = {"distractor": chosen.distractors, "junk": chosen.junk} if split == "test" else {}
-    return plan + [Shot(k, cameras[k % number], 0, k // number, kind)
-                   for kind, share in extra.items() for k in range(share * people)], seed
+    return plan + [
+        Shot(k, cameras[k % number], 0, k // number, kind)
+        for kind, share in extra.items()
+        for k in range(share * people)
+    ], seed
+
 
 def labels_of(name, plan):
-    """Persons and cameras (N,), int64, as the real set's files would name them: junk is person -1, distractors are 0, CUHK03's cameras 1 and 2."""
+    """Persons and cameras (N,), int64, as the real set's files would name them: junk is person -1, distractors are 0,
+    CUHK03's cameras 1 and 2."""
     pids = [{"distractor": 0, "junk": -1}.get(shot.kind, shot.pid) for shot in plan]
     camids = [2 - shot.camid % 2 if WORLDS[name].stands_for == "cuhk03" else shot.camid for shot in plan]
     return np.array(pids, np.int64), np.array(camids, np.int64)
 
 # %% ../../nbs/data/standins.ipynb #31fa05bb
 def count_world(name, *, train_people=160, test_people=100):
-    """Counts of a world at a size, from its plan alone: people, images and cameras of both splits, queries, distractors, junk."""
-    train, test = (plan_world(name, split, people=people)[0] for split, people in (("train", train_people), ("test", test_people)))
+    """Counts of a world at a size, from its plan alone: people, images and cameras of both splits, queries,
+    distractors, junk."""
+    train, test = (
+        plan_world(name, split, people=people)[0] for split, people in (("train", train_people), ("test", test_people))
+    )
     pids, camids = labels_of(name, test)
-    return {"train people": train_people, "test people": test_people, "train images": len(train), "test images": len(test),
-            "queries": int(split_query(pids[pids > 0], camids[pids > 0]).sum()), "distractors": int((pids == 0).sum()),
-            "junk": int((pids < 0).sum()), "train cameras": len({shot.camid for shot in train}),
-            "test cameras": len({shot.camid for shot in test})}
+    return {
+        "train people": train_people,
+        "test people": test_people,
+        "train images": len(train),
+        "test images": len(test),
+        "queries": int(split_query(pids[pids > 0], camids[pids > 0]).sum()),
+        "distractors": int((pids == 0).sum()),
+        "junk": int((pids < 0).sum()),
+        "train cameras": len({shot.camid for shot in train}),
+        "test cameras": len({shot.camid for shot in test}),
+    }
+
 
 def world_statistics(*, train_people: int = 160, test_people: int = 100) -> pd.DataFrame:
-    """Table of the worlds' counts beside those that W Table 3.2 prints for the sets they stand for; two groups of columns, never mixed."""
+    """Table of the worlds' counts beside those that W Table 3.2 prints for the sets they stand for; two groups of
+    columns, never mixed."""
     rows = {}
     for name, chosen in WORLDS.items():
         manifest = load_manifest(chosen.stands_for)
-        printed = {("printed for the real set", key.replace("_", " ")): value for key, value in manifest["printed"].items()}
+        printed = {
+            ("printed for the real set", key.replace("_", " ")): value for key, value in manifest["printed"].items()
+        }
         ours = count_world(name, train_people=train_people, test_people=test_people)
-        rows[name] = {("stand-in for", ""): manifest["title"].split(",")[0], **printed,
-                      **{("stand-in", key): value for key, value in ours.items()}}
+        rows[name] = {
+            ("stand-in for", ""): manifest["title"].split(",")[0],
+            **printed,
+            **{("stand-in", key): value for key, value in ours.items()},
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("world")
 
 # %% ../../nbs/data/standins.ipynb #3af18940
@@ -149,10 +265,12 @@ def code_version():
     trees = "".join(ast.dump(ast.parse(inspect.getsource(module))) for module in (world, render))
     return hashlib.sha256(trees.encode()).hexdigest()
 
+
 def images_path(name, split, plan, seed, size):
     """Where the images of a plan are kept."""
     recipe = (code_version(), WORLDS[name].crowd, WORLDS[name].places, plan, seed, size)
     return cache_dir() / "worlds" / f"{name}-{split}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:20]}.npy"
+
 
 def read_images(path, shape):
     """Images of a cached file, mapped copy-on-write, or None where it is missing, cut short or of another shape."""
@@ -173,10 +291,14 @@ def store_images(path, images):
             np.save(file, images)
         os.replace(scratch, path)
     except OSError as problem:
-        warnings.warn(f"{path} cannot be written ({problem.strerror}): these images will be rendered again next time", stacklevel=3)
+        warnings.warn(
+            f"{path} cannot be written ({problem.strerror}): these images will be rendered again next time",
+            stacklevel=3,
+        )
     finally:
         if scratch:
             Path(scratch).unlink(missing_ok=True)
+
 
 def world_images(name, split, plan, seed, size, workers, progress):
     """Images (N, 3, H, W) uint8 of a plan, from the cache or rendered."""
@@ -184,7 +306,9 @@ def world_images(name, split, plan, seed, size, workers, progress):
     images = read_images(path, shape)
     if images is None:
         chosen = WORLDS[name]
-        crops = render_shots(plan, size=size, seed=seed, crowd=chosen.crowd, places=chosen.places, workers=workers, progress=progress)
+        crops = render_shots(
+            plan, size=size, seed=seed, crowd=chosen.crowd, places=chosen.places, workers=workers, progress=progress
+        )
         images = np.ascontiguousarray(crops.images.transpose(0, 3, 1, 2))
         store_images(path, images)
     return torch.from_numpy(images)
@@ -192,18 +316,23 @@ def world_images(name, split, plan, seed, size, workers, progress):
 # %% ../../nbs/data/standins.ipynb #a54bd056
 class TrainSet(NamedTuple):
     """Images (N, 3, H, W) uint8, persons and cameras (N,) int64, and the persons as labels from 0."""
+
     images: torch.Tensor
     pids: np.ndarray
     camids: np.ndarray
     labels: np.ndarray
 
+
 class SearchSet(NamedTuple):
-    """Images (N, 3, H, W) uint8, persons and cameras (N,) int64 (junk -1, distractors 0), and booleans (N,): which are query, which gallery."""
+    """Images (N, 3, H, W) uint8, persons and cameras (N,) int64 (junk -1, distractors 0), and booleans (N,): which are
+    query, which gallery."""
+
     images: torch.Tensor
     pids: np.ndarray
     camids: np.ndarray
     query: np.ndarray
     gallery: np.ndarray
+
 
 def check_request(name, split, people, size, boxes):
     """ValueError with one sentence where `load_world` cannot do what is asked."""
@@ -215,26 +344,68 @@ def check_request(name, split, people, size, boxes):
     if not whole(people, 2, FIRST_TEST_PID - 1):
         raise ValueError(f"people must be a whole number from 2 to {FIRST_TEST_PID - 1}, not {people!r}")
     if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(whole(length, 8, 1024) for length in size):
-        raise ValueError(f"size must be (height, width) in whole pixels from 8 to 1024, such as (160, 64), not {size!r}")
+        raise ValueError(
+            f"size must be (height, width) in whole pixels from 8 to 1024, such as (160, 64), not {size!r}"
+        )
 
 # %% ../../nbs/data/standins.ipynb #b238a4b1
 if TYPE_CHECKING:  # which set comes with which split
-    @overload
-    def load_world(name: str, split: Literal["train"] = "train", *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
-                   boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet: ...
-    @overload
-    def load_world(name: str, split: Literal["test"], *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
-                   boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> SearchSet: ...
-    @overload
-    def load_world(name: str, split: str, *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64), boxes: str | None = None,
-                   workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet: ...
 
-def load_world(name: str, split: str = "train", *, people: int | None = None, seed: int = 0, size: Sequence[int] = (160, 64),
-               boxes: str | None = None, workers: int = 1, progress: bool | None = None) -> TrainSet | SearchSet:
-    """A split of a simulated data set (`list_worlds()`): `TrainSet` for "train", `SearchSet` for "test"; from the cache where it was rendered before.
+    @overload
+    def load_world(
+        name: str,
+        split: Literal["train"] = "train",
+        *,
+        people: int | None = None,
+        seed: int = 0,
+        size: Sequence[int] = (160, 64),
+        boxes: str | None = None,
+        workers: int = 1,
+        progress: bool | None = None,
+    ) -> TrainSet: ...
+    @overload
+    def load_world(
+        name: str,
+        split: Literal["test"],
+        *,
+        people: int | None = None,
+        seed: int = 0,
+        size: Sequence[int] = (160, 64),
+        boxes: str | None = None,
+        workers: int = 1,
+        progress: bool | None = None,
+    ) -> SearchSet: ...
+    @overload
+    def load_world(
+        name: str,
+        split: str,
+        *,
+        people: int | None = None,
+        seed: int = 0,
+        size: Sequence[int] = (160, 64),
+        boxes: str | None = None,
+        workers: int = 1,
+        progress: bool | None = None,
+    ) -> TrainSet | SearchSet: ...
 
-    `people`: how many persons, 160 in training and 100 in the test unless given. Each training `seed` has other people and cameras; the test set is
-    one and the same for all of them. `size`: (height, width). `boxes`: detected or labelled, the world's own where None. `workers`: threads,
+
+def load_world(
+    name: str,
+    split: str = "train",
+    *,
+    people: int | None = None,
+    seed: int = 0,
+    size: Sequence[int] = (160, 64),
+    boxes: str | None = None,
+    workers: int = 1,
+    progress: bool | None = None,
+) -> TrainSet | SearchSet:
+    """A split of a simulated data set (`list_worlds()`): `TrainSet` for "train", `SearchSet` for "test"; from the cache
+    where it was rendered before.
+
+    `people`: how many persons, 160 in training and 100 in the test unless given. Each training `seed` has other people
+    and cameras; the test set is one and the same for all of them. `size`: (height, width). `boxes`: detected or
+    labelled, the world's own where None. `workers`: threads,
     `progress`: None shows a bar on a terminal; neither changes a pixel. ValueError for what does not exist.
     """
     people = people if people is not None else {"train": 160}.get(split, 100)
@@ -248,7 +419,9 @@ def load_world(name: str, split: str = "train", *, people: int | None = None, se
     return SearchSet(images, pids, camids, query, ~query)
 
 # %% ../../nbs/data/standins.ipynb #66459794
-def cross_view_pairs(name: str, people: int = 4, *, size: Sequence[int] = (160, 64), boxes: str | None = None, seed: int = 0) -> np.ndarray:
+def cross_view_pairs(
+    name: str, people: int = 4, *, size: Sequence[int] = (160, 64), boxes: str | None = None, seed: int = 0
+) -> np.ndarray:
     """Two views of test persons drawn at random, each pair from two cameras: uint8 (people, 2, H, W, 3). W Fig. 3.5."""
     check_request(name, "test", people, size, boxes)
     rng, chosen = np.random.default_rng(seed), WORLDS[name]

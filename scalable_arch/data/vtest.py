@@ -21,14 +21,17 @@ from .manifests import load_manifest, manifest_dir
 
 # %% ../../nbs/data/vtest.ipynb #99039eb8
 def read_tracks():
-    """Boxes of vtest as a DataFrame: frame (from 1), track, person (letter, ? = not used), visit (from 1, 0 = not used), x, y, w, h."""
+    """Boxes of vtest as a DataFrame: frame (from 1), track, person (letter, ? = not used), visit (from 1, 0 = not
+    used), x, y, w, h."""
     with (manifest_dir() / load_manifest("vtest")["labels"]).open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 # %% ../../nbs/data/vtest.ipynb #7420784e
 @dataclass(frozen=True)
 class VTest:
-    """Crops of vtest: `crops` uint8 (N, 3, H, W); int64 (N) `pids` (A = 1), `camids` (visits), `frames`; index tensors `query`, `gallery`."""
+    """Crops of vtest: `crops` uint8 (N, 3, H, W); int64 (N) `pids` (A = 1), `camids` (visits), `frames`; index tensors
+    `query`, `gallery`."""
+
     crops: torch.Tensor
     pids: torch.Tensor
     camids: torch.Tensor
@@ -45,6 +48,7 @@ def import_opencv():
         raise ImportError("reading a video needs OpenCV: pip install 'scalable_arch[video]'") from error
     return cv2
 
+
 def read_frames(video, wanted):
     """Yield (number from 1, RGB array) of the frames in the set `wanted`, then check the size and length of vtest."""
     cv2, expected = import_opencv(), load_manifest("vtest")["expected"]
@@ -55,7 +59,9 @@ def read_frames(video, wanted):
             if number in wanted:
                 frame = capture.retrieve()[1]
                 if frame.shape[:2] != (expected["height"], expected["width"]):
-                    raise ValueError(f"{video} is not vtest: its frames are {frame.shape[1]} x {frame.shape[0]}, not 768 x 576")
+                    raise ValueError(
+                        f"{video} is not vtest: its frames are {frame.shape[1]} x {frame.shape[0]}, not 768 x 576"
+                    )
                 yield number, frame[:, :, ::-1]
     finally:
         capture.release()
@@ -64,11 +70,13 @@ def read_frames(video, wanted):
 
 # %% ../../nbs/data/vtest.ipynb #dc093305
 def crop_box(image, box, size, margin):
-    """uint8 (height, width, 3): the box (x, y, w, h) widened by `margin` of its sides, cut at the picture's edge and resized to `size`."""
+    """uint8 (height, width, 3): the box (x, y, w, h) widened by `margin` of its sides, cut at the picture's edge and
+    resized to `size`."""
     x, y, w, h = box
     left, top = max(x - margin * w, 0), max(y - margin * h, 0)
     right, bottom = min(x + (1 + margin) * w, image.width), min(y + (1 + margin) * h, image.height)
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+
 
 def find_video(video=None):
     """Path of vtest.avi: `video` if given, else the cache; FileNotFoundError says how to get it."""
@@ -78,21 +86,35 @@ def find_video(video=None):
     return path
 
 # %% ../../nbs/data/vtest.ipynb #b44aa925
-def load_vtest(video: str | Path | None = None, *, size: Sequence[int] = (160, 64), every: int = 10, margin: float = 0.0) -> VTest:
-    """Crops of real people with the protocol of this notebook as a `VTest`; reads `video` or the file in the cache, never the network.
+def load_vtest(
+    video: str | Path | None = None, *, size: Sequence[int] = (160, 64), every: int = 10, margin: float = 0.0
+) -> VTest:
+    """Crops of real people with the protocol of this notebook as a `VTest`; reads `video` or the file in the cache,
+    never the network.
 
-    `every` takes the boxes of frames divisible by it, `margin` adds that share of the box on each side, `size` is (height, width) of the
-    crops. FileNotFoundError without the video, ValueError for another video, ImportError without OpenCV. Video: PETS 2009, S2.L1, view 1.
+    `every` takes the boxes of frames divisible by it, `margin` adds that share of the box on each side, `size` is
+    (height, width) of the crops. FileNotFoundError without the video, ValueError for another video, ImportError without
+    OpenCV. Video: PETS 2009, S2.L1, view 1.
     """
     if every < 1 or margin < 0:
         raise ValueError(f"every must be at least 1 and margin at least 0, not {every} and {margin}")
     size, path, boxes = check_size(size), find_video(video), read_tracks()
     boxes = boxes[(boxes.person != "?") & (boxes.frame % every == 0)].sort_values(["frame", "track"])
     in_frame = dict(iter(boxes.groupby("frame")))
-    crops = [crop_box(Image.fromarray(np.ascontiguousarray(frame)), box, size, margin)
-             for number, frame in read_frames(path, set(in_frame)) for box in in_frame[number][["x", "y", "w", "h"]].to_numpy()]
+    crops = [
+        crop_box(Image.fromarray(np.ascontiguousarray(frame)), box, size, margin)
+        for number, frame in read_frames(path, set(in_frame))
+        for box in in_frame[number][["x", "y", "w", "h"]].to_numpy()
+    ]
     pids = torch.tensor([ord(letter) - ord("A") + 1 for letter in boxes.person])
     camids, frames = torch.tensor(boxes.visit.to_numpy()), torch.tensor(boxes.frame.to_numpy())
     returning = [pid for pid in pids.unique().tolist() if len(camids[pids == pid].unique()) > 1]
     query = torch.nonzero(torch.isin(pids, torch.tensor(returning))).flatten()
-    return VTest(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous(), pids, camids, frames, query, torch.arange(len(pids)))
+    return VTest(
+        torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous(),
+        pids,
+        camids,
+        frames,
+        query,
+        torch.arange(len(pids)),
+    )

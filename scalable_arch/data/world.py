@@ -29,6 +29,7 @@ from sklearn.datasets import load_sample_images
 # %% ../../nbs/data/world.ipynb #49be3496
 PERSON, CAMERA, VISIT, SHOT = range(4)
 
+
 def stream(seed, kind, *indices):
     """Random generator of one thing in the world: `kind` is PERSON, CAMERA, VISIT or SHOT, `indices` say which one."""
     return np.random.default_rng((int(seed), kind, *(int(index) for index in indices)))
@@ -38,43 +39,165 @@ def linear(rgb):
     """Display values 0..255 to linear light 0..1 (display curve: square root)."""
     return (np.asarray(rgb, np.float32) / 255) ** 2
 
+
 def display(light):
     """Linear light to display values 0..255, uint8."""
     return (np.sqrt(np.clip(light, 0, 1)) * 255 + 0.5).astype(np.uint8)
 
 # %% ../../nbs/data/world.ipynb #3ea58548
-COLOURS = {"black": (28, 28, 30), "charcoal": (58, 58, 62), "grey": (118, 118, 120), "silver": (172, 172, 174),
-           "white": (226, 226, 222),
-           "cream": (214, 204, 180), "navy": (32, 38, 66), "blue": (48, 76, 138), "sky": (124, 160, 200), "denim": (66, 86,
-                                                                                                                    118),
-           "light denim": (120, 142, 170), "red": (162, 36, 40), "wine": (92, 28, 40), "pink": (214, 144,
-                                                                                                160), "orange": (208, 108,
-                                                                                                                 48),
-           "yellow": (212, 184, 70), "olive": (86, 86, 54), "green": (44, 102, 62), "mint": (142, 190, 164), "teal": (40,
-                                                                                                                      104, 112),
-           "brown": (84, 60, 44), "tan": (158, 126, 92), "khaki": (176, 160, 124), "purple": (86, 54, 110), "lilac": (160,
-                                                                                                                      140, 186)}
+COLOURS = {
+    "black": (28, 28, 30),
+    "charcoal": (58, 58, 62),
+    "grey": (118, 118, 120),
+    "silver": (172, 172, 174),
+    "white": (226, 226, 222),
+    "cream": (214, 204, 180),
+    "navy": (32, 38, 66),
+    "blue": (48, 76, 138),
+    "sky": (124, 160, 200),
+    "denim": (66, 86, 118),
+    "light denim": (120, 142, 170),
+    "red": (162, 36, 40),
+    "wine": (92, 28, 40),
+    "pink": (214, 144, 160),
+    "orange": (208, 108, 48),
+    "yellow": (212, 184, 70),
+    "olive": (86, 86, 54),
+    "green": (44, 102, 62),
+    "mint": (142, 190, 164),
+    "teal": (40, 104, 112),
+    "brown": (84, 60, 44),
+    "tan": (158, 126, 92),
+    "khaki": (176, 160, 124),
+    "purple": (86, 54, 110),
+    "lilac": (160, 140, 186),
+}
 
 WARDROBE_WEIGHTS = {
-    "top": dict(black=14, charcoal=7, grey=9, silver=5, white=14, cream=4, navy=7, blue=7, sky=5, red=5, wine=3, pink=4,
-                orange=2, yellow=3,
-                olive=3, green=4, mint=2, teal=3, brown=2, tan=2, khaki=2, purple=3, lilac=2, denim=2),
-    "coat": dict(black=26, charcoal=12, grey=8, silver=3, white=3, cream=3, navy=13, blue=6, red=4, wine=3, olive=6,
-                 green=3, brown=6, tan=5,
-                 khaki=4, purple=2, teal=2, denim=4, orange=1, yellow=1, pink=1),
-    "legs": dict(black=24, charcoal=11, grey=8, navy=12, denim=20, khaki=6, brown=4, olive=3, tan=3, white=3, cream=2,
-                 blue=4, silver=2, wine=1,
-                 red=1, green=1),
+    "top": dict(
+        black=14,
+        charcoal=7,
+        grey=9,
+        silver=5,
+        white=14,
+        cream=4,
+        navy=7,
+        blue=7,
+        sky=5,
+        red=5,
+        wine=3,
+        pink=4,
+        orange=2,
+        yellow=3,
+        olive=3,
+        green=4,
+        mint=2,
+        teal=3,
+        brown=2,
+        tan=2,
+        khaki=2,
+        purple=3,
+        lilac=2,
+        denim=2,
+    ),
+    "coat": dict(
+        black=26,
+        charcoal=12,
+        grey=8,
+        silver=3,
+        white=3,
+        cream=3,
+        navy=13,
+        blue=6,
+        red=4,
+        wine=3,
+        olive=6,
+        green=3,
+        brown=6,
+        tan=5,
+        khaki=4,
+        purple=2,
+        teal=2,
+        denim=4,
+        orange=1,
+        yellow=1,
+        pink=1,
+    ),
+    "legs": dict(
+        black=24,
+        charcoal=11,
+        grey=8,
+        navy=12,
+        denim=20,
+        khaki=6,
+        brown=4,
+        olive=3,
+        tan=3,
+        white=3,
+        cream=2,
+        blue=4,
+        silver=2,
+        wine=1,
+        red=1,
+        green=1,
+    ),
     "jeans": {"denim": 5, "light denim": 3, "navy": 3, "charcoal": 1},
-    "skirt": dict(black=20, charcoal=6, grey=6, navy=9, denim=9, white=5, cream=4, red=6, wine=5, pink=4, blue=5, green=4,
-                  teal=3, purple=4,
-                  brown=4, yellow=3, khaki=3, orange=2),
+    "skirt": dict(
+        black=20,
+        charcoal=6,
+        grey=6,
+        navy=9,
+        denim=9,
+        white=5,
+        cream=4,
+        red=6,
+        wine=5,
+        pink=4,
+        blue=5,
+        green=4,
+        teal=3,
+        purple=4,
+        brown=4,
+        yellow=3,
+        khaki=3,
+        orange=2,
+    ),
     "shoe": dict(black=36, charcoal=8, white=18, grey=8, brown=14, tan=6, navy=5, red=2, blue=2, cream=2),
-    "bag": dict(black=30, charcoal=9, grey=7, navy=9, blue=5, red=6, wine=3, brown=11, tan=7, olive=4, green=3, purple=3,
-                pink=3, orange=2,
-                yellow=2, white=3, teal=2),
-    "hat": dict(black=24, charcoal=8, grey=10, navy=9, white=8, red=6, wine=3, brown=5, olive=4, cream=5, blue=5, pink=3,
-                green=3)}
+    "bag": dict(
+        black=30,
+        charcoal=9,
+        grey=7,
+        navy=9,
+        blue=5,
+        red=6,
+        wine=3,
+        brown=11,
+        tan=7,
+        olive=4,
+        green=3,
+        purple=3,
+        pink=3,
+        orange=2,
+        yellow=2,
+        white=3,
+        teal=2,
+    ),
+    "hat": dict(
+        black=24,
+        charcoal=8,
+        grey=10,
+        navy=9,
+        white=8,
+        red=6,
+        wine=3,
+        brown=5,
+        olive=4,
+        cream=5,
+        blue=5,
+        pink=3,
+        green=3,
+    ),
+}
 SKINS = [(236, 196, 172), (224, 178, 148), (198, 150, 118), (156, 112, 84), (112, 76, 56), (78, 54, 44)]
 HAIRS = [(24, 20, 18), (44, 32, 26), (78, 54, 38), (122, 88, 54), (176, 142, 90), (150, 146, 142), (104, 46, 28)]
 
@@ -83,11 +206,14 @@ def jitter_colour(rng, rgb, *, lightness=0.10, tint=7):
     """A neighbour of the display colour `rgb`: lighter or darker as a whole (relative), and tinted (display values)."""
     return np.clip(np.asarray(rgb, float) * rng.normal(1, lightness) + rng.normal(0, tint, 3), 12, 242)
 
+
 def pick(rng, weights, taste=()):
-    """A key of the dict `weights`, with probability in proportion to its value, times its factor in `taste` ((key, factor), ...)."""
+    """A key of the dict `weights`, with probability in proportion to its value, times its factor in `taste` ((key,
+    factor), ...)."""
     factors = dict(taste)
     values = np.fromiter((value * factors.get(key, 1) for key, value in weights.items()), float)
     return list(weights)[int(np.searchsorted(np.cumsum(values), rng.random() * values.sum()))]
+
 
 def pick_colour(rng, kind, taste=()):
     """Linear colour (3,) of a garment of `kind` (a key of WARDROBE_WEIGHTS), after a `taste` (see `pick`)."""
@@ -96,53 +222,84 @@ def pick_colour(rng, kind, taste=()):
 # %% ../../nbs/data/world.ipynb #83a71db4
 TILE = 256
 
+
 def fractal_noise(rng, size, slope=1.0):
     """Periodic noise (size, size) float32 with mean 0, deviation 1 and amplitude spectrum 1/f**slope."""
     spectrum = np.fft.rfft2(rng.standard_normal((size, size)))
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     frequency[0, 0] = np.inf
-    noise = np.fft.irfft2(spectrum / frequency ** slope, s=(size, size))
+    noise = np.fft.irfft2(spectrum / frequency**slope, s=(size, size))
     return (noise / noise.std()).astype(np.float32)
 
-CLOUDS = fractal_noise(np.random.default_rng(1), TILE, 1.0)      # surfaces of a place
-FOLDS = fractal_noise(np.random.default_rng(3), TILE, 1.5)       # surfaces of clothes, smoother
+
+CLOUDS = fractal_noise(np.random.default_rng(1), TILE, 1.0)  # surfaces of a place
+FOLDS = fractal_noise(np.random.default_rng(3), TILE, 1.5)  # surfaces of clothes, smoother
 GRAIN = np.random.default_rng(2).standard_normal(1 << 18).astype(np.float32)
 
 # %% ../../nbs/data/world.ipynb #83a16590
-PATTERNS = ["plain", "hoops", "pinstripes", "checks", "yoke", "open", "print", "camouflage", "denim", "head", "gradient",
-            "raglan"]
+PATTERNS = [
+    "plain",
+    "hoops",
+    "pinstripes",
+    "checks",
+    "yoke",
+    "open",
+    "print",
+    "camouflage",
+    "denim",
+    "head",
+    "gradient",
+    "raglan",
+]
 MATERIAL_SIZE = 18
 
-def material(first, second=(0, 0, 0), pattern="plain", params=(), *, third=(0, 0, 0), folds=0.10, offset=0.0, sheen=0.0,
-             quilt=0.0):
-    """One row of the painter's material table, MATERIAL_SIZE numbers; colours are linear light, lengths metres, angles radians."""
+
+def material(
+    first,
+    second=(0, 0, 0),
+    pattern="plain",
+    params=(),
+    *,
+    third=(0, 0, 0),
+    folds=0.10,
+    offset=0.0,
+    sheen=0.0,
+    quilt=0.0,
+):
+    """One row of the painter's material table, MATERIAL_SIZE numbers; colours are linear light, lengths metres, angles
+    radians."""
     params = tuple(params) + (0,) * (4 - len(params))
     return (*first, *second, *third, PATTERNS.index(pattern), *params, folds, offset, sheen, quilt)
 
 # %% ../../nbs/data/world.ipynb #64379627
 @dataclass(frozen=True)
 class Garment:
-    """A piece of clothing: `kind` names its shape, `colours` (first, second) are linear light, `params` belong to `pattern`."""
+    """A piece of clothing: `kind` names its shape, `colours` (first, second) are linear light, `params` belong to
+    `pattern`."""
+
     kind: str
     colours: tuple
     pattern: str = "plain"
     params: tuple = ()
-    length: float = 0.0        # metres below its natural end, or as `kind` says
-    ease: float = 0.01         # room between body and cloth, metres
+    length: float = 0.0  # metres below its natural end, or as `kind` says
+    ease: float = 0.01  # room between body and cloth, metres
     folds: float = 0.10
     sheen: float = 0.0
-    quilt: float = 0.0         # rib distance of a quilted jacket, metres; 0: none
-    offset: float = 0.0        # where in the noise tile this garment lies
+    quilt: float = 0.0  # rib distance of a quilted jacket, metres; 0: none
+    offset: float = 0.0  # where in the noise tile this garment lies
+
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who keeps their clothes: body, wardrobe, hair and bags, a deterministic function of `(seed, pid)` (see `make_person`)."""
+    """Somebody who keeps their clothes: body, wardrobe, hair and bags, a deterministic function of `(seed, pid)` (see
+    `make_person`)."""
+
     pid: int
-    height: float              # metres
-    girth: float               # 1: average
-    shoulders: float           # 1: average breadth
+    height: float  # metres
+    girth: float  # 1: average
+    shoulders: float  # 1: average breadth
     hips: float
-    skin: np.ndarray           # linear light (3,)
+    skin: np.ndarray  # linear light (3,)
     hair: np.ndarray
     hair_style: str
     beard: float
@@ -153,8 +310,8 @@ class Person:
     hat: Garment | None
     bag: Garment | None
     bag_side: int
-    swing: float               # how far arms and legs swing, 1: average
-    lean: float                # radians
+    swing: float  # how far arms and legs swing, 1: average
+    lean: float  # radians
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some attributes changed."""
@@ -163,101 +320,169 @@ class Person:
 # %% ../../nbs/data/world.ipynb #02553f77
 def draw_pattern(rng, kind):
     """A pattern name and its parameters for a garment of `kind` "top", "coat" or "skirt"."""
-    weights = {"top": dict(plain=42, hoops=14, pinstripes=4, checks=9, yoke=6, print=15, camouflage=5, gradient=2, raglan=5),
-               "coat": dict(plain=66, yoke=12, checks=4, print=8, camouflage=3, hoops=4, gradient=2),
-               "skirt": dict(plain=62, checks=10, camouflage=14, hoops=8, gradient=6)}[kind]
+    weights = {
+        "top": dict(plain=42, hoops=14, pinstripes=4, checks=9, yoke=6, print=15, camouflage=5, gradient=2, raglan=5),
+        "coat": dict(plain=66, yoke=12, checks=4, print=8, camouflage=3, hoops=4, gradient=2),
+        "skirt": dict(plain=62, checks=10, camouflage=14, hoops=8, gradient=6),
+    }[kind]
     name = pick(rng, weights)
     width, angle = rng.uniform(0.12, 0.5), rng.choice([0.0, 0.0, math.pi])
     low = rng.uniform(0.08, 0.2)
-    return name, {"plain": (), "raglan": (), "hoops": (rng.uniform(0.03, 0.16), rng.uniform(0.25, 0.6)),
-                  "pinstripes": (rng.uniform(0.25, 0.6), rng.uniform(0.15, 0.5)), "checks": (rng.uniform(0.05, 0.16),
-                                                                                             rng.uniform(0.3, 0.9)),
-                  "yoke": (rng.uniform(0.12, 0.34),), "print": (width, low, angle, low + rng.uniform(0.06, 0.25)),
-                  "camouflage": (rng.uniform(20, 90), rng.uniform(-0.3, 0.8)), "gradient": (rng.uniform(0.4, 0.9),)}[name]
+    return name, {
+        "plain": (),
+        "raglan": (),
+        "hoops": (rng.uniform(0.03, 0.16), rng.uniform(0.25, 0.6)),
+        "pinstripes": (rng.uniform(0.25, 0.6), rng.uniform(0.15, 0.5)),
+        "checks": (rng.uniform(0.05, 0.16), rng.uniform(0.3, 0.9)),
+        "yoke": (rng.uniform(0.12, 0.34),),
+        "print": (width, low, angle, low + rng.uniform(0.06, 0.25)),
+        "camouflage": (rng.uniform(20, 90), rng.uniform(-0.3, 0.8)),
+        "gradient": (rng.uniform(0.4, 0.9),),
+    }[name]
+
 
 def draw_top(rng, taste=()):
     """A shirt, blouse or pullover; `length` is the sleeve's, as a fraction of the arm."""
     pattern, params = draw_pattern(rng, "top")
-    return Garment("top", (pick_colour(rng, "top", taste), pick_colour(rng, "top", taste)), pattern, params,
-                   ease=rng.uniform(0.004, 0.022),
-                   length=float(rng.choice([0.0, 0.38, 0.45, 0.8, 1.0, 1.0], p=[0.06, 0.2, 0.14, 0.05, 0.35, 0.2])),
-                   folds=rng.uniform(0.06, 0.16), offset=rng.uniform(0, TILE))
+    return Garment(
+        "top",
+        (pick_colour(rng, "top", taste), pick_colour(rng, "top", taste)),
+        pattern,
+        params,
+        ease=rng.uniform(0.004, 0.022),
+        length=float(rng.choice([0.0, 0.38, 0.45, 0.8, 1.0, 1.0], p=[0.06, 0.2, 0.14, 0.05, 0.35, 0.2])),
+        folds=rng.uniform(0.06, 0.16),
+        offset=rng.uniform(0, TILE),
+    )
+
 
 def draw_outer(rng, taste=()):
-    """A jacket or coat, open or closed; `length` is how far it hangs below the hip, `params` of an open one the half-gap in radians."""
+    """A jacket or coat, open or closed; `length` is how far it hangs below the hip, `params` of an open one the
+    half-gap in radians."""
     kind = pick(rng, dict(jacket=50, coat=22, long=8, vest=6, quilted=14), taste)
     pattern, params = draw_pattern(rng, "coat")
     if rng.random() < 0.42:
         pattern, params = "open", (rng.uniform(0.2, 0.62), rng.uniform(0.0, 0.35))
-    return Garment(kind, (pick_colour(rng, "coat", taste), pick_colour(rng, "top", taste)), pattern, params,
-                   ease=rng.uniform(0.018, 0.045),
-                   length={"coat": rng.uniform(0.14, 0.3), "long": rng.uniform(0.34, 0.52)}.get(kind,
-                                                                                                rng.uniform(-0.02, 0.07)),
-                   folds=rng.uniform(0.07, 0.17), sheen=float(rng.choice([0, 0.0, 0.25])), offset=rng.uniform(0, TILE),
-                   quilt=rng.uniform(0.05, 0.1) if kind == "quilted" else 0.0)
+    return Garment(
+        kind,
+        (pick_colour(rng, "coat", taste), pick_colour(rng, "top", taste)),
+        pattern,
+        params,
+        ease=rng.uniform(0.018, 0.045),
+        length={"coat": rng.uniform(0.14, 0.3), "long": rng.uniform(0.34, 0.52)}.get(kind, rng.uniform(-0.02, 0.07)),
+        folds=rng.uniform(0.07, 0.17),
+        sheen=float(rng.choice([0, 0.0, 0.25])),
+        offset=rng.uniform(0, TILE),
+        quilt=rng.uniform(0.05, 0.1) if kind == "quilted" else 0.0,
+    )
 
 # %% ../../nbs/data/world.ipynb #37723c69
 def draw_legs(rng, taste=()):
-    """Trousers, shorts, skirt or dress; `length` is where the cloth ends, as a fraction of the leg (skirts) or of its lower parts."""
+    """Trousers, shorts, skirt or dress; `length` is where the cloth ends, as a fraction of the leg (skirts) or of its
+    lower parts."""
     kind = pick(rng, dict(trousers=64, jeans=14, leggings=6, shorts=9, skirt=10, dress=4), taste)
     if kind in ("skirt", "dress"):
         pattern, params = draw_pattern(rng, "skirt")
-        return Garment(kind, (pick_colour(rng, "skirt", taste), pick_colour(rng, "skirt", taste)), pattern, params,
-                       length=rng.uniform(0.34, 0.9),
-                       ease=rng.uniform(0.02, 0.10), folds=rng.uniform(0.08, 0.2), offset=rng.uniform(0, TILE))
+        return Garment(
+            kind,
+            (pick_colour(rng, "skirt", taste), pick_colour(rng, "skirt", taste)),
+            pattern,
+            params,
+            length=rng.uniform(0.34, 0.9),
+            ease=rng.uniform(0.02, 0.10),
+            folds=rng.uniform(0.08, 0.2),
+            offset=rng.uniform(0, TILE),
+        )
     colour = pick_colour(rng, "jeans" if kind == "jeans" else "legs", taste)
     stripe = rng.random() < 0.07 and kind == "trousers"
-    pattern, params = ("denim", (rng.uniform(0.2, 0.7),)) if kind == "jeans" else ("pinstripes",
-                                                                                   (3.2, 0.14)) if stripe else ("plain", ())
+    pattern, params = (
+        ("denim", (rng.uniform(0.2, 0.7),))
+        if kind == "jeans"
+        else ("pinstripes", (3.2, 0.14))
+        if stripe
+        else ("plain", ())
+    )
     second = colour * 1.9 + 0.02 if kind == "jeans" else pick_colour(rng, "top", taste)
-    return Garment(kind, (colour, np.minimum(second, 0.9)), pattern, params, folds=rng.uniform(0.07, 0.18),
-                   offset=rng.uniform(0, TILE),
-                   ease={"leggings": 0.002, "jeans": 0.009}.get(kind, rng.uniform(0.008, 0.026)),
-                   length={"shorts": rng.uniform(0.3, 0.56)}.get(kind, float(rng.choice([1.0, 1.0, 0.9, 0.8]))))
+    return Garment(
+        kind,
+        (colour, np.minimum(second, 0.9)),
+        pattern,
+        params,
+        folds=rng.uniform(0.07, 0.18),
+        offset=rng.uniform(0, TILE),
+        ease={"leggings": 0.002, "jeans": 0.009}.get(kind, rng.uniform(0.008, 0.026)),
+        length={"shorts": rng.uniform(0.3, 0.56)}.get(kind, float(rng.choice([1.0, 1.0, 0.9, 0.8]))),
+    )
+
 
 def draw_extras(rng, crowd):
     """Shoes, perhaps a hat, perhaps a bag."""
     taste = crowd.taste
-    shoes = Garment(pick(rng, dict(shoe=70, boot=18, sandal=6, trainer=20), taste),
-                    (pick_colour(rng, "shoe", taste), linear((225, 225, 225))))
-    hat = Garment(pick(rng, dict(cap=45, beanie=30, hood=25, brim=10), taste),
-                  (pick_colour(rng, "hat", taste), pick_colour(rng, "hat", taste)))
-    bag = Garment(pick(rng, dict(backpack=42, shoulder=30, hand=14, satchel=18, shopping=9), taste),
-                  (pick_colour(rng, "bag", taste), pick_colour(rng, "bag", taste)), length=rng.uniform(0.75, 1.25),
-                  offset=rng.uniform(0, TILE))
+    shoes = Garment(
+        pick(rng, dict(shoe=70, boot=18, sandal=6, trainer=20), taste),
+        (pick_colour(rng, "shoe", taste), linear((225, 225, 225))),
+    )
+    hat = Garment(
+        pick(rng, dict(cap=45, beanie=30, hood=25, brim=10), taste),
+        (pick_colour(rng, "hat", taste), pick_colour(rng, "hat", taste)),
+    )
+    bag = Garment(
+        pick(rng, dict(backpack=42, shoulder=30, hand=14, satchel=18, shopping=9), taste),
+        (pick_colour(rng, "bag", taste), pick_colour(rng, "bag", taste)),
+        length=rng.uniform(0.75, 1.25),
+        offset=rng.uniform(0, TILE),
+    )
     return shoes, hat if rng.random() < crowd.hat else None, bag if rng.random() < crowd.bag else None
 
 # %% ../../nbs/data/world.ipynb #f3036b5e
 @dataclass(frozen=True)
 class Crowd:
-    """Who is about: `taste` multiplies the usual weights of colours, garments and bags, the others are shares of all people."""
-    taste: tuple = ()          # ((name, factor), ...)
-    outer: float = 0.44        # wear a jacket or coat
+    """Who is about: `taste` multiplies the usual weights of colours, garments and bags, the others are shares of all
+    people."""
+
+    taste: tuple = ()  # ((name, factor), ...)
+    outer: float = 0.44  # wear a jacket or coat
     hat: float = 0.17
     bag: float = 0.52
-    twins: float = 0.2         # dress like the person before them but for one or two attributes
+    twins: float = 0.2  # dress like the person before them but for one or two attributes
 
 # %% ../../nbs/data/world.ipynb #8929574c
 TWIN_ATTRIBUTES = ("top", "outer", "legs", "shoes", "hat", "bag", "hair")
+
 
 def invent_person(rng, pid, crowd):
     """A new person of a `crowd` from the generator `rng`."""
     shoes, hat, bag = draw_extras(rng, crowd)
     taste = crowd.taste
-    figure = rng.normal()          # slim hips and broad shoulders, or the other way round
-    return Person(pid=int(pid), height=float(np.clip(rng.normal(1.70 + 0.05 * figure, 0.08), 1.42, 1.98)),
-                  girth=float(np.clip(rng.normal(1.02, 0.13), 0.8,
-                                      1.45)), shoulders=float(np.clip(rng.normal(1 + 0.05 * figure, 0.04), 0.85, 1.15)),
-                  hips=float(np.clip(rng.normal(1 - 0.05 * figure, 0.05), 0.85, 1.18)),
-                  skin=linear(jitter_colour(rng, SKINS[int(rng.choice(6, p=[.25, .27, .2, .12, .1, .06]))], lightness=0.06,
-                                            tint=4)),
-                  hair=linear(jitter_colour(rng, HAIRS[int(rng.choice(7, p=[.34, .22, .16, .1, .08, .06, .04]))], tint=3)),
-                  hair_style=pick(rng, dict(short=44, long=20, tail=9, bob=12, bun=4, bald=5, afro=4) if figure < 0.4 else
-                                  dict(short=74, long=4, bob=5, bald=14, afro=4)),
-                  beard=float(rng.random() < 0.22 and figure > 0), top=draw_top(rng, taste),
-                  outer=draw_outer(rng, taste) if rng.random() < crowd.outer else None,
-                  legs=draw_legs(rng, taste), shoes=shoes, hat=hat, bag=bag, bag_side=int(rng.choice([-1, 1])),
-                  swing=float(np.clip(rng.normal(1, 0.2), 0.5, 1.5)), lean=float(rng.normal(0.03, 0.03)))
+    figure = rng.normal()  # slim hips and broad shoulders, or the other way round
+    return Person(
+        pid=int(pid),
+        height=float(np.clip(rng.normal(1.70 + 0.05 * figure, 0.08), 1.42, 1.98)),
+        girth=float(np.clip(rng.normal(1.02, 0.13), 0.8, 1.45)),
+        shoulders=float(np.clip(rng.normal(1 + 0.05 * figure, 0.04), 0.85, 1.15)),
+        hips=float(np.clip(rng.normal(1 - 0.05 * figure, 0.05), 0.85, 1.18)),
+        skin=linear(
+            jitter_colour(rng, SKINS[int(rng.choice(6, p=[0.25, 0.27, 0.2, 0.12, 0.1, 0.06]))], lightness=0.06, tint=4)
+        ),
+        hair=linear(jitter_colour(rng, HAIRS[int(rng.choice(7, p=[0.34, 0.22, 0.16, 0.1, 0.08, 0.06, 0.04]))], tint=3)),
+        hair_style=pick(
+            rng,
+            dict(short=44, long=20, tail=9, bob=12, bun=4, bald=5, afro=4)
+            if figure < 0.4
+            else dict(short=74, long=4, bob=5, bald=14, afro=4),
+        ),
+        beard=float(rng.random() < 0.22 and figure > 0),
+        top=draw_top(rng, taste),
+        outer=draw_outer(rng, taste) if rng.random() < crowd.outer else None,
+        legs=draw_legs(rng, taste),
+        shoes=shoes,
+        hat=hat,
+        bag=bag,
+        bag_side=int(rng.choice([-1, 1])),
+        swing=float(np.clip(rng.normal(1, 0.2), 0.5, 1.5)),
+        lean=float(rng.normal(0.03, 0.03)),
+    )
+
 
 @lru_cache(maxsize=8192)
 def make_person(pid: int, seed: int = 0, crowd: Crowd = Crowd()) -> Person:
@@ -274,16 +499,27 @@ def make_person(pid: int, seed: int = 0, crowd: Crowd = Crowd()) -> Person:
 # %% ../../nbs/data/world.ipynb #7cdd9c53
 @dataclass(frozen=True)
 class Pose:
-    """Angles in radians. `arms`: per side (left, right) the angles (forward, outward, elbow) added to the walking swing times its factor."""
+    """Angles in radians. `arms`: per side (left, right) the angles (forward, outward, elbow) added to the walking
+    swing times its factor."""
+
     phase: float = 0.0
     stride: float = 0.4
     lean: float = 0.03
-    turn: float = 0.0                                            # of the head
+    turn: float = 0.0  # of the head
     arms: tuple = ((0.0, 0.08, 0.25, 1.0), (0.0, 0.08, 0.25, 1.0))
 
-ARM_HABITS = {"swing": (0.0, 0.08, 0.25, 1.0), "still": (0.0, 0.06, 0.12, 0.25), "pocket": (-0.25, 0.22, 0.75, 0.15),
-              "phone": (0.55, 0.15, 2.3, 0.1), "reading": (0.5, -0.05, 1.3, 0.15), "strap": (0.3, 0.12, 2.2, 0.1),
-              "carry": (0.0, 0.12, 0.05, 0.3), "folded": (0.35, 0.0, 1.7, 0.05)}
+
+ARM_HABITS = {
+    "swing": (0.0, 0.08, 0.25, 1.0),
+    "still": (0.0, 0.06, 0.12, 0.25),
+    "pocket": (-0.25, 0.22, 0.75, 0.15),
+    "phone": (0.55, 0.15, 2.3, 0.1),
+    "reading": (0.5, -0.05, 1.3, 0.15),
+    "strap": (0.3, 0.12, 2.2, 0.1),
+    "carry": (0.0, 0.12, 0.05, 0.3),
+    "folded": (0.35, 0.0, 1.7, 0.05),
+}
+
 
 def draw_habits(rng, person):
     """How `person` holds the two arms during one visit: a pair of rows of ARM_HABITS."""
@@ -303,9 +539,13 @@ def leg_joints(side, pose, height, hips):
     knee = (hip[0] + side * 0.004, hip[1] - 0.245 * height * math.sin(thigh), hip[2] - 0.245 * height * math.cos(thigh))
     ankle = (knee[0], knee[1] - 0.24 * height * math.sin(shank), knee[2] - 0.24 * height * math.cos(shank))
     pitch = 0.35 * min(0.0, shank)
-    toe = (ankle[0] + side * 0.03, ankle[1] - 0.105 * height * math.cos(pitch),
-           ankle[2] - 0.018 * height + 0.105 * height * math.sin(pitch))
+    toe = (
+        ankle[0] + side * 0.03,
+        ankle[1] - 0.105 * height * math.cos(pitch),
+        ankle[2] - 0.018 * height + 0.105 * height * math.sin(pitch),
+    )
     return hip, knee, ankle, toe
+
 
 def arm_joints(side, pose, height, shoulders):
     """Shoulder, elbow, wrist and finger tips of one arm (4 points)."""
@@ -314,17 +554,31 @@ def arm_joints(side, pose, height, shoulders):
     shoulder = (side * 0.106 * height * shoulders, 0.005 * height, 0.793 * height)
     bend = swing + elbow
     inward = -0.25 * max(0.0, elbow - 0.6)
-    elbow = (shoulder[0] + side * 0.175 * height * math.sin(outward), shoulder[1] - 0.175 * height * math.sin(swing),
-             shoulder[2] - 0.175 * height * math.cos(swing) * math.cos(outward))
-    reach = lambda length: (elbow[0] + side * length * math.sin(outward * 0.5 + inward), elbow[1] - length * math.sin(bend),
-                            elbow[2] - length * math.cos(bend))
+    elbow = (
+        shoulder[0] + side * 0.175 * height * math.sin(outward),
+        shoulder[1] - 0.175 * height * math.sin(swing),
+        shoulder[2] - 0.175 * height * math.cos(swing) * math.cos(outward),
+    )
+    reach = lambda length: (
+        elbow[0] + side * length * math.sin(outward * 0.5 + inward),
+        elbow[1] - length * math.sin(bend),
+        elbow[2] - length * math.cos(bend),
+    )
     return shoulder, elbow, reach(0.145 * height), reach(0.20 * height)
 
 # %% ../../nbs/data/world.ipynb #c6348f4d
 def skeleton(pose, height, shoulders=1.0, hips=1.0):
-    """Joints (17, 3) in metres: left leg, right leg, left arm, right arm (4 each, from trunk to tip), crown; the lower foot stands on z = 0."""
-    points = np.array([*leg_joints(1, pose, height, hips), *leg_joints(-1, pose, height, hips),
-                       *arm_joints(1, pose, height, shoulders), *arm_joints(-1, pose, height, shoulders), (0, 0, height)])
+    """Joints (17, 3) in metres: left leg, right leg, left arm, right arm (4 each, from trunk to tip), crown; the lower
+    foot stands on z = 0."""
+    points = np.array(
+        [
+            *leg_joints(1, pose, height, hips),
+            *leg_joints(-1, pose, height, hips),
+            *arm_joints(1, pose, height, shoulders),
+            *arm_joints(-1, pose, height, shoulders),
+            (0, 0, height),
+        ]
+    )
     hip = points[0, 2]
     points[8:, 1] -= math.sin(pose.lean) * (points[8:, 2] - hip)
     points[:, 2] -= min(points[2:4, 2].min(), points[6:8, 2].min()) - 0.022 * height
@@ -333,20 +587,26 @@ def skeleton(pose, height, shoulders=1.0, hips=1.0):
 # %% ../../nbs/data/world.ipynb #53a64df4
 PART_SIZE = 15
 
+
 def cone(start, end, width, width_end=None, *, depth=None, depth_end=None, material=0, flat=0, v=(0.0, 0.0), angle=0.0):
     """A part: axis from `start` to `end`, half-widths (metres) along x and depths along y at both ends.
 
-    `flat`: 1 cuts the start, 2 the end, 3 both instead of rounding them; `v`: cloth coordinate at both ends; `angle` turns the cloth.
+    `flat`: 1 cuts the start, 2 the end, 3 both instead of rounding them; `v`: cloth coordinate at both ends; `angle`
+    turns the cloth.
     """
     width_end = width if width_end is None else width_end
     depth = width if depth is None else depth
     depth_end = width_end if depth_end is None else depth_end
     return (*start, *end, width, depth, width_end, depth_end, material, flat, v[0], v[1], angle)
 
+
 def between(start, end, share):
     """The point at `share` of the way from `start` to `end`."""
-    return (start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share,
-            start[2] + (end[2] - start[2]) * share)
+    return (
+        start[0] + (end[0] - start[0]) * share,
+        start[1] + (end[1] - start[1]) * share,
+        start[2] + (end[2] - start[2]) * share,
+    )
 
 # %% ../../nbs/data/world.ipynb #a4ffbd76
 class Figure:
@@ -365,9 +625,17 @@ class Figure:
 
     def cloth(self, garment, **changes):
         """Number of the material of `garment`."""
-        options = dict(pattern=garment.pattern, params=garment.params, folds=garment.folds, offset=garment.offset,
-                       sheen=garment.sheen,
-                       quilt=garment.quilt) | changes
+        options = (
+            dict(
+                pattern=garment.pattern,
+                params=garment.params,
+                folds=garment.folds,
+                offset=garment.offset,
+                sheen=garment.sheen,
+                quilt=garment.quilt,
+            )
+            | changes
+        )
         return self.add_material(material(*garment.colours, **options))
 
     def add(self, *args, **options):
@@ -386,22 +654,40 @@ def add_leg(figure, side, trousers, ease, end):
     if end > 0:
         thigh_end = min(1.0, end * 2)
         low = 0.048 * girth + (0.033 * girth - 0.048 * girth) * thigh_end + ease
-        figure.add(hip, between(hip, knee, thigh_end), 0.053 * girth + ease * 0.6, low, material=trousers,
-                   flat=0 if end >= 0.5 else 2,
-                   v=(0.0, 0.42 * thigh_end))
+        figure.add(
+            hip,
+            between(hip, knee, thigh_end),
+            0.053 * girth + ease * 0.6,
+            low,
+            material=trousers,
+            flat=0 if end >= 0.5 else 2,
+            v=(0.0, 0.42 * thigh_end),
+        )
     if end > 0.5:
         share = end * 2 - 1
-        figure.add(knee, between(knee, ankle, share), 0.034 * girth + ease, 0.024 * girth + ease * 1.25, material=trousers,
-                   flat=2, v=(0.42, 0.84))
+        figure.add(
+            knee,
+            between(knee, ankle, share),
+            0.034 * girth + ease,
+            0.024 * girth + ease * 1.25,
+            material=trousers,
+            flat=2,
+            v=(0.42, 0.84),
+        )
     heel = (ankle[0], ankle[1] + 0.018 * height, ankle[2] - 0.012 * height)
     kind = person.shoes.kind
     shoe = figure.shoe if kind != "sandal" else figure.skin
     figure.add(heel, toe, 0.024 * height, 0.019 * height, material=shoe)
     if kind == "trainer":
-        figure.add((heel[0], heel[1], heel[2] - 0.012 * height), (toe[0], toe[1], toe[2] - 0.007 * height), 0.014 * height,
-                   material=figure.sole)
+        figure.add(
+            (heel[0], heel[1], heel[2] - 0.012 * height),
+            (toe[0], toe[1], toe[2] - 0.007 * height),
+            0.014 * height,
+            material=figure.sole,
+        )
     if kind == "boot":
         figure.add(between(knee, ankle, 0.45), ankle, 0.036 * girth, 0.031 * girth, material=shoe, flat=1)
+
 
 def add_legs(figure):
     """Both legs and, where worn, the skirt."""
@@ -417,9 +703,18 @@ def add_legs(figure):
         spread = abs(figure.joints[1, 1] - figure.joints[5, 1]) * 0.5 * min(1.0, legs.length * 1.6)
         waist = (hip[0], hip[1], hip[2] + 0.09 * height)
         hem = between(hip, ankles, legs.length)
-        figure.add(waist, hem, 0.083 * height * person.girth, 0.1 * height * person.girth * person.hips + legs.ease,
-                   depth=0.062 * height * person.girth, depth_end=0.08 * height * person.girth + legs.ease * 0.7 + spread, material=cloth, flat=2,
-                   v=(0.0, 0.84 * legs.length), angle=0.3)
+        figure.add(
+            waist,
+            hem,
+            0.083 * height * person.girth,
+            0.1 * height * person.girth * person.hips + legs.ease,
+            depth=0.062 * height * person.girth,
+            depth_end=0.08 * height * person.girth + legs.ease * 0.7 + spread,
+            material=cloth,
+            flat=2,
+            v=(0.0, 0.84 * legs.length),
+            angle=0.3,
+        )
 
 # %% ../../nbs/data/world.ipynb #72f95d1a
 def add_trunk(figure):
@@ -428,69 +723,143 @@ def add_trunk(figure):
     outer, top = person.outer, person.top
     worn = outer or top
     if person.legs.kind == "dress" and outer is None:
-        worn = Garment("top", person.legs.colours, person.legs.pattern, person.legs.params, length=top.length, ease=0.008,
-                       offset=person.legs.offset)
+        worn = Garment(
+            "top",
+            person.legs.colours,
+            person.legs.pattern,
+            person.legs.params,
+            length=top.length,
+            ease=0.008,
+            offset=person.legs.offset,
+        )
     figure.worn = worn
     colours = (worn.colours[0], top.colours[0]) if outer is not None and worn.pattern == "open" else worn.colours
     figure.trunk = figure.cloth(replace(worn, colours=colours))
     hip, shoulder = figure.joints[[0, 4]].mean(0), figure.joints[[8, 12]].mean(0)
     waist = between(hip, shoulder, 0.42)
     ease = worn.ease
-    chest, belly, seat = 0.098 * height * girth ** 0.8 * person.shoulders, 0.086 * height * girth, 0.094 * height * girth * person.hips
+    chest, belly, seat = (
+        0.098 * height * girth**0.8 * person.shoulders,
+        0.086 * height * girth,
+        0.094 * height * girth * person.hips,
+    )
     deep = height * girth
-    figure.add((shoulder[0], shoulder[1], shoulder[2] + 0.01 * height), waist, chest * 0.9 + ease * 0.6, belly + ease,
-               depth=0.056 * deep + ease,
-               depth_end=0.062 * deep + ease, material=figure.trunk, flat=1, v=(0.0, 0.3))
+    figure.add(
+        (shoulder[0], shoulder[1], shoulder[2] + 0.01 * height),
+        waist,
+        chest * 0.9 + ease * 0.6,
+        belly + ease,
+        depth=0.056 * deep + ease,
+        depth_end=0.062 * deep + ease,
+        material=figure.trunk,
+        flat=1,
+        v=(0.0, 0.3),
+    )
     long = worn.length if outer is not None else 0.02 + 2 * max(0.0, top.ease - 0.01)
     hem = (hip[0], hip[1], hip[2] - max(long, 0.0))
     if person.legs.kind not in ("skirt", "dress"):
-        figure.add((hip[0], hip[1], hip[2] + 0.05), (hip[0], hip[1], hip[2] - 0.03 * height), seat * 0.98, seat * 0.86,
-                   depth=0.066 * deep,
-                   depth_end=0.06 * deep, material=figure.cloth(person.legs), flat=3)
+        figure.add(
+            (hip[0], hip[1], hip[2] + 0.05),
+            (hip[0], hip[1], hip[2] - 0.03 * height),
+            seat * 0.98,
+            seat * 0.86,
+            depth=0.066 * deep,
+            depth_end=0.06 * deep,
+            material=figure.cloth(person.legs),
+            flat=3,
+        )
     spread = abs(figure.joints[1, 1] - figure.joints[5, 1]) * 0.5 * max(0.0, long) * 2
-    figure.add(waist, hem, belly + ease, seat + ease * (1.0 + 1.5 * max(0.0, long)), depth=0.062 * deep + ease,
-               depth_end=0.074 * deep + ease + spread, material=figure.trunk, flat=2, v=(0.3, 0.5 + long))
-    if outer is not None and top.ease > 0.012 and outer.kind in ("jacket", "vest", "quilted"):      # a shirt that shows below the jacket
-        figure.add(waist, (hip[0], hip[1], hip[2] - 0.05 * height), belly, seat + 0.006, depth=0.064 * deep,
-                   depth_end=0.074 * deep,
-                   material=figure.cloth(top), flat=2, v=(0.3, 0.56))
+    figure.add(
+        waist,
+        hem,
+        belly + ease,
+        seat + ease * (1.0 + 1.5 * max(0.0, long)),
+        depth=0.062 * deep + ease,
+        depth_end=0.074 * deep + ease + spread,
+        material=figure.trunk,
+        flat=2,
+        v=(0.3, 0.5 + long),
+    )
+    if (
+        outer is not None and top.ease > 0.012 and outer.kind in ("jacket", "vest", "quilted")
+    ):  # a shirt that shows below the jacket
+        figure.add(
+            waist,
+            (hip[0], hip[1], hip[2] - 0.05 * height),
+            belly,
+            seat + 0.006,
+            depth=0.064 * deep,
+            depth_end=0.074 * deep,
+            material=figure.cloth(top),
+            flat=2,
+            v=(0.3, 0.56),
+        )
     neck = (shoulder[0], shoulder[1] - 0.004 * height, shoulder[2] + 0.038 * height)
     for side, index in ((1, 8), (-1, 12)):
         joint = figure.joints[index]
-        figure.add(between(neck, joint, 0.2), joint, 0.026 * height + 0.5 * ease,
-                   0.029 * height * girth ** 0.5 + 0.6 * ease, material=figure.trunk,
-                   v=(0.02, 0.05))
-    figure.add((shoulder[0], shoulder[1], shoulder[2]), (neck[0], neck[1] - 0.01 * height, neck[2] + 0.06 * height),
-               0.034 * height * girth ** 0.5,
-               0.031 * height * girth ** 0.5, material=figure.skin)
+        figure.add(
+            between(neck, joint, 0.2),
+            joint,
+            0.026 * height + 0.5 * ease,
+            0.029 * height * girth**0.5 + 0.6 * ease,
+            material=figure.trunk,
+            v=(0.02, 0.05),
+        )
+    figure.add(
+        (shoulder[0], shoulder[1], shoulder[2]),
+        (neck[0], neck[1] - 0.01 * height, neck[2] + 0.06 * height),
+        0.034 * height * girth**0.5,
+        0.031 * height * girth**0.5,
+        material=figure.skin,
+    )
 
 # %% ../../nbs/data/world.ipynb #ad6d1e57
 def add_arms(figure):
     """Both arms in the sleeves of what is worn, then hands."""
     person, height, worn = figure.person, figure.height, figure.worn
-    girth = height * person.girth ** 0.8
+    girth = height * person.girth**0.8
     length = 1.0 if person.outer is not None and worn.kind != "vest" else person.top.length
     source = person.top if worn.kind == "vest" else worn
     raglan = source.pattern == "raglan"
-    sleeve = figure.cloth(replace(source, colours=(source.colours[1], source.colours[1]) if raglan else source.colours),
-                          **(dict(pattern="plain", params=()) if source.pattern not in ("hoops", "checks",
-                                                                                        "camouflage") else {}))
+    sleeve = figure.cloth(
+        replace(source, colours=(source.colours[1], source.colours[1]) if raglan else source.colours),
+        **(dict(pattern="plain", params=()) if source.pattern not in ("hoops", "checks", "camouflage") else {}),
+    )
     ease = min(source.ease, 0.03) * 0.8
     for start in (8, 12):
-        shoulder, elbow, wrist, tips = figure.joints[start:start + 4]
+        shoulder, elbow, wrist, tips = figure.joints[start : start + 4]
         if length < 1:
             figure.add(shoulder, elbow, 0.031 * girth, 0.024 * girth, material=figure.skin)
             figure.add(elbow, wrist, 0.025 * girth, 0.017 * girth, material=figure.skin)
         if length > 0:
             share = min(1.0, length * 2)
-            figure.add(shoulder, between(shoulder, elbow, share), 0.031 * girth + ease * 0.7, 0.026 * girth + ease,
-                       material=sleeve,
-                       flat=2 if length < 0.5 else 0, v=(0.02, 0.32 * share))
+            figure.add(
+                shoulder,
+                between(shoulder, elbow, share),
+                0.031 * girth + ease * 0.7,
+                0.026 * girth + ease,
+                material=sleeve,
+                flat=2 if length < 0.5 else 0,
+                v=(0.02, 0.32 * share),
+            )
         if length > 0.5:
-            figure.add(elbow, between(elbow, wrist, length * 2 - 1), 0.027 * girth + ease, 0.019 * girth + ease,
-                       material=sleeve, flat=2, v=(0.32, 0.58))
-        figure.add(wrist, between(wrist, tips, 0.75), 0.018 * height, 0.020 * height, depth=0.015 * height,
-                   material=figure.skin)
+            figure.add(
+                elbow,
+                between(elbow, wrist, length * 2 - 1),
+                0.027 * girth + ease,
+                0.019 * girth + ease,
+                material=sleeve,
+                flat=2,
+                v=(0.32, 0.58),
+            )
+        figure.add(
+            wrist,
+            between(wrist, tips, 0.75),
+            0.018 * height,
+            0.020 * height,
+            depth=0.015 * height,
+            material=figure.skin,
+        )
 
 # %% ../../nbs/data/world.ipynb #09c6802b
 def add_head(figure, turn):
@@ -499,56 +868,117 @@ def add_head(figure, turn):
     crown = figure.joints[16]
     style = person.hair_style
     hairline = -1.0 if style == "bald" else 0.22
-    head = figure.add_material(material(person.skin, person.hair, "head",
-                                        (hairline, 1.15 if style != "bald" else 9, person.beard),
-                                        third=person.hair * 0.4, folds=0.06, offset=person.pid % TILE))
+    head = figure.add_material(
+        material(
+            person.skin,
+            person.hair,
+            "head",
+            (hairline, 1.15 if style != "bald" else 9, person.beard),
+            third=person.hair * 0.4,
+            folds=0.06,
+            offset=person.pid % TILE,
+        )
+    )
     hair = figure.add_material(material(person.hair, folds=0.16, offset=person.pid * 3 % TILE))
     x, y, z = crown[0], crown[1] - 0.012 * height, crown[2]
-    figure.add((x, y, z - 0.054 * height), (x, y - 0.006 * height, z - 0.092 * height), 0.046 * height, 0.036 * height,
-               depth=0.054 * height,
-               depth_end=0.044 * height, material=head, v=(0.0, 1.0), angle=-turn)
+    figure.add(
+        (x, y, z - 0.054 * height),
+        (x, y - 0.006 * height, z - 0.092 * height),
+        0.046 * height,
+        0.036 * height,
+        depth=0.054 * height,
+        depth_end=0.044 * height,
+        material=head,
+        v=(0.0, 1.0),
+        angle=-turn,
+    )
     back = y + 0.022 * height
     if style in ("long", "bob", "afro"):
         low = {"long": 0.225, "bob": 0.135, "afro": 0.10}[style] * height
         wide = (0.058 if style == "afro" else 0.047) * height
-        figure.add((x, back - 0.004 * height, z - 0.046 * height), (x, back + 0.006 * height, z - low), wide, wide * 0.95,
-                   depth=wide * 0.85, material=hair)
+        figure.add(
+            (x, back - 0.004 * height, z - 0.046 * height),
+            (x, back + 0.006 * height, z - low),
+            wide,
+            wide * 0.95,
+            depth=wide * 0.85,
+            material=hair,
+        )
     if style == "tail":
-        figure.add((x, back + 0.03 * height, z - 0.05 * height), (x, back + 0.045 * height, z - 0.19 * height),
-                   0.021 * height, 0.014 * height, material=hair)
+        figure.add(
+            (x, back + 0.03 * height, z - 0.05 * height),
+            (x, back + 0.045 * height, z - 0.19 * height),
+            0.021 * height,
+            0.014 * height,
+            material=hair,
+        )
     if style == "bun":
-        figure.add((x, back + 0.02 * height, z - 0.018 * height), (x, back + 0.025 * height, z - 0.02 * height),
-                   0.027 * height, material=hair)
+        figure.add(
+            (x, back + 0.02 * height, z - 0.018 * height),
+            (x, back + 0.025 * height, z - 0.02 * height),
+            0.027 * height,
+            material=hair,
+        )
     add_hat(figure, (x, y, z), turn)
+
 
 def add_hat(figure, crown, turn):
     """Cap, beanie, brimmed hat or hood over the head whose top is at `crown`."""
     person, height = figure.person, figure.height
     hat = person.hat
     if hat is None:
-        if person.outer is not None and person.outer.offset % 3 < 1:                                  # a hood that hangs down
+        if person.outer is not None and person.outer.offset % 3 < 1:  # a hood that hangs down
             x, y, z = crown
-            figure.add((x, y + 0.045 * height, z - 0.155 * height), (x, y + 0.055 * height, z - 0.19 * height),
-                       0.05 * height, 0.04 * height,
-                       depth=0.03 * height, material=figure.trunk, v=(0, 0.1))
+            figure.add(
+                (x, y + 0.045 * height, z - 0.155 * height),
+                (x, y + 0.055 * height, z - 0.19 * height),
+                0.05 * height,
+                0.04 * height,
+                depth=0.03 * height,
+                material=figure.trunk,
+                v=(0, 0.1),
+            )
         return
     x, y, z = crown
     cloth = figure.add_material(material(*hat.colours, folds=0.1)) if hat.kind != "hood" else figure.trunk
     if hat.kind == "hood":
-        figure.add((x, y + 0.014 * height, z - 0.05 * height), (x, y + 0.02 * height, z - 0.14 * height), 0.058 * height,
-                   0.062 * height, material=cloth)
+        figure.add(
+            (x, y + 0.014 * height, z - 0.05 * height),
+            (x, y + 0.02 * height, z - 0.14 * height),
+            0.058 * height,
+            0.062 * height,
+            material=cloth,
+        )
         return
     low = {"beanie": 0.058, "cap": 0.045, "brim": 0.045}[hat.kind] * height
-    figure.add((x, y, z - 0.040 * height), (x, y, z - low - 0.004 * height), 0.051 * height, 0.051 * height,
-               depth=0.059 * height, material=cloth, flat=2)
+    figure.add(
+        (x, y, z - 0.040 * height),
+        (x, y, z - low - 0.004 * height),
+        0.051 * height,
+        0.051 * height,
+        depth=0.059 * height,
+        material=cloth,
+        flat=2,
+    )
     forward = (math.sin(turn) * 0.075 * height, -math.cos(turn) * 0.075 * height)
     if hat.kind == "cap":
-        figure.add((x, y, z - low), (x + forward[0], y + forward[1], z - low - 0.008 * height), 0.034 * height,
-                   0.028 * height, depth=0.006 * height,
-                   material=cloth)
+        figure.add(
+            (x, y, z - low),
+            (x + forward[0], y + forward[1], z - low - 0.008 * height),
+            0.034 * height,
+            0.028 * height,
+            depth=0.006 * height,
+            material=cloth,
+        )
     if hat.kind == "brim":
-        figure.add((x, y, z - low), (x, y, z - low - 0.006 * height), 0.095 * height, depth=0.095 * height, material=cloth,
-                   flat=3)
+        figure.add(
+            (x, y, z - low),
+            (x, y, z - low - 0.006 * height),
+            0.095 * height,
+            depth=0.095 * height,
+            material=cloth,
+            flat=3,
+        )
 
 # %% ../../nbs/data/world.ipynb #131a640a
 def add_bag(figure):
@@ -556,45 +986,83 @@ def add_bag(figure):
     person, height, bag = figure.person, figure.height, figure.person.bag
     if bag is None:
         return
-    cloth = figure.add_material(material(*bag.colours, "yoke", (0.12 * bag.length,), folds=0.12, offset=bag.offset,
-                                         sheen=0.1))
+    cloth = figure.add_material(
+        material(*bag.colours, "yoke", (0.12 * bag.length,), folds=0.12, offset=bag.offset, sheen=0.1)
+    )
     hip, chest = figure.joints[[0, 4]].mean(0), figure.joints[[8, 12]].mean(0)
     side, size, trunk = person.bag_side, bag.length * height, (0.066 * height * person.girth + figure.worn.ease)
     if bag.kind == "backpack":
         top, low = between(chest, hip, 0.04), between(chest, hip, min(0.85, 0.62 * bag.length))
-        figure.add((top[0], top[1] + trunk + 0.03 * size, top[2]), (low[0], low[1] + trunk + 0.05 * size, low[2]),
-                   0.072 * size, 0.082 * size,
-                   depth=0.042 * size, depth_end=0.058 * size, material=cloth, v=(0.0, 0.4))
+        figure.add(
+            (top[0], top[1] + trunk + 0.03 * size, top[2]),
+            (low[0], low[1] + trunk + 0.05 * size, low[2]),
+            0.072 * size,
+            0.082 * size,
+            depth=0.042 * size,
+            depth_end=0.058 * size,
+            material=cloth,
+            v=(0.0, 0.4),
+        )
         for strap in (1, -1):
-            figure.add((chest[0] + strap * 0.062 * height, chest[1], chest[2] + 0.034 * height),
-                       (chest[0] + strap * 0.075 * height, chest[1] - trunk * 0.95,
-                       chest[2] - 0.06 * height), 0.013 * height, material=cloth)
-            figure.add((chest[0] + strap * 0.075 * height, chest[1] - trunk * 0.95, chest[2] - 0.06 * height),
-                       (chest[0] + strap * 0.088 * height, chest[1] - trunk * 0.3,
-                        chest[2] - 0.16 * height), 0.011 * height, material=cloth)
+            figure.add(
+                (chest[0] + strap * 0.062 * height, chest[1], chest[2] + 0.034 * height),
+                (chest[0] + strap * 0.075 * height, chest[1] - trunk * 0.95, chest[2] - 0.06 * height),
+                0.013 * height,
+                material=cloth,
+            )
+            figure.add(
+                (chest[0] + strap * 0.075 * height, chest[1] - trunk * 0.95, chest[2] - 0.06 * height),
+                (chest[0] + strap * 0.088 * height, chest[1] - trunk * 0.3, chest[2] - 0.16 * height),
+                0.011 * height,
+                material=cloth,
+            )
         return
     if bag.kind in ("hand", "shopping"):
         grip = figure.joints[11 if side > 0 else 15]
         drop = (0.05 if bag.kind == "hand" else 0.09) * size
-        figure.add((grip[0], grip[1], grip[2] - 0.03 * size), (grip[0], grip[1], grip[2] - 0.03 * size - drop),
-                   0.032 * size, 0.042 * size,
-                   depth=0.075 * size, depth_end=0.085 * size, material=cloth, v=(0.0, 0.25))
+        figure.add(
+            (grip[0], grip[1], grip[2] - 0.03 * size),
+            (grip[0], grip[1], grip[2] - 0.03 * size - drop),
+            0.032 * size,
+            0.042 * size,
+            depth=0.075 * size,
+            depth_end=0.085 * size,
+            material=cloth,
+            v=(0.0, 0.25),
+        )
         return
     reach = 0.105 * height * person.girth + figure.worn.ease
     place = (side * reach, hip[1] + 0.03 * height, hip[2] + (0.06 if bag.kind == "shoulder" else -0.01) * height)
-    figure.add((place[0], place[1], place[2] + 0.03 * size), (place[0], place[1], place[2] - 0.045 * size), 0.03 * size,
-               0.036 * size, depth=0.075 * size,
-               depth_end=0.085 * size, material=cloth, v=(0.0, 0.25))
+    figure.add(
+        (place[0], place[1], place[2] + 0.03 * size),
+        (place[0], place[1], place[2] - 0.045 * size),
+        0.03 * size,
+        0.036 * size,
+        depth=0.075 * size,
+        depth_end=0.085 * size,
+        material=cloth,
+        v=(0.0, 0.25),
+    )
     top = figure.joints[8 if side > 0 else 12] if bag.kind == "shoulder" else figure.joints[12 if side > 0 else 8]
     top = (top[0] * 0.7, top[1], top[2] + 0.036 * height)
     for face in (-1, 1):
-        figure.add(top, (top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45),
-                   0.010 * height, material=cloth)
-        figure.add((top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45),
-                   place, 0.010 * height, material=cloth)
+        figure.add(
+            top,
+            (top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45),
+            0.010 * height,
+            material=cloth,
+        )
+        figure.add(
+            (top[0] * 0.55 + place[0] * 0.45, place[1] + face * trunk * 1.02, chest[2] * 0.55 + hip[2] * 0.45),
+            place,
+            0.010 * height,
+            material=cloth,
+        )
+
 
 def body(person, pose):
-    """Parts (N, PART_SIZE) and materials (M, MATERIAL_SIZE), float32, of a dressed person in a pose; metres, body frame (see `skeleton`)."""
+    """Parts (N, PART_SIZE) and materials (M, MATERIAL_SIZE), float32, of a dressed person in a pose; metres, body
+    frame (see `skeleton`)."""
     figure = Figure(person, pose)
     add_legs(figure)
     add_trunk(figure)
@@ -608,13 +1076,14 @@ def compiled(function):
     """`function` compiled by numba, without the interpreter's lock; kept on disk where numba finds a place for it."""
     try:
         return numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:                     # code without a file, as in some notebook runners
+    except RuntimeError:  # code without a file, as in some notebook runners
         return numba.njit(function, nogil=True, error_model="numpy")
 
 # %% ../../nbs/data/world.ipynb #93961921
 @compiled
 def project_parts(parts, x, y, scale, yaw, pitch, shadow_x, shadow_y, lying):
-    """Rows (ax, ay, bx, by, depth a, depth b, radius a, radius b, thickness a, thickness b, surface angle) of every part, float32."""
+    """Rows (ax, ay, bx, by, depth a, depth b, radius a, radius b, thickness a, thickness b, surface angle) of every
+    part, float32."""
     rows = np.empty((parts.shape[0], 11), np.float32)
     cos_yaw, sin_yaw, cos_pitch, sin_pitch = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
     for n in range(parts.shape[0]):
@@ -638,28 +1107,32 @@ def project_parts(parts, x, y, scale, yaw, pitch, shadow_x, shadow_y, lying):
 def mix_share(row, angle, v, noise):
     """How much of a material's second colour shows at a surface point, 0 to 1."""
     kind, p, q, r, s = int(row[9]), row[10], row[11], row[12], row[13]
-    if kind == 1:                                                                            # hoops
+    if kind == 1:  # hoops
         return 1.0 if (v / p + row[15]) % 1.0 < q else 0.0
-    if kind == 2:                                                                            # pinstripes
+    if kind == 2:  # pinstripes
         return 1.0 if ((angle + 3.3) / p) % 1.0 < q else 0.0
-    if kind == 3:                                                                            # checks
-        return q * 0.5 * ((1.0 if (v / p) % 1.0 < 0.5 else 0.0) + (1.0 if ((angle + 3.3) * 0.11 / p) % 1.0 < 0.5 else 0.0))
-    if kind == 4:                                                                            # yoke
+    if kind == 3:  # checks
+        return (
+            q * 0.5 * ((1.0 if (v / p) % 1.0 < 0.5 else 0.0) + (1.0 if ((angle + 3.3) * 0.11 / p) % 1.0 < 0.5 else 0.0))
+        )
+    if kind == 4:  # yoke
         return 1.0 if v < p else 0.0
-    if kind == 5:                                                                            # open front
+    if kind == 5:  # open front
         return 1.0 if abs(angle) < p + q * v else 0.0
-    if kind == 6:                                                                            # print on chest or back
+    if kind == 6:  # print on chest or back
         turned = abs((angle - r + 9.424778) % 6.2831853 - 3.1415927)
         return (0.75 + 0.4 * noise) if turned < p and q < v < s else 0.0
-    if kind == 8:                                                                            # denim, worn on the thigh
+    if kind == 8:  # denim, worn on the thigh
         return 0.5 * p * math.exp(-2.0 * angle * angle) * math.exp(-20.0 * (v - 0.2) ** 2) + 0.06 * noise
-    if kind == 10:                                                                           # gradient
+    if kind == 10:  # gradient
         return min(1.0, v * p * 2)
     return 0.0
 
+
 @compiled
 def head_share(row, angle, v):
-    """Share of hair (0 to 1) and of dark features (0 to 1) on a head at `angle` from the face and `v` from crown (0) to chin (1)."""
+    """Share of hair (0 to 1) and of dark features (0 to 1) on a head at `angle` from the face and `v` from crown (0)
+    to chin (1)."""
     side = abs(angle)
     hair = 1.0 if v < row[10] + 0.25 * side * side and row[10] > 0 or side > row[11] + 0.5 * max(0.0, 0.6 - v) else 0.0
     dark = 0.0
@@ -695,7 +1168,8 @@ def cloth_colour(row, angle, v, tile):
 # %% ../../nbs/data/world.ipynb #0d09c547
 @compiled
 def paint_part(depths, colours, row, part, materials, light, tile, left, top, foot, scale):
-    """One cone on the buffers `depths` (2 h, w) and `colours` (2 h, w, 3), two rows of samples a pixel row, which begin at pixel (left, top)."""
+    """One cone on the buffers `depths` (2 h, w) and `colours` (2 h, w, 3), two rows of samples a pixel row, which
+    begin at pixel (left, top)."""
     ax, ay, da, db = row[0], row[1], row[4], row[5]
     dx, dy = row[2] - ax, row[3] - ay
     square = dx * dx + dy * dy
@@ -703,8 +1177,10 @@ def paint_part(depths, colours, row, part, materials, light, tile, left, top, fo
     perp_x, perp_y = (dy / length, -dx / length) if length > 0.5 else (1.0, 0.0)
     reach = max(row[6], row[7])
     x0, x1 = max(0, int(min(ax, row[2]) - reach - left)), min(depths.shape[1], int(max(ax, row[2]) + reach - left) + 2)
-    y0, y1 = max(0, int((min(ay, row[3]) - reach - top) * 2)), min(depths.shape[0],
-                                                                   int((max(ay, row[3]) + reach - top) * 2) + 2)
+    y0, y1 = (
+        max(0, int((min(ay, row[3]) - reach - top) * 2)),
+        min(depths.shape[0], int((max(ay, row[3]) + reach - top) * 2) + 2),
+    )
     flat, cloth = int(part[11]), materials[int(part[10])]
     inverse = 1.0 / square if square > 0.01 else 0.0
     for iy in range(y0, y1):
@@ -712,7 +1188,7 @@ def paint_part(depths, colours, row, part, materials, light, tile, left, top, fo
         aside = (0.25 if iy % 2 == 0 else 0.75) + left - ax
         above = min(1.0, max(0.0, foot - iy * 0.5 - top) * 2 / scale)
         first, last = x0, x1
-        if abs(perp_x) > 0.2 and square > 0.25:                       # only the pixels of this row within reach of the axis
+        if abs(perp_x) > 0.2 and square > 0.25:  # only the pixels of this row within reach of the axis
             nearest = ax - left - perp_y * ry / perp_x
             span = reach / abs(perp_x)
             first, last = max(x0, int(nearest - span)), min(x1, int(nearest + span) + 2)
@@ -740,7 +1216,7 @@ def paint_part(depths, colours, row, part, materials, light, tile, left, top, fo
             red, green, blue = cloth_colour(cloth, angle, part[12] + (part[13] - part[12]) * t, tile)
             sun = max(0.0, ex * light[0] + ey * light[1] + ez * light[2])
             sky = (0.62 - 0.38 * ey) * (0.55 + 0.45 * ez) * (0.72 + 0.28 * above)
-            gloss = cloth[16] * sun ** 8 if cloth[16] > 0 else 0.0
+            gloss = cloth[16] * sun**8 if cloth[16] > 0 else 0.0
             colours[iy, ix, 0] = red * (sun * light[3] + sky * light[6]) + gloss * light[3]
             colours[iy, ix, 1] = green * (sun * light[4] + sky * light[7]) + gloss * light[4]
             colours[iy, ix, 2] = blue * (sun * light[5] + sky * light[8]) + gloss * light[5]
@@ -776,7 +1252,8 @@ def paint_parts(canvas, rows, parts, materials, light, tile, box, foot, scale):
 # %% ../../nbs/data/world.ipynb #078ed628
 @compiled
 def paint_shadow(canvas, rows, parts, strength, contact, x, y, scale, flatten):
-    """Darken `canvas` by the shadow cones `rows` (share `strength`) and by a spot of share `contact` around the feet at (x, y)."""
+    """Darken `canvas` by the shadow cones `rows` (share `strength`) and by a spot of share `contact` around the feet
+    at (x, y)."""
     height, width = canvas.shape[0], canvas.shape[1]
     mask = np.zeros((height, width), np.float32)
     for n in range(rows.shape[0] if strength > 0 else 0):
@@ -805,7 +1282,9 @@ def paint_shadow(canvas, rows, parts, strength, contact, x, y, scale, flatten):
 # %% ../../nbs/data/world.ipynb #4d0b1ff6
 @dataclass(frozen=True)
 class Light:
-    """Light on a scene: `towards` the sun (across, away, up), colours (3,) of sun and sky in linear light, `shadow` 0 to 1."""
+    """Light on a scene: `towards` the sun (across, away, up), colours (3,) of sun and sky in linear light, `shadow` 0
+    to 1."""
+
     towards: tuple = (0.3, -0.5, 0.8)
     sun: tuple = (0.5, 0.5, 0.5)
     sky: tuple = (0.8, 0.8, 0.8)
@@ -817,9 +1296,12 @@ class Light:
         c, s = math.cos(pitch), math.sin(pitch)
         return np.array([across, -(up * c + away * s), up * s - away * c, *self.sun, *self.sky], np.float32)
 
+
 @dataclass(frozen=True)
 class Placed:
-    """A posed person at a place of a picture, not yet painted; `box` is exact: (left, top, right, bottom) in pixels, unclipped."""
+    """A posed person at a place of a picture, not yet painted; `box` is exact: (left, top, right, bottom) in pixels,
+    unclipped."""
+
     parts: np.ndarray
     materials: np.ndarray
     rows: np.ndarray
@@ -829,20 +1311,28 @@ class Placed:
     pitch: float
     box: tuple
 
+
 def place(person, pose, *, foot, scale, yaw=0.0, pitch=0.0):
     """Stand `person` at the pixel `foot` (x, y) with `scale` pixels a metre; angles in radians. Returns a `Placed`."""
     parts, materials = body(person, pose)
     rows = project_parts(parts, foot[0], foot[1], scale, yaw, pitch, 0.0, 0.0, False)
-    nearest_first = np.argsort(rows[:, 4:6].min(1) - rows[:, 8:10].max(1), kind="stable")    # hidden surfaces are then rarely coloured
+    nearest_first = np.argsort(
+        rows[:, 4:6].min(1) - rows[:, 8:10].max(1), kind="stable"
+    )  # hidden surfaces are then rarely coloured
     parts, rows = parts[nearest_first], rows[nearest_first]
     low, high = rows[:, [0, 2]] - rows[:, 6:8], rows[:, [0, 2]] + rows[:, 6:8]
-    box = (float(low.min()), float((rows[:, [1, 3]] - rows[:, 6:8]).min()), float(high.max()),
-           float((rows[:, [1, 3]] + rows[:, 6:8]).max()))
+    box = (
+        float(low.min()),
+        float((rows[:, [1, 3]] - rows[:, 6:8]).min()),
+        float(high.max()),
+        float((rows[:, [1, 3]] + rows[:, 6:8]).max()),
+    )
     return Placed(parts, materials, rows, foot, scale, yaw, pitch, box)
 
 # %% ../../nbs/data/world.ipynb #6caf2f75
 def paint(canvas, placed, light, *, origin=(0, 0)):
-    """Paint a `Placed` person with shadow onto `canvas` (H, W, 3), float32 linear light, whose corner is pixel `origin` of the picture; in place."""
+    """Paint a `Placed` person with shadow onto `canvas` (H, W, 3), float32 linear light, whose corner is pixel
+    `origin` of the picture; in place."""
     x, y = placed.foot[0] - origin[0], placed.foot[1] - origin[1]
     rows = placed.rows.copy()
     rows[:, [0, 2]] -= origin[0]
@@ -850,51 +1340,80 @@ def paint(canvas, placed, light, *, origin=(0, 0)):
     across, away, up = light.towards
     lying = rows
     if light.shadow > 0:
-        lying = project_parts(placed.parts, x, y, placed.scale, placed.yaw, max(0.12, placed.pitch), -across / up,
-                              -away / up, True)
+        lying = project_parts(
+            placed.parts, x, y, placed.scale, placed.yaw, max(0.12, placed.pitch), -across / up, -away / up, True
+        )
     paint_shadow(canvas, lying, placed.parts, light.shadow, 0.42, x, y, placed.scale, max(0.15, math.sin(placed.pitch)))
     box = np.array(placed.box) - np.array((*origin, *origin))
-    paint_parts(canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, y, placed.scale)
+    paint_parts(
+        canvas, rows, placed.parts, placed.materials, light.on_screen(placed.pitch), FOLDS, box, y, placed.scale
+    )
 
-def draw_person(canvas: np.ndarray, person: Person, pose: Pose, *, foot: Sequence[float], scale: float, yaw: float = 0.0, pitch: float = 0.0,
-                light: Light = Light()) -> tuple[float, float, float, float]:
-    """Draw `person` on `canvas` (H, W, 3) float32 linear light with the feet at `foot` (x, y); returns the exact box (see `Placed`)."""
+
+def draw_person(
+    canvas: np.ndarray,
+    person: Person,
+    pose: Pose,
+    *,
+    foot: Sequence[float],
+    scale: float,
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    light: Light = Light(),
+) -> tuple[float, float, float, float]:
+    """Draw `person` on `canvas` (H, W, 3) float32 linear light with the feet at `foot` (x, y); returns the exact box
+    (see `Placed`)."""
     placed = place(person, pose, foot=foot, scale=scale, yaw=yaw, pitch=pitch)
     paint(canvas, placed, light)
     return placed.box
 
 # %% ../../nbs/data/world.ipynb #c5a4bceb
-FRAME = (480, 720)       # height and width of a camera's picture, pixels
-GROUNDS = {"asphalt": (88, 88, 90), "concrete": (142, 140, 134), "paving": (150, 142, 130), "brick": (136, 96, 80),
-           "grass": (84, 98, 54),
-           "gravel": (134, 124, 106), "tiles": (176, 170, 160), "carpet": (98, 90, 96)}
-WALLS = {"plaster": (176, 168, 150), "brick": (128, 82, 66), "panels": (150, 152, 154), "foliage": (58, 72, 42),
-         "glass": (74, 84, 92),
-         "photograph": (120, 120, 120), "wood": (116, 90, 66)}
+FRAME = (480, 720)  # height and width of a camera's picture, pixels
+GROUNDS = {
+    "asphalt": (88, 88, 90),
+    "concrete": (142, 140, 134),
+    "paving": (150, 142, 130),
+    "brick": (136, 96, 80),
+    "grass": (84, 98, 54),
+    "gravel": (134, 124, 106),
+    "tiles": (176, 170, 160),
+    "carpet": (98, 90, 96),
+}
+WALLS = {
+    "plaster": (176, 168, 150),
+    "brick": (128, 82, 66),
+    "panels": (150, 152, 154),
+    "foliage": (58, 72, 42),
+    "glass": (74, 84, 92),
+    "photograph": (120, 120, 120),
+    "wood": (116, 90, 66),
+}
+
 
 @dataclass(frozen=True)
 class Place:
     """What the cameras of a place have in common; pairs are the bounds of a uniform draw."""
-    mount: tuple = (2.4, 7.0)              # metres above the ground
-    tall: tuple = (62, 170)                # usual height of a person, pixels
-    depth: float = 0.24                    # how far people come nearer and go away, as a share of the drop to the horizon
-    focal: tuple = (1.0, 2.2)              # widths of the frame; small is a wide view
-    weather: tuple = (0.4, 0.3, 0.3)       # probabilities of overcast, mixed, sunny
-    hours: tuple = ((1.0, 0.0),)           # (exposure, warmth) at the times of day when people pass
-    level: float = 0.0                     # mean and deviation of a camera's exposure, log
+
+    mount: tuple = (2.4, 7.0)  # metres above the ground
+    tall: tuple = (62, 170)  # usual height of a person, pixels
+    depth: float = 0.24  # how far people come nearer and go away, as a share of the drop to the horizon
+    focal: tuple = (1.0, 2.2)  # widths of the frame; small is a wide view
+    weather: tuple = (0.4, 0.3, 0.3)  # probabilities of overcast, mixed, sunny
+    hours: tuple = ((1.0, 0.0),)  # (exposure, warmth) at the times of day when people pass
+    level: float = 0.0  # mean and deviation of a camera's exposure, log
     exposure: float = 0.15
-    warmth: float = 0.0                    # mean and deviation of its cast
+    warmth: float = 0.0  # mean and deviation of its cast
     cast: float = 0.05
-    noise: tuple = (0.8, 6.5)              # deviation, display values
-    blur: float = 0.24                     # scale of a gamma draw of shape 2, pixels
-    video: tuple = (28, 80)                # JPEG quality of the video
-    margin: tuple = (0.04, 0.035)          # of the detector: mean and deviation, heights of a person
-    spread: tuple = (0.015, 0.055)         # of one box around the habit, heights
-    cuts: tuple = (0.07, 0.09)             # shares of detections without feet, and without feet or head
+    noise: tuple = (0.8, 6.5)  # deviation, display values
+    blur: float = 0.24  # scale of a gamma draw of shape 2, pixels
+    video: tuple = (28, 80)  # JPEG quality of the video
+    margin: tuple = (0.04, 0.035)  # of the detector: mean and deviation, heights of a person
+    spread: tuple = (0.015, 0.055)  # of one box around the habit, heights
+    cuts: tuple = (0.07, 0.09)  # shares of detections without feet, and without feet or head
     grounds: tuple = tuple(GROUNDS)
     walls: tuple = tuple(WALLS)
-    things: tuple = (2, 14)                # how many stand around, less than the second number
-    shade: float = 0.18                    # shares of pictures: in the shade, somebody behind, somebody or something in front
+    things: tuple = (2, 14)  # how many stand around, less than the second number
+    shade: float = 0.18  # shares of pictures: in the shade, somebody behind, somebody or something in front
     behind: float = 0.2
     front: float = 0.08
     obstacle: float = 0.10
@@ -902,18 +1421,20 @@ class Place:
 # %% ../../nbs/data/world.ipynb #3bdcf142
 @dataclass(frozen=True)
 class Camera:
-    """A fixed camera: place, light, optics and electronics, a deterministic function of `(seed, camid)` (see `make_camera`)."""
+    """A fixed camera: place, light, optics and electronics, a deterministic function of `(seed, camid)` (see
+    `make_camera`)."""
+
     camid: int
     seed: int
-    mount: float               # height above the ground, metres
-    focal: float               # pixels
-    horizon: float             # row
-    rows: tuple                # feet are between these two rows
-    flow: float                # usual direction of walking, radians
+    mount: float  # height above the ground, metres
+    focal: float  # pixels
+    horizon: float  # row
+    rows: tuple  # feet are between these two rows
+    flow: float  # usual direction of walking, radians
     light: Light
-    tone: dict = field(repr=False)       # colour chain, see `draw_tone`
-    optics: dict = field(repr=False)     # blur, noise and compression, see `draw_optics`
-    boxes: dict = field(repr=False)      # habits of the detector, see `draw_boxes`
+    tone: dict = field(repr=False)  # colour chain, see `draw_tone`
+    optics: dict = field(repr=False)  # blur, noise and compression, see `draw_optics`
+    boxes: dict = field(repr=False)  # habits of the detector, see `draw_boxes`
     place: Place = field(default=Place(), repr=False)
 
     @property
@@ -936,30 +1457,49 @@ class Camera:
 
 # %% ../../nbs/data/world.ipynb #19756137
 def draw_tone(rng, place):
-    """Colour chain of a camera: exposure, cast (3,), saturation, haze, gamma, contrast, lift, vignette, gradient of light across the frame."""
+    """Colour chain of a camera: exposure, cast (3,), saturation, haze, gamma, contrast, lift, vignette, gradient of
+    light across the frame."""
     warm, tint = rng.normal(place.warmth, place.cast), rng.normal(0, 0.5 * place.cast)
-    return dict(exposure=float(np.exp(rng.normal(place.level, place.exposure))),
-                cast=np.array([1 + warm, 1 - tint, 1 - warm + tint * 0.5], np.float32),
-                saturation=float(np.clip(rng.normal(0.85, 0.16), 0.45, 1.25)),
-                haze=float(rng.choice([0.0, 1.0], p=[0.55, 0.45]) * rng.uniform(0.005, 0.06)),
-                gamma=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25)), contrast=float(rng.uniform(-0.1, 0.4)),
-                lift=float(rng.uniform(0, 0.06)), vignette=float(rng.uniform(0, 0.35)),
-                gradient=tuple(rng.normal(0, 0.1, 2)))
+    return dict(
+        exposure=float(np.exp(rng.normal(place.level, place.exposure))),
+        cast=np.array([1 + warm, 1 - tint, 1 - warm + tint * 0.5], np.float32),
+        saturation=float(np.clip(rng.normal(0.85, 0.16), 0.45, 1.25)),
+        haze=float(rng.choice([0.0, 1.0], p=[0.55, 0.45]) * rng.uniform(0.005, 0.06)),
+        gamma=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.25)),
+        contrast=float(rng.uniform(-0.1, 0.4)),
+        lift=float(rng.uniform(0, 0.06)),
+        vignette=float(rng.uniform(0, 0.35)),
+        gradient=tuple(rng.normal(0, 0.1, 2)),
+    )
+
 
 def draw_optics(rng, tall, place):
-    """Blur (pixels; small people, `tall` pixels high, come from sharper pictures), sharpening, noise, interlacing, compression."""
-    return dict(blur=float(min(rng.gamma(2.0, place.blur), 0.011 * tall)),
-                sharpen=float(rng.choice([0, 1]) * rng.uniform(0.2, 1.2)), noise=float(rng.uniform(*place.noise)),
-                chroma_noise=float(rng.uniform(0, 0.6)), interlace=float(rng.choice([0, 1], p=[0.85, 0.15])),
-                filter=int(rng.choice([1, 2, 3])),
-                video_quality=int(rng.integers(*place.video)) if rng.random() < 0.65 else 0,
-                quality=int(rng.integers(62, 96)), subsampling=int(rng.choice([0, 2], p=[0.3, 0.7])))
+    """Blur (pixels; small people, `tall` pixels high, come from sharper pictures), sharpening, noise, interlacing,
+    compression."""
+    return dict(
+        blur=float(min(rng.gamma(2.0, place.blur), 0.011 * tall)),
+        sharpen=float(rng.choice([0, 1]) * rng.uniform(0.2, 1.2)),
+        noise=float(rng.uniform(*place.noise)),
+        chroma_noise=float(rng.uniform(0, 0.6)),
+        interlace=float(rng.choice([0, 1], p=[0.85, 0.15])),
+        filter=int(rng.choice([1, 2, 3])),
+        video_quality=int(rng.integers(*place.video)) if rng.random() < 0.65 else 0,
+        quality=int(rng.integers(62, 96)),
+        subsampling=int(rng.choice([0, 2], p=[0.3, 0.7])),
+    )
+
 
 def draw_boxes(rng, place):
-    """Habits of the detector: margin, looseness, how much it cuts off, and whether boxes have a fixed shape (width / height)."""
-    return dict(margin=float(rng.normal(*place.margin)), spread=float(rng.uniform(*place.spread)),
-                lift=float(rng.normal(0, 0.012)), cuts=place.cuts,
-                aspect=float(rng.uniform(0.38, 0.52)) if rng.random() < 0.65 else 0.0)
+    """Habits of the detector: margin, looseness, how much it cuts off, and whether boxes have a fixed shape (width /
+    height)."""
+    return dict(
+        margin=float(rng.normal(*place.margin)),
+        spread=float(rng.uniform(*place.spread)),
+        lift=float(rng.normal(0, 0.012)),
+        cuts=place.cuts,
+        aspect=float(rng.uniform(0.38, 0.52)) if rng.random() < 0.65 else 0.0,
+    )
+
 
 def draw_light(rng, place):
     """Sun or lamps: share of directed light 0.1 (overcast) to 0.75 (sun), direction, tint, shadows."""
@@ -968,8 +1508,12 @@ def draw_light(rng, place):
     warmth = rng.normal(0.02, 0.03) + 0.05 * share
     sun = 1.25 * share * np.array([1 + warmth, 1, 1 - warmth])
     sky = (1.12 - share) * np.array([1 - 0.6 * warmth, 1, 1 + 0.8 * warmth])
-    return Light((math.cos(angle), math.sin(angle), up), tuple(sun), tuple(sky),
-                 shadow=float(max(0.0, share - 0.2) * rng.uniform(0.7, 1.1)))
+    return Light(
+        (math.cos(angle), math.sin(angle), up),
+        tuple(sun),
+        tuple(sky),
+        shadow=float(max(0.0, share - 0.2) * rng.uniform(0.7, 1.1)),
+    )
 
 # %% ../../nbs/data/world.ipynb #12b7f119
 @lru_cache(maxsize=1024)
@@ -977,14 +1521,24 @@ def make_camera(camid: int, seed: int = 0, place: Place = Place()) -> Camera:
     """The `Camera` number `camid` of the world `seed`, hung in a `place`."""
     rng = stream(seed, CAMERA, camid)
     mount = float(np.exp(rng.uniform(*map(math.log, place.mount))))
-    tall = float(np.exp(rng.uniform(*map(math.log, place.tall))))                  # usual height of a person, pixels
+    tall = float(np.exp(rng.uniform(*map(math.log, place.tall))))  # usual height of a person, pixels
     middle = rng.uniform(0.62, 0.82) * FRAME[0]
     drop = tall / 1.7 * mount
     reach = min(place.depth * drop, FRAME[0] * 0.97 - middle)
-    return Camera(camid=int(camid), seed=int(seed), mount=mount, focal=float(rng.uniform(*place.focal) * FRAME[1]),
-                  horizon=middle - drop, rows=(middle - reach, middle + reach), flow=float(rng.uniform(0, 2 * math.pi)),
-                  light=draw_light(rng, place), tone=draw_tone(rng, place), optics=draw_optics(rng, tall, place),
-                  boxes=draw_boxes(rng, place), place=place)
+    return Camera(
+        camid=int(camid),
+        seed=int(seed),
+        mount=mount,
+        focal=float(rng.uniform(*place.focal) * FRAME[1]),
+        horizon=middle - drop,
+        rows=(middle - reach, middle + reach),
+        flow=float(rng.uniform(0, 2 * math.pi)),
+        light=draw_light(rng, place),
+        tone=draw_tone(rng, place),
+        optics=draw_optics(rng, tall, place),
+        boxes=draw_boxes(rng, place),
+        place=place,
+    )
 
 # %% ../../nbs/data/world.ipynb #c23ea2fc
 @compiled
@@ -996,14 +1550,16 @@ def sample_tile(tile, x, y):
             left, top = math.floor(x[i, j]), math.floor(y[i, j])
             u, v = x[i, j] - left, y[i, j] - top
             x0, x1, y0, y1 = left & 255, (left + 1) & 255, top & 255, (top + 1) & 255
-            result[i, j] = (1 - v) * ((1 - u) * tile[y0, x0] + u * tile[y0, x1]) + v * ((1 - u) * tile[y1,
-                                                                                                       x0] + u * tile[y1,
-                                                                                                                      x1])
+            result[i, j] = (1 - v) * ((1 - u) * tile[y0, x0] + u * tile[y0, x1]) + v * (
+                (1 - u) * tile[y1, x0] + u * tile[y1, x1]
+            )
     return result
+
 
 def noise_at(x, y, scale):
     """Noise at points (metres), with details of about `scale` metres."""
     return sample_tile(CLOUDS, x * (24 / scale), y * (24 / scale))
+
 
 def tiles_at(x, y, width, height, joint=0.06):
     """Tone of a tiling at points: random per tile, dark in the joints."""
@@ -1011,6 +1567,7 @@ def tiles_at(x, y, width, height, joint=0.06):
     shifted = x / width + 0.5 * (row % 2)
     tone = 0.06 * CLOUDS[(row * 37).astype(np.int64) & 255, (np.floor(shifted) * 91).astype(np.int64) & 255]
     return tone - 0.22 * ((shifted % 1 < joint) | (y / height % 1 < joint))
+
 
 def ground_tone(rng, kind, x, y):
     """Relative brightness of a ground at points (metres)."""
@@ -1028,12 +1585,13 @@ def photographs():
     """The two photographs that ship with scikit-learn (427, 640, 3), as natural texture."""
     return tuple(np.asarray(image, np.float32) for image in load_sample_images().images)
 
+
 def wall_pixels(rng, kind, x, z):
     """Display values of a wall at points `x` along and `z` above the ground, metres."""
     colour = np.clip(jitter_colour(rng, WALLS[kind], lightness=0.22, tint=10), 20, 235)
     tone = 0.10 * noise_at(x, z, 6.0) + 0.05 * noise_at(x, z, 0.5)
     if kind == "photograph":
-        photo = photographs()[int(rng.random() < 0.4)][:, ::int(rng.choice([-1, 1]))]
+        photo = photographs()[int(rng.random() < 0.4)][:, :: int(rng.choice([-1, 1]))]
         zoom = rng.uniform(25, 90)
         picture = photo[(-z * zoom).astype(np.int64) % 427, ((x + rng.uniform(0, 10)) * zoom).astype(np.int64) % 640]
         return picture * rng.uniform(0.5, 1.0) + colour * 0.15
@@ -1044,7 +1602,7 @@ def wall_pixels(rng, kind, x, z):
     if kind == "foliage":
         tone = tone * 2 + 0.30 * noise_at(x, z, 0.5) + 0.22 * noise_at(x + 3, z, 2.0)
     pixels = colour * (1 + tone)[..., None]
-    if kind in ("plaster", "brick", "panels") and rng.random() < 0.7:                                # windows or doors
+    if kind in ("plaster", "brick", "panels") and rng.random() < 0.7:  # windows or doors
         wide, gap = rng.uniform(0.7, 1.8), rng.uniform(1.4, 4)
         low, high = rng.choice([0.0, 0.9]), rng.uniform(1.9, 2.6)
         hole = (x % (wide + gap) < wide) & (z % 3.2 > low) & (z % 3.2 < high)
@@ -1062,19 +1620,24 @@ def paint_ground(rng, camera, pixels):
     turn = rng.uniform(-0.7, 0.7)
     x, y = across * math.cos(turn) + away * math.sin(turn), away * math.cos(turn) - across * math.sin(turn)
     kinds = rng.choice(camera.place.grounds, size=2)
-    ground = [jitter_colour(rng, GROUNDS[kind], lightness=0.2, tint=8) * (1 + ground_tone(rng, kind, x, y))[...,
-                                                                                                            None] for kind in kinds]
+    ground = [
+        jitter_colour(rng, GROUNDS[kind], lightness=0.2, tint=8) * (1 + ground_tone(rng, kind, x, y))[..., None]
+        for kind in kinds
+    ]
     middle = camera.focal * camera.mount / (sum(camera.rows) / 2 - camera.horizon)
     edge = x - rng.normal(0, 0.12 * middle) + rng.normal(0, 0.3) * (y - middle)
     pixels[first:] = np.where((edge > 0)[..., None], ground[0], ground[1]) if rng.random() < 0.7 else ground[0]
-    if rng.random() < 0.5:                                                                           # a line, a kerb, a rail
+    if rng.random() < 0.5:  # a line, a kerb, a rail
         line = np.abs(edge - rng.normal(0, 1.0)) < rng.uniform(0.05, 0.25)
-        pixels[first:][line] = jitter_colour(rng, (190, 186, 170) if rng.random() < 0.6 else (60, 60, 58), lightness=0.15)
-    if camera.light.shadow > 0.1 and rng.random() < 0.7:                                             # the shadow of a building or a tree
-        cover = (x * rng.normal() + (y - middle) * rng.normal() + rng.normal(0, 1.5)) + rng.choice([0, 0,
-                                                                                                    1.2]) * noise_at(x, y,
-                                                                                                                     3.0) > 0
+        pixels[first:][line] = jitter_colour(
+            rng, (190, 186, 170) if rng.random() < 0.6 else (60, 60, 58), lightness=0.15
+        )
+    if camera.light.shadow > 0.1 and rng.random() < 0.7:  # the shadow of a building or a tree
+        cover = (x * rng.normal() + (y - middle) * rng.normal() + rng.normal(0, 1.5)) + rng.choice(
+            [0, 0, 1.2]
+        ) * noise_at(x, y, 3.0) > 0
         pixels[first:] *= np.where(cover, 1 - 0.42 * camera.light.shadow / 0.6, 1.0)[..., None]
+
 
 def paint_wall(rng, camera, pixels):
     """A wall or hedge behind the walking zone, and sky or more scenery above it."""
@@ -1091,8 +1654,10 @@ def paint_wall(rng, camera, pixels):
         pixels[:base, split:] = wall_pixels(rng, str(rng.choice(camera.place.walls)), x[:, split:], z[:, split:])
     top = int(base - rng.uniform(2.5, 9) * camera.focal / distance)
     if top > 0 and rng.random() < 0.6:
-        pixels[:top] = jitter_colour(rng, (196, 204, 214), lightness=0.12) * (1 + 0.06 * noise_at(x[:top], z[:top],
-                                                                                                  20.0))[..., None]
+        pixels[:top] = (
+            jitter_colour(rng, (196, 204, 214), lightness=0.12)
+            * (1 + 0.06 * noise_at(x[:top], z[:top], 20.0))[..., None]
+        )
 
 # %% ../../nbs/data/world.ipynb #9b43a56f
 def paint_block(pixels, camera, left, row, width, height, colour, rng):
@@ -1103,15 +1668,20 @@ def paint_block(pixels, camera, left, row, width, height, colour, rng):
     if x1 <= x0 or y1 <= y0:
         return
     u, z = np.meshgrid((np.arange(x0, x1) - left) / (width * scale), (row - np.arange(y0, y1)) / scale)
-    if rng.random() < 0.35:                                                                          # a bush
+    if rng.random() < 0.35:  # a bush
         blob = 0.5 + 0.16 * noise_at(u * width, z, 1.2) - np.hypot(u - 0.5, (z / height - 0.45) * 0.9) > 0
-        leaves = np.asarray(jitter_colour(rng, WALLS["foliage"], lightness=0.3)) * (1 + 0.35 * noise_at(u * width, z,
-                                                                                                        0.4))[..., None]
+        leaves = (
+            np.asarray(jitter_colour(rng, WALLS["foliage"], lightness=0.3))
+            * (1 + 0.35 * noise_at(u * width, z, 0.4))[..., None]
+        )
         pixels[y0:y1, x0:x1] = np.where(blob[..., None], leaves, pixels[y0:y1, x0:x1])
         return
     band = rng.uniform(0.2, 0.9)
-    tone = 1.08 - 0.3 * u + 0.06 * noise_at(u * width, z, 1.0) - 0.35 * ((z / height > band) & (z / height < band + 0.3))
+    tone = (
+        1.08 - 0.3 * u + 0.06 * noise_at(u * width, z, 1.0) - 0.35 * ((z / height > band) & (z / height < band + 0.3))
+    )
     pixels[y0:y1, x0:x1] = np.asarray(colour) * tone[..., None]
+
 
 @lru_cache(maxsize=128)
 def scene_of(camid, seed=0, place=Place()):
@@ -1121,14 +1691,25 @@ def scene_of(camid, seed=0, place=Place()):
     paint_ground(rng, camera, pixels)
     paint_wall(rng, camera, pixels)
     for row in np.sort(rng.uniform(camera.rows[0] * 0.8, camera.rows[1], int(rng.integers(*place.things)))):
-        width, height = [(0.12, 3.0), (0.6, 1.0), (1.6, 0.5), (1.8, 1.4), (4.2, 1.4), (1.0, 2.1),
-                         (2.2, 1.0)][int(rng.integers(7))]
+        width, height = [(0.12, 3.0), (0.6, 1.0), (1.6, 0.5), (1.8, 1.4), (4.2, 1.4), (1.0, 2.1), (2.2, 1.0)][
+            int(rng.integers(7))
+        ]
         if camera.scale(row) > 5:
-            paint_block(pixels, camera, rng.uniform(-0.1, 1) * FRAME[1], row, width * rng.uniform(0.7, 1.3),
-                        height * rng.uniform(0.7, 1.3),
-                        jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.2), rng)
+            paint_block(
+                pixels,
+                camera,
+                rng.uniform(-0.1, 1) * FRAME[1],
+                row,
+                width * rng.uniform(0.7, 1.3),
+                height * rng.uniform(0.7, 1.3),
+                jitter_colour(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))], lightness=0.2),
+                rng,
+            )
     grey = pixels.mean(2, keepdims=True)
-    return np.clip(grey + (pixels - grey) * rng.uniform(0.3, 0.9), 4, 250).astype(np.uint8)          # towns are greyer than paint charts
+    return np.clip(grey + (pixels - grey) * rng.uniform(0.3, 0.9), 4, 250).astype(
+        np.uint8
+    )  # towns are greyer than paint charts
+
 
 @lru_cache(maxsize=1024)
 def metering_of(camid, seed=0, place=Place()):
@@ -1160,7 +1741,8 @@ def blur(image, sigma_x, sigma_y):
 # %% ../../nbs/data/world.ipynb #709a6eb3
 @compiled
 def to_display(image, curve, gains, saturation, haze, corner, light_x, light_y):
-    """Linear light (H, W, 3) to display values 0..255 float32 through a camera's gains (3,), haze, gradient of light and tone `curve`."""
+    """Linear light (H, W, 3) to display values 0..255 float32 through a camera's gains (3,), haze, gradient of light
+    and tone `curve`."""
     height, width = image.shape[0], image.shape[1]
     result = np.empty_like(image)
     for y in range(height):
@@ -1169,9 +1751,12 @@ def to_display(image, curve, gains, saturation, haze, corner, light_x, light_y):
             level = (1 + light_x * u + light_y * v) * (1 - corner * (u * u + v * v))
             grey = 0.3 * image[y, x, 0] + 0.6 * image[y, x, 1] + 0.1 * image[y, x, 2]
             for channel in range(3):
-                value = (grey + (image[y, x, channel] - grey) * saturation) * gains[channel] * level * (1 - haze) + haze * 0.7
+                value = (grey + (image[y, x, channel] - grey) * saturation) * gains[channel] * level * (
+                    1 - haze
+                ) + haze * 0.7
                 result[y, x, channel] = curve[int(min(1.0, math.sqrt(max(0.0, value))) * 1023)]
     return result
+
 
 @compiled
 def finish(image, sharpen, noise, chroma, comb, grain, start):
@@ -1187,15 +1772,21 @@ def finish(image, sharpen, noise, chroma, comb, grain, start):
             common = grain[(start + y * width + x) & 262143] * noise
             for channel in range(3):
                 value = image[y, sx, channel]
-                around = 0.25 * (image[up, sx, channel] + image[down, sx, channel] + image[y, left, channel] + image[y,
-                                                                                                                     right, channel])
+                around = 0.25 * (
+                    image[up, sx, channel]
+                    + image[down, sx, channel]
+                    + image[y, left, channel]
+                    + image[y, right, channel]
+                )
                 own = grain[(start + 77777 * (channel + 1) + y * width + x) & 262143] * noise * chroma
                 result[y, x, channel] = min(255.0, max(0.0, value + sharpen * (value - around) + common + own + 0.5))
     return result
 
+
 @compiled
 def cut_out(scene, left, top, height, width, table):
-    """Part (height, width, 3) of a scene (H, W, 3) uint8 as linear light, border repeated; `table` (256,) is `linear` of every value."""
+    """Part (height, width, 3) of a scene (H, W, 3) uint8 as linear light, border repeated; `table` (256,) is `linear`
+    of every value."""
     result = np.empty((height, width, 3), np.float32)
     for y in range(height):
         sy = min(scene.shape[0] - 1, max(0, top + y))
@@ -1205,22 +1796,34 @@ def cut_out(scene, left, top, height, width, table):
                 result[y, x, channel] = table[scene[sy, sx, channel]]
     return result
 
+
 LINEAR = linear(np.arange(256))
 
 # %% ../../nbs/data/world.ipynb #0a7a01fc
 @lru_cache(maxsize=1024)
 def tone_curve(gamma, contrast, lift):
-    """Display value 0..255 for 1,024 steps of the square root of light: gamma, an S of strength `contrast`, blacks raised by `lift`."""
+    """Display value 0..255 for 1,024 steps of the square root of light: gamma, an S of strength `contrast`, blacks
+    raised by `lift`."""
     value = np.linspace(0, 1, 1024) ** gamma
     value = value + contrast * (value * value * (3 - 2 * value) - value)
     return (255 * (lift + (1 - lift) * value)).astype(np.float32)
 
+
 def develop(light, camera, rng, *, exposure=1.0, tint=(1.0, 1.0, 1.0), motion=0.0, comb=0):
-    """What `camera` makes of linear light (H, W, 3): uint8 of the same size; `motion` is horizontal blur in pixels, `exposure` and `tint` the moment's."""
+    """What `camera` makes of linear light (H, W, 3): uint8 of the same size; `motion` is horizontal blur in pixels,
+    `exposure` and `tint` the moment's."""
     tone, optics = camera.tone, camera.optics
     soft = blur(light, math.hypot(optics["blur"], motion), optics["blur"])
     gains = np.asarray(tone["cast"] * tone["exposure"] * camera.metering * exposure * np.asarray(tint), np.float32)
-    image = to_display(soft, tone_curve(tone["gamma"], tone["contrast"], tone["lift"]), gains, tone["saturation"],
-                       tone["haze"], tone["vignette"],
-                       *tone["gradient"])
-    return finish(image, optics["sharpen"], optics["noise"], optics["chroma_noise"], comb, GRAIN, int(rng.integers(1 << 18)))
+    image = to_display(
+        soft,
+        tone_curve(tone["gamma"], tone["contrast"], tone["lift"]),
+        gains,
+        tone["saturation"],
+        tone["haze"],
+        tone["vignette"],
+        *tone["gradient"],
+    )
+    return finish(
+        image, optics["sharpen"], optics["noise"], optics["chroma_noise"], comb, GRAIN, int(rng.integers(1 << 18))
+    )

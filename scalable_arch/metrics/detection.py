@@ -31,16 +31,21 @@ def as_boxes(name, boxes):
     boxes = as_array(boxes)
     boxes = np.zeros((0, 4)) if boxes.size == 0 and boxes.ndim < 2 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "fiu":
-        raise ValueError(f"{name} must be numbers of shape (n, 4) with x1, y1, x2, y2, not {boxes.dtype} of shape {boxes.shape}")
+        raise ValueError(
+            f"{name} must be numbers of shape (n, 4) with x1, y1, x2, y2, not {boxes.dtype} of shape {boxes.shape}"
+        )
     boxes = boxes.astype(np.float64)
     if not (boxes[:, 2:] >= boxes[:, :2]).all():
         row = int(np.flatnonzero(~(boxes[:, 2:] >= boxes[:, :2]).all(1))[0])
-        raise ValueError(f"{name}[{row}] is {boxes[row].tolist()}: x1, y1, x2, y2 must be numbers with x1 <= x2 and y1 <= y2")
+        raise ValueError(
+            f"{name}[{row}] is {boxes[row].tolist()}: x1, y1, x2, y2 must be numbers with x1 <= x2 and y1 <= y2"
+        )
     return boxes
 
 
 def overlaps(a, b):
-    "Intersection over union of each box of `a` (n, 4) with each of `b` (m, 4): float64 (n, m), 0 where both have no area."
+    """Intersection over union of each box of `a` (n, 4) with each of `b` (m, 4): float64 (n, m), 0 where both have no
+    area."""
     sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
     shared = sides.clip(min=0).prod(2)
     union = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1) - shared
@@ -48,7 +53,10 @@ def overlaps(a, b):
 
 # %% ../../nbs/metrics/detection.ipynb #4677396c
 def mutual_matches(boxes, truth, iou_threshold):
-    "Which of `boxes` (m, 4) are right: bool (m,). A box and a person of `truth` (n, 4) must be each other's best overlap."
+    """Which of `boxes` (m, 4) are right: bool (m,).
+
+    A box and a person of `truth` (n, 4) must be each other's best overlap.
+    """
     if not len(boxes) or not len(truth):
         return np.zeros(len(boxes), bool)
     iou = overlaps(truth, boxes)
@@ -59,7 +67,8 @@ def mutual_matches(boxes, truth, iou_threshold):
 def average_precision(scores, right, total):
     """Average precision of a list with `scores` (m,), of which `right` (m,) are right and `total` could have been.
 
-    Returns AP and, for each distinct score from the best down: precision, recall, score. Equal scores are taken together.
+    Returns AP and, for each distinct score from the best down: precision, recall, score. Equal scores are taken
+    together.
     """
     order = np.argsort(-scores, kind="stable")
     scores, found = scores[order], np.cumsum(right[order])
@@ -72,10 +81,12 @@ def average_precision(scores, right, total):
 class DetectionResult:
     """Scores of a detector, as fractions, with their protocol.
 
-    `recall`: share of the people found; `ap`: average precision over all people; `precision`: share of the boxes that are right.
+    `recall`: share of the people found; `ap`: average precision over all people; `precision`: share of the boxes that
+    are right.
     `right`: bool (m,) for each scene, which of its boxes are right (those below `min_score` are not);
     `curve`: arrays `precision`, `recall` and `score` at each distinct score from the best down.
     """
+
     ap: float
     recall: float
     precision: float
@@ -86,21 +97,30 @@ class DetectionResult:
     protocol: dict
 
     def __str__(self) -> str:
-        return (f"AP {self.ap:.1%}  recall {self.recall:.1%}  ({self.num_truth} people, {self.num_detections} boxes, "
-                f"IoU {self.protocol['iou_threshold']})")
+        return (
+            f"AP {self.ap:.1%}  recall {self.recall:.1%}  ({self.num_truth} people, {self.num_detections} boxes, "
+            f"IoU {self.protocol['iou_threshold']})"
+        )
 
 # %% ../../nbs/metrics/detection.ipynb #8b97f8a9
-def evaluate_detection(detections: Sequence[Sequence[ArrayLike]], truth: Sequence[ArrayLike], *, iou_threshold: float = 0.5,
-                       min_score: float | None = None) -> DetectionResult:
+def evaluate_detection(
+    detections: Sequence[Sequence[ArrayLike]],
+    truth: Sequence[ArrayLike],
+    *,
+    iou_threshold: float = 0.5,
+    min_score: float | None = None,
+) -> DetectionResult:
     """Recall and average precision of boxes in scenes, as a `DetectionResult`.
 
-    `detections`: one (boxes (m, 4), scores (m,)) a scene, what follows them is ignored; `truth`: one array of boxes (n, 4)
-    a scene, none is an empty one. A box is right if it and a person are each other's best overlap, of at least
+    `detections`: one (boxes (m, 4), scores (m,)) a scene, what follows them is ignored; `truth`: one array of boxes (n,
+    4) a scene, none is an empty one. A box is right if it and a person are each other's best overlap, of at least
     `iou_threshold`. `min_score`: boxes with lower scores are dropped first (0.5 in the public evaluators, which assume
     probabilities). Source: the protocol of Xiao et al., CVPR 2017.
     """
     if len(detections) != len(truth):
-        raise ValueError(f"there are detections for {len(detections)} scenes but truth for {len(truth)}: give one of each a scene")
+        raise ValueError(
+            f"there are detections for {len(detections)} scenes but truth for {len(truth)}: give one of each a scene"
+        )
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be above 0 and at most 1, not {iou_threshold!r}")
     all_scores, right = [], []
@@ -114,23 +134,44 @@ def evaluate_detection(detections: Sequence[Sequence[ArrayLike]], truth: Sequenc
         all_scores.append(np.where(kept, scores, np.nan))
         num_truth += len(people)
     if not num_truth:
-        raise ValueError(f"none of the {len(truth)} scenes has a person in truth, so neither recall nor precision exists")
+        raise ValueError(
+            f"none of the {len(truth)} scenes has a person in truth, so neither recall nor precision exists"
+        )
     scores = np.concatenate(all_scores)
     counted = ~np.isnan(scores)
     flat = np.concatenate(right)[counted]
     ap, precision, recall, score = average_precision(scores[counted], flat, num_truth)
     return DetectionResult(
-        ap=ap, recall=int(flat.sum()) / num_truth, precision=int(flat.sum()) / len(flat) if len(flat) else 0.0, num_truth=num_truth,
-        num_detections=len(flat), right=right, curve=dict(precision=precision, recall=recall, score=score),
-        protocol=dict(iou_threshold=iou_threshold, min_score=min_score, match="box and person are each other's best overlap",
-                      ap="rectangle, over all people", ties="taken together"))
+        ap=ap,
+        recall=int(flat.sum()) / num_truth,
+        precision=int(flat.sum()) / len(flat) if len(flat) else 0.0,
+        num_truth=num_truth,
+        num_detections=len(flat),
+        right=right,
+        curve=dict(precision=precision, recall=recall, score=score),
+        protocol=dict(
+            iou_threshold=iou_threshold,
+            min_score=min_score,
+            match="box and person are each other's best overlap",
+            ap="rectangle, over all people",
+            ties="taken together",
+        ),
+    )
 
 # %% ../../nbs/metrics/detection.ipynb #611ed0a6
 def as_scored_boxes(name, detection):
     "Boxes (m, 4) and scores (m,) of one scene's `detection`, checked, as float64 arrays."
     if not isinstance(detection, (tuple, list)) or len(detection) < 2:
-        raise ValueError(f"{name} must be a pair of boxes (m, 4) and scores (m,), two empty lists where nothing was found")
+        raise ValueError(
+            f"{name} must be a pair of boxes (m, 4) and scores (m,), two empty lists where nothing was found"
+        )
     boxes, scores = as_boxes(f"the boxes of {name}", detection[0]), as_array(detection[1])
-    if scores.shape != (len(boxes),) or (len(boxes) and scores.dtype.kind not in "fiu") or np.isnan(scores.astype(np.float64)).any():
-        raise ValueError(f"the scores of {name} must be {len(boxes)} numbers, one a box, not {scores.dtype} of shape {scores.shape}")
+    if (
+        scores.shape != (len(boxes),)
+        or (len(boxes) and scores.dtype.kind not in "fiu")
+        or np.isnan(scores.astype(np.float64)).any()
+    ):
+        raise ValueError(
+            f"the scores of {name} must be {len(boxes)} numbers, one a box, not {scores.dtype} of shape {scores.shape}"
+        )
     return boxes, scores.astype(np.float64)

@@ -33,8 +33,10 @@ def peers():
     try:
         yield
     except RuntimeError as error:
-        raise ConnectionError(f"evaluation stopped on rank {dist.get_rank()} of {dist.get_world_size()}: another process was lost or did "
-                              "not answer in time; there is no result, start all processes again") from error
+        raise ConnectionError(
+            f"evaluation stopped on rank {dist.get_rank()} of {dist.get_world_size()}: another process was lost or did "
+            "not answer in time; there is no result, start all processes again"
+        ) from error
 
 
 @peers()
@@ -45,10 +47,10 @@ def gather_rows(*columns):
     dist.all_gather(lengths, torch.tensor([len(table)]))
     longest = max(int(length) for length in lengths)
     padded = torch.zeros(longest, len(columns), dtype=torch.float64)
-    padded[:len(table)] = table
+    padded[: len(table)] = table
     tables = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(tables, padded)
-    rows = torch.cat([part[:int(length)] for part, length in zip(tables, lengths)]).numpy()
+    rows = torch.cat([part[: int(length)] for part, length in zip(tables, lengths)]).numpy()
     return tuple(rows[:, c].astype(column.dtype) for c, column in enumerate(columns))
 
 
@@ -65,11 +67,12 @@ WORD = 512
 
 @peers()
 def agree(problem, size, digest):
-    "Sizes of all shards, once every process is well (`problem` empty) and came with the same `digest`; ValueError on all otherwise."
+    """Sizes of all shards, once every process is well (`problem` empty) and came with the same `digest`; ValueError on
+    all otherwise."""
     word = np.zeros(WORD, np.uint8)
-    text = problem.encode()[:WORD - 40]
+    text = problem.encode()[: WORD - 40]
     word[:8], word[8:40] = np.frombuffer(np.int64(size).tobytes(), np.uint8), np.frombuffer(digest, np.uint8)
-    word[40:40 + len(text)] = np.frombuffer(text, np.uint8)
+    word[40 : 40 + len(text)] = np.frombuffer(text, np.uint8)
     words = [torch.empty(WORD, dtype=torch.uint8) for _ in range(dist.get_world_size())]
     dist.all_gather(words, torch.from_numpy(word))
     words = [bytes(word.numpy()) for word in words]
@@ -78,23 +81,39 @@ def agree(problem, size, digest):
             raise ValueError(f"rank {rank}: {word[40:].rstrip(bytes(1)).decode(errors='replace')}")
     different = [rank for rank, word in enumerate(words) if word[8:40] != words[0][8:40]]
     if different:
-        raise ValueError(f"rank {different[0]} was given other queries, settings, precision or feature dimension than rank 0: "
-                         "they must be the same everywhere, only the gallery is sharded")
+        raise ValueError(
+            f"rank {different[0]} was given other queries, settings, precision or feature dimension than rank 0: "
+            "they must be the same everywhere, only the gallery is sharded"
+        )
     return [int(np.frombuffer(word[:8], np.int64)[0]) for word in words]
 
 # %% ../../nbs/metrics/distributed.ipynb #37f2e41b
-def evaluate_sharded(query_features: ArrayLike, gallery_features: ArrayLike, *, query_pids: ArrayLike, gallery_pids: ArrayLike,
-                     query_camids: ArrayLike, gallery_camids: ArrayLike, max_rank: int = 50, ap: Literal["rectangle", "trapezoid"] = "rectangle",
-                     top_k: int = 0, block_mb: float = 512) -> RetrievalResult:
-    """`evaluate` over a gallery sharded across the processes of `torch.distributed`; all of them return the whole, same result.
+def evaluate_sharded(
+    query_features: ArrayLike,
+    gallery_features: ArrayLike,
+    *,
+    query_pids: ArrayLike,
+    gallery_pids: ArrayLike,
+    query_camids: ArrayLike,
+    gallery_camids: ArrayLike,
+    max_rank: int = 50,
+    ap: Literal["rectangle", "trapezoid"] = "rectangle",
+    top_k: int = 0,
+    block_mb: float = 512,
+) -> RetrievalResult:
+    """`evaluate` over a gallery sharded across the processes of `torch.distributed`; all of them return the whole, same
+    result.
 
-    Call it in every process after `dist.init_process_group("gloo")`. Queries are the same everywhere; `gallery_*` is this process's shard.
-    The whole gallery is the shards in the order of ranks, also for `ranking`, and the result equals `evaluate` on it bit for bit. Each
-    process uses one thread. A broken shard stops all with one ValueError, a lost process with a ConnectionError.
+    Call it in every process after `dist.init_process_group("gloo")`. Queries are the same everywhere; `gallery_*` is
+    this process's shard. The whole gallery is the shards in the order of ranks, also for `ranking`, and the result
+    equals `evaluate` on it bit for bit. Each process uses one thread. A broken shard stops all with one ValueError, a
+    lost process with a ConnectionError.
     """
     if not dist.is_initialized():
-        raise ValueError("evaluate_sharded needs a process group: start the script with torchrun and call "
-                         "torch.distributed.init_process_group('gloo') first, or use evaluate for one process")
+        raise ValueError(
+            "evaluate_sharded needs a process group: start the script with torchrun and call "
+            "torch.distributed.init_process_group('gloo') first, or use evaluate for one process"
+        )
     options = dict(max_rank=max_rank, ap=ap, top_k=top_k, block_mb=block_mb)
     labels = query_pids, gallery_pids, query_camids, gallery_camids
     try:
@@ -102,7 +121,7 @@ def evaluate_sharded(query_features: ArrayLike, gallery_features: ArrayLike, *, 
     except ValueError as error:
         source, people, problem = None, None, str(error)
     sizes = agree(problem, source.shape[1] if source else 0, fingerprint(source, people, options))
-    source.gallery_start = sum(sizes[:dist.get_rank()])
+    source.gallery_start = sum(sizes[: dist.get_rank()])
     if not add_up(people.num_matches()).any():
         people.gallery_pids, people.gallery_camids = gather_rows(people.gallery_pids, people.gallery_camids)
         raise ValueError(explain_no_match(people))

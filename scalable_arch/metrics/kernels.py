@@ -24,7 +24,8 @@ def row_squared_norms(features):
 # %% ../../nbs/metrics/kernels.ipynb #3069d49f
 @njit(nogil=True, cache=True)
 def count_before(block, start, row, index, distance, counts):
-    """Add to `counts[m]` how many columns of `block[row[m]]` precede the match with gallery `index[m]` and `distance[m]`.
+    """Add to `counts[m]` how many columns of `block[row[m]]` precede the match with gallery `index[m]` and
+    `distance[m]`.
 
     Column c is gallery image `start + c`; ties are broken by gallery order; NaN (junk) never precedes.
     """
@@ -44,14 +45,15 @@ def count_before(block, start, row, index, distance, counts):
 # %% ../../nbs/metrics/kernels.ipynb #b83fa31c
 @njit(nogil=True, cache=True)
 def keep_nearest(block, start, values, columns):
-    """Merge `block`, whose column c is number `start + c`, into the sorted lists `values` (rows, k) and `columns` (rows, k).
+    """Merge `block`, whose column c is number `start + c`, into the sorted lists `values` (rows, k) and `columns`
+    (rows, k).
 
     Start with `values` infinite and `columns` -1 and go from left to right; ties are then broken by column.
     """
     k = values.shape[1]
     for r in range(len(block)):
         for left in range(0, block.shape[1], 64):
-            chunk, worst, nearer = block[r, left:left + 64], values[r, k - 1], np.int32(0)
+            chunk, worst, nearer = block[r, left : left + 64], values[r, k - 1], np.int32(0)
             for c in range(len(chunk)):
                 nearer = np.int32(nearer + np.int32(chunk[c] < worst))
             if nearer == 0:
@@ -67,7 +69,8 @@ def keep_nearest(block, start, values, columns):
 # %% ../../nbs/metrics/kernels.ipynb #2927869c
 @njit(nogil=True, cache=True)
 def mutual(neighbours, start, stop):
-    "For points start:stop their rows of `neighbours` (n, k) with those that do not name the point in their own row set to -1."
+    """For points start:stop their rows of `neighbours` (n, k) with those that do not name the point in their own row
+    set to -1."""
     kept = neighbours[start:stop].copy()
     for i in range(start, stop):
         for place in range(neighbours.shape[1]):
@@ -81,7 +84,8 @@ def mutual(neighbours, start, stop):
 # %% ../../nbs/metrics/kernels.ipynb #c1e03897
 @njit(nogil=True, cache=True)
 def expand(wide, narrow, start, stop, inclusive):
-    "Expanded sets of points start:stop from mutual neighbourhoods `wide` and `narrow` (n, k), as (lengths, sorted members)."
+    """Expanded sets of points start:stop from mutual neighbourhoods `wide` and `narrow` (n, k), as (lengths, sorted
+    members)."""
     lengths = np.zeros(stop - start, np.int64)
     members = np.empty((stop - start) * wide.shape[1] * (1 + narrow.shape[1]), np.int32)
     inside, taken = np.full(len(wide), -1, np.int32), np.full(len(wide), -1, np.int32)
@@ -125,9 +129,21 @@ def pair_distances(features, row, index):
 
 # %% ../../nbs/metrics/kernels.ipynb #e7c333e8
 @njit(nogil=True, cache=True)
-def mix_jaccard(squared, farthest, lambda_value, start, totals, row_start, row_index, row_weight,
-                inverted_start, inverted_index, inverted_weight):
-    """Replace each d of `squared` (rows, n) by (1 - lambda) * Jaccard distance + lambda * d / farthest, for encodings start:start + rows.
+def mix_jaccard(
+    squared,
+    farthest,
+    lambda_value,
+    start,
+    totals,
+    row_start,
+    row_index,
+    row_weight,
+    inverted_start,
+    inverted_index,
+    inverted_weight,
+):
+    """Replace each d of `squared` (rows, n) by (1 - lambda) * Jaccard distance + lambda * d / farthest, for encodings
+    start:start + rows.
 
     `totals`: the sum of each encoding, of all rows and then of the n columns.
     """

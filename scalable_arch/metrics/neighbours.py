@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def exact_search(query_features, gallery_features, k, threads=None):
     "`search` by comparing every pair."
     from scalable_arch.metrics.kernels import keep_nearest
+
     source = FeatureDistances(query_features, gallery_features)
     (num_query, num_gallery), k = source.shape, min(k, source.shape[1])
     values, indices = np.full((num_query, k), np.inf), np.full((num_query, k), -1)
@@ -36,7 +37,12 @@ def exact_search(query_features, gallery_features, k, threads=None):
     def work(start):
         stop = min(start + QUERY_TILE, num_query)
         for left in range(0, num_gallery, COLUMNS):
-            keep_nearest(source.block(start, stop, left, min(left + COLUMNS, num_gallery)), left, values[start:stop], indices[start:stop])
+            keep_nearest(
+                source.block(start, stop, left, min(left + COLUMNS, num_gallery)),
+                left,
+                values[start:stop],
+                indices[start:stop],
+            )
 
     with tile_workers(threads) as workers:
         list(workers.map(work, range(0, num_query, QUERY_TILE)))
@@ -49,12 +55,20 @@ COLUMNS = 65536
 METHODS = ("exact", "flat", "sq8", "ivfpq")
 
 
-def build_index(gallery_features: ArrayLike, method: Literal["flat", "sq8", "ivfpq"] = "sq8", *, cells: int | None = None,
-                code_bytes: int | None = None, probes: int | None = None) -> faiss.Index:
-    """A trained and filled faiss index over `gallery_features` (G, dim), to give to `search`; save it with `faiss.write_index`.
+def build_index(
+    gallery_features: ArrayLike,
+    method: Literal["flat", "sq8", "ivfpq"] = "sq8",
+    *,
+    cells: int | None = None,
+    code_bytes: int | None = None,
+    probes: int | None = None,
+) -> faiss.Index:
+    """A trained and filled faiss index over `gallery_features` (G, dim), to give to `search`; save it with
+    `faiss.write_index`.
 
-    `method`: "flat", "sq8" or "ivfpq", the last with `cells` (default about 4 sqrt(G)), `code_bytes` an image, dividing dim
-    (default about dim / 8: codes of fewer than 8 dimensions train 20 times slower) and `probes` cells looked into (default an eighth of them). Needs the extra `scale`.
+    `method`: "flat", "sq8" or "ivfpq", the last with `cells` (default about 4 sqrt(G)), `code_bytes` an image, dividing
+    dim (default about dim / 8: codes of fewer than 8 dimensions train 20 times slower) and `probes` cells looked into
+    (default an eighth of them). Needs the extra `scale`.
     """
     one_of("method", method, METHODS[1:])
     gallery = as_features("gallery_features", gallery_features).float().numpy()
@@ -64,13 +78,19 @@ def build_index(gallery_features: ArrayLike, method: Literal["flat", "sq8", "ivf
         index = faiss.index_factory(dim, {"flat": "Flat", "sq8": "SQ8"}[method])
     else:
         if n < 256:
-            raise ValueError(f"method 'ivfpq' trains 256 code words and needs as many gallery images, not {n}: use 'flat' or 'sq8'")
-        cells = cells or max(min(int(4 * n ** 0.5), n // 39), 1)
+            raise ValueError(
+                f"method 'ivfpq' trains 256 code words and needs as many gallery images, not {n}: use 'flat' or 'sq8'"
+            )
+        cells = cells or max(min(int(4 * n**0.5), n // 39), 1)
         code_bytes = code_bytes or max(m for m in range(1, max(dim // 8, 1) + 1) if dim % m == 0)
         if dim % code_bytes:
             raise ValueError(f"code_bytes must divide the dimension {dim}, which {code_bytes} does not")
-        index = faiss.index_factory(dim, f"IVF{cells},PQ{code_bytes}np")  # np: no polysemous training, minutes that only binary codes need
-        index.pq.cp.min_points_per_centroid = index.cp.min_points_per_centroid = 1  # n was checked; keep faiss from printing
+        index = faiss.index_factory(
+            dim, f"IVF{cells},PQ{code_bytes}np"
+        )  # np: no polysemous training, minutes that only binary codes need
+        index.pq.cp.min_points_per_centroid = index.cp.min_points_per_centroid = (
+            1  # n was checked; keep faiss from printing
+        )
         index.nprobe = probes or -(-cells // 8)
     index.train(gallery)
     index.add(gallery)
@@ -82,17 +102,28 @@ def import_faiss():
     try:
         import faiss
     except ImportError as error:
-        raise ImportError("approximate search needs faiss: pip install 'scalable_arch[scale]', or use method='exact'") from error
+        raise ImportError(
+            "approximate search needs faiss: pip install 'scalable_arch[scale]', or use method='exact'"
+        ) from error
     return faiss
 
 # %% ../../nbs/metrics/neighbours.ipynb #392e41d1
-def search(query_features: ArrayLike, gallery: ArrayLike | faiss.Index, k: int = 10, *, method: Literal["exact", "flat", "sq8", "ivfpq"] = "exact",
-           threads: int | None = None, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
+def search(
+    query_features: ArrayLike,
+    gallery: ArrayLike | faiss.Index,
+    k: int = 10,
+    *,
+    method: Literal["exact", "flat", "sq8", "ivfpq"] = "exact",
+    threads: int | None = None,
+    **settings: Any,
+) -> tuple[np.ndarray, np.ndarray]:
     """The `k` nearest gallery images of each query: Euclidean distances (Q, k) ascending and indices (Q, k).
 
-    `query_features` (Q, dim); `gallery`: features (G, dim), arrays, tensors or memory maps, or an index of `build_index`.
-    `method`: "exact" (no dependency), or "flat", "sq8", "ivfpq" by faiss with the `settings` of `build_index` (extra `scale`); there
-    an index -1 at distance infinity fills up where the cells looked into held fewer than k. At most G columns.
+    `query_features` (Q, dim); `gallery`: features (G, dim), arrays, tensors or memory maps, or an index of
+    `build_index`.
+    `method`: "exact" (no dependency), or "flat", "sq8", "ivfpq" by faiss with the `settings` of `build_index` (extra
+    `scale`); there an index -1 at distance infinity fills up where the cells looked into held fewer than k. At most G
+    columns.
     """
     one_of("method", method, METHODS)
     if not isinstance(k, (int, np.integer)) or k < 1:
@@ -105,7 +136,10 @@ def search(query_features: ArrayLike, gallery: ArrayLike | faiss.Index, k: int =
     index = gallery if is_index else build_index(gallery, method, **settings)
     query = as_features("query_features", query_features).float().numpy()
     if query.shape[1] != index.d:
-        raise ValueError(f"query_features have {query.shape[1]} dimensions but the gallery {index.d}: both must come from the same model")
+        raise ValueError(
+            f"query_features have {query.shape[1]} dimensions but the gallery {index.d}: both must come from the same "
+            "model"
+        )
     squared, indices = index.search(query, min(k, index.ntotal))
     return np.sqrt(np.where(indices < 0, np.inf, np.maximum(squared, 0))), indices
 
@@ -117,23 +151,37 @@ def recall(found: Sequence[ArrayLike] | np.ndarray, exact: Sequence[ArrayLike] |
     return float(np.mean([np.isin(right, left).mean() for left, right in zip(found, exact)]))
 
 # %% ../../nbs/metrics/neighbours.ipynb #7f35173c
-def expand_queries(query_features: ArrayLike, gallery_features: ArrayLike, k: int = 5, alpha: float = 3.0, *, threads: int | None = None) -> np.ndarray:
-    """alpha query expansion: each query plus its `k` nearest gallery features weighted by similarity ** alpha, L2-normalised, (Q, dim).
+def expand_queries(
+    query_features: ArrayLike,
+    gallery_features: ArrayLike,
+    k: int = 5,
+    alpha: float = 3.0,
+    *,
+    threads: int | None = None,
+) -> np.ndarray:
+    """alpha query expansion: each query plus its `k` nearest gallery features weighted by similarity ** alpha,
+    L2-normalised, (Q, dim).
 
-    `query_features` (Q, dim), `gallery_features` (G, dim); both are L2-normalised first; negative similarities count as 0.
+    `query_features` (Q, dim), `gallery_features` (G, dim); both are L2-normalised first; negative similarities count as
+    0.
     """
     if not alpha >= 0:
         raise ValueError(f"alpha must not be negative, not {alpha!r}")
-    query, gallery = (torch.nn.functional.normalize(as_features(name, features)) for name, features in
-                      (("query_features", query_features), ("gallery_features", gallery_features)))
+    query, gallery = (
+        torch.nn.functional.normalize(as_features(name, features))
+        for name, features in (("query_features", query_features), ("gallery_features", gallery_features))
+    )
     distances, indices = search(query, gallery, k, threads=threads)
-    weights = np.clip(1 - distances ** 2 / 2, 0, None) ** alpha  # of unit vectors: |q - g|^2 = 2 - 2 cos
-    expanded = query.double() + torch.einsum("qk,qkd->qd", torch.from_numpy(weights), gallery[torch.from_numpy(indices)].double())
+    weights = np.clip(1 - distances**2 / 2, 0, None) ** alpha  # of unit vectors: |q - g|^2 = 2 - 2 cos
+    expanded = query.double() + torch.einsum(
+        "qk,qkd->qd", torch.from_numpy(weights), gallery[torch.from_numpy(indices)].double()
+    )
     return torch.nn.functional.normalize(expanded).to(query.dtype).numpy()
 
 # %% ../../nbs/metrics/neighbours.ipynb #03fcf5ce
 def principal_axes(features):
-    "Mean (dim,) and principal axes (dim, dim) of `features` (n, dim), by falling variance, in float64; summed block by block."
+    """Mean (dim,) and principal axes (dim, dim) of `features` (n, dim), by falling variance, in float64; summed block
+    by block."""
     features = as_features("fit", features)
     n, dim = features.shape
     total, moments = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
@@ -146,7 +194,8 @@ def principal_axes(features):
 
 
 def reduce_features(features, axes, dim):
-    "`features` (n, any) in the first `dim` of `axes`, (mean, axes) of `principal_axes`, in blocks and in their own precision."
+    """`features` (n, any) in the first `dim` of `axes`, (mean, axes) of `principal_axes`, in blocks and in their own
+    precision."""
     features, (mean, axes) = as_features("features", features), axes
     return torch.cat([((block.double() - mean) @ axes[:, :dim]).to(features.dtype) for block in features.split(8192)])
 
@@ -154,11 +203,19 @@ def reduce_features(features, axes, dim):
 DIMENSIONS = (128, 256, 320, 448, 512, 640, 720, 832, 928, 1024)
 
 
-def dimension_study(query_features: ArrayLike, gallery_features: ArrayLike, dims: Sequence[int] = DIMENSIONS, *,
-                    method: Literal["pca", "slice"] = "pca", fit: ArrayLike | None = None, **protocol: Any) -> pd.DataFrame:
+def dimension_study(
+    query_features: ArrayLike,
+    gallery_features: ArrayLike,
+    dims: Sequence[int] = DIMENSIONS,
+    *,
+    method: Literal["pca", "slice"] = "pca",
+    fit: ArrayLike | None = None,
+    **protocol: Any,
+) -> pd.DataFrame:
     """Scores at several feature dimensions: a DataFrame with one row a dimension (W Fig. 3.6 uses the default ten).
 
-    `method`: "pca" (axes of `fit`, default the gallery) or "slice" (the first coordinates), L2-normalised after slicing.
+    `method`: "pca" (axes of `fit`, default the gallery) or "slice" (the first coordinates), L2-normalised after
+    slicing.
     `protocol`: ids, cameras and options of `evaluate`. Dimensions above the features' own are left out.
     """
     one_of("method", method, ("pca", "slice"))
@@ -171,7 +228,11 @@ def dimension_study(query_features: ArrayLike, gallery_features: ArrayLike, dims
         query, gallery = (reduce_features(side, axes, max(usable)) for side in (query, gallery))
     rows = []
     for dim in usable:
-        sides = [side[:, :dim] if method == "pca" else torch.nn.functional.normalize(side[:, :dim]) for side in (query, gallery)]
+        sides = [
+            side[:, :dim] if method == "pca" else torch.nn.functional.normalize(side[:, :dim])
+            for side in (query, gallery)
+        ]
         rows.append({"dim": dim, "method": method, "bytes": 4 * dim, **evaluate(*sides, **protocol).summary()})
     import pandas as pd
+
     return pd.DataFrame(rows)

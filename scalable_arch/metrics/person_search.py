@@ -44,8 +44,8 @@ def gallery_of(protocol, query, scene, listed, has_person, camids, gallery_size)
     """Mask (N,) of the scenes in which query number `query`, from `scene`, is sought.
 
     `listed`: indices of its list, or None for all. `gallery_size` keeps the scenes that hold the person (`has_person`,
-    mask) and as many others as fit, in the order of the list; without a list in an order drawn once for each query, so that
-    small galleries are part of larger ones.
+    mask) and as many others as fit, in the order of the list; without a list in an order drawn once for each query, so
+    that small galleries are part of larger ones.
     """
     others = np.ones(len(has_person), bool)
     if listed is not None:
@@ -67,12 +67,14 @@ def gallery_of(protocol, query, scene, listed, has_person, camids, gallery_size)
 class PersonSearchResult:
     """Scores of one evaluation, as fractions, with their protocol.
 
-    `mAP`, `cmc` (one for each of `ks`): means over valid queries, those whose person is in their scenes; `recall`: of all
-    scenes with a sought person, the share in which she was boxed. Per query (Q,): `ap`, NaN where not valid;
+    `mAP`, `cmc` (one for each of `ks`): means over valid queries, those whose person is in their scenes; `recall`: of
+    all scenes with a sought person, the share in which she was boxed. Per query (Q,): `ap`, NaN where not valid;
     `first_match`, 0-based place of the first right box, -1 where none; `num_truth`, `num_found`: scenes that hold the
-    person, and in which she was boxed: AP is at most their quotient. With `top_k`: `ranking` (Q, top_k, 2) scene and box of the most
-    similar, -1 past the end; `ranking_similarities`, `ranking_labels` (1 right, 0 wrong, -1 past the end).
+    person, and in which she was boxed: AP is at most their quotient. With `top_k`: `ranking` (Q, top_k, 2) scene and
+    box of the most similar, -1 past the end; `ranking_similarities`, `ranking_labels` (1 right, 0 wrong, -1 past the
+    end).
     """
+
     mAP: float
     cmc: np.ndarray
     ks: tuple
@@ -95,13 +97,23 @@ class PersonSearchResult:
     def summary(self) -> dict[str, float]:
         "The numbers of a table's row: rank-k and mAP as fractions, recall, and the counts."
         ranks = {f"rank-{k}": self.rank(k) for k in self.ks}
-        return {**ranks, "mAP": self.mAP, "recall": self.recall, "num_valid": self.num_valid, "num_query": self.num_query}
+        return {
+            **ranks,
+            "mAP": self.mAP,
+            "recall": self.recall,
+            "num_valid": self.num_valid,
+            "num_query": self.num_query,
+        }
 
     def save(self, path: str | Path) -> Path:
-        "Write scores, counts, per-query AP (null where none) and protocol as JSON, whole or not at all; returns the path."
+        """Write scores, counts, per-query AP (null where none) and protocol as JSON, whole or not at all; returns the
+        path."""
         path = Path(path)
-        content = {**self.summary(), "protocol": self.protocol,
-                   "ap": [None if value != value else value for value in self.ap.tolist()]}
+        content = {
+            **self.summary(),
+            "protocol": self.protocol,
+            "ap": [None if value != value else value for value in self.ap.tolist()],
+        }
         part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -116,13 +128,16 @@ class PersonSearchResult:
 
 # %% ../../nbs/metrics/person_search.ipynb #80b404a8
 class FoundBoxes:
-    "All detections in one row: `features`, and of each its `scene` and `number` there; `boxes` scene by scene, from `start` on."
+    """All detections in one row: `features`, and of each its `scene` and `number` there; `boxes` scene by scene, from
+    `start` on."""
 
     def __init__(self, detections, min_score, dim):
         boxes, features, self.number = [], [], []
         for scene, detection in enumerate(detections):
             found, scores = as_scored_boxes(f"detections[{scene}]", detection)
-            feature = as_unit_rows(f"the features of detections[{scene}]", detection[2] if len(detection) > 2 else [], len(found), dim)
+            feature = as_unit_rows(
+                f"the features of detections[{scene}]", detection[2] if len(detection) > 2 else [], len(found), dim
+            )
             kept = np.flatnonzero(scores >= (-np.inf if min_score is None else min_score))
             boxes.append(found[kept])
             features.append(feature[kept])
@@ -130,7 +145,9 @@ class FoundBoxes:
         self.start = np.cumsum([0, *map(len, boxes)])
         self.scene = np.repeat(np.arange(len(boxes)), np.diff(self.start))
         self.number, self.boxes = np.concatenate(self.number), boxes
-        self.features = np.concatenate([feature for feature in features if len(feature)] or [np.zeros((0, dim), np.float32)])
+        self.features = np.concatenate(
+            [feature for feature in features if len(feature)] or [np.zeros((0, dim), np.float32)]
+        )
 
 # %% ../../nbs/metrics/person_search.ipynb #4925df7e
 def as_unit_rows(name, features, rows, dim=None):
@@ -138,13 +155,22 @@ def as_unit_rows(name, features, rows, dim=None):
     features = as_array(features)
     if rows == 0 and features.size == 0:
         return np.zeros((0, dim or 0), np.float32)
-    if features.ndim != 2 or len(features) != rows or features.shape[1] != (dim or features.shape[1]) or features.dtype.kind != "f":
-        raise ValueError(f"{name} must be floating point numbers of shape ({rows}, {dim or 'D'}), "
-                         f"not {features.dtype} of shape {features.shape}")
+    if (
+        features.ndim != 2
+        or len(features) != rows
+        or features.shape[1] != (dim or features.shape[1])
+        or features.dtype.kind != "f"
+    ):
+        raise ValueError(
+            f"{name} must be floating point numbers of shape ({rows}, {dim or 'D'}), "
+            f"not {features.dtype} of shape {features.shape}"
+        )
     length = np.linalg.norm(features.astype(np.float64), axis=1)
     if not (np.abs(length - 1) < 0.01).all():
-        raise ValueError(f"{name} must have length 1, but one has length {length[np.argmax(~(np.abs(length - 1) < 0.01))]:.4g}: "
-                         "divide each by its L2 norm")
+        raise ValueError(
+            f"{name} must have length 1, but one has length {length[np.argmax(~(np.abs(length - 1) < 0.01))]:.4g}: "
+            "divide each by its L2 norm"
+        )
     return features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
 
 # %% ../../nbs/metrics/person_search.ipynb #a006721f
@@ -154,7 +180,9 @@ class SoughtPeople:
     def __init__(self, pids, truth_boxes, truth_pids, found, iou_threshold):
         self.scenes, self.candidates = {pid: [] for pid in pids}, {pid: [] for pid in pids}
         for scene, (boxes, people) in enumerate(zip(truth_boxes, truth_pids)):
-            sought, first = np.unique(people, return_index=True)  # one box a person: the first, as the public evaluators take it
+            sought, first = np.unique(
+                people, return_index=True
+            )  # one box a person: the first, as the public evaluators take it
             first = first[np.isin(sought, pids)]
             if len(first):
                 iou = overlaps(boxes[first], found.boxes[scene])
@@ -170,7 +198,8 @@ class SoughtPeople:
         return mask
 
     def right_boxes(self, pid, similarity, gallery):
-        "In each scene of the mask `gallery`, the most similar detection that shows `pid`; and how many scenes hold him."
+        """In each scene of the mask `gallery`, the most similar detection that shows `pid`; and how many scenes hold
+        him."""
         held = [candidates for scene, candidates in zip(self.scenes[pid], self.candidates[pid]) if gallery[scene]]
         return np.array([some[np.argmax(similarity[some])] for some in held if len(some)], np.int64), len(held)
 
@@ -189,7 +218,8 @@ def blocks_of_distances(query_features, features):
 
 # %% ../../nbs/metrics/person_search.ipynb #486a815a
 def places_of(distances, right):
-    "0-based places, in ascending order, of the detections `right` in a list of `distances` (M,), of which NaN are none."
+    """0-based places, in ascending order, of the detections `right` in a list of `distances` (M,), of which NaN are
+    none."""
     counts = np.zeros(len(right), np.int64)
     count_before(distances[None], 0, np.zeros(len(right), np.int64), right, distances[right], counts)
     return np.sort(counts)
@@ -203,28 +233,41 @@ def most_similar(distances, top_k):
     return there[np.argsort(distances[there], kind="stable")][:top_k]
 
 # %% ../../nbs/metrics/person_search.ipynb #143c6858
-def evaluate_person_search(query_features: ArrayLike, detections: Sequence[Sequence[ArrayLike]], *, queries: ArrayLike,
-                           truth_boxes: Sequence[ArrayLike], truth_pids: Sequence[ArrayLike], camids: ArrayLike | None = None,
-                           galleries: Sequence[ArrayLike] | np.ndarray | None = None,
-                           protocol: Literal["cuhk_sysu", "prw", "prw_other_cameras"] = "cuhk_sysu", gallery_size: int | None = None,
-                           iou_threshold: float = 0.5, ks: Sequence[int] = (1, 5, 10), min_score: float | None = None,
-                           top_k: int = 0) -> PersonSearchResult:
+def evaluate_person_search(
+    query_features: ArrayLike,
+    detections: Sequence[Sequence[ArrayLike]],
+    *,
+    queries: ArrayLike,
+    truth_boxes: Sequence[ArrayLike],
+    truth_pids: Sequence[ArrayLike],
+    camids: ArrayLike | None = None,
+    galleries: Sequence[ArrayLike] | np.ndarray | None = None,
+    protocol: Literal["cuhk_sysu", "prw", "prw_other_cameras"] = "cuhk_sysu",
+    gallery_size: int | None = None,
+    iou_threshold: float = 0.5,
+    ks: Sequence[int] = (1, 5, 10),
+    min_score: float | None = None,
+    top_k: int = 0,
+) -> PersonSearchResult:
     """CMC, mAP and per-query scores of people sought in scenes, as a `PersonSearchResult`.
 
-    `query_features` (Q, D) and, for each of N scenes, `detections` (boxes (m, 4), scores (m,), features (m, D)); features
-    of length 1, compared by their product. `queries` int (Q, 2): scene and box in it; `truth_boxes` (n, 4), `truth_pids`
-    (n,) for each scene, -1 a person without identity; `camids` (N,), needed by "prw_other_cameras". `galleries`: for each
-    query the indices of its scenes, None: all; the query's own scene is always left out. `protocol`: "cuhk_sysu", "prw" or
-    "prw_other_cameras"; `gallery_size`: number of scenes, those with the person first. `min_score`: detections with lower
-    scores are dropped (0.5 in the public evaluators). `top_k`: also return the most similar boxes. Source: the protocols of
-    Xiao et al., CVPR 2017 (CUHK-SYSU) and Zheng et al., CVPR 2017 (PRW) as the public evaluators compute them; W sec. 4.3.
+    `query_features` (Q, D) and, for each of N scenes, `detections` (boxes (m, 4), scores (m,), features (m, D));
+    features of length 1, compared by their product. `queries` int (Q, 2): scene and box in it; `truth_boxes` (n, 4),
+    `truth_pids` (n,) for each scene, -1 a person without identity; `camids` (N,), needed by "prw_other_cameras".
+    `galleries`: for each query the indices of its scenes, None: all; the query's own scene is always left out.
+    `protocol`: "cuhk_sysu", "prw" or "prw_other_cameras"; `gallery_size`: number of scenes, those with the person
+    first. `min_score`: detections with lower scores are dropped (0.5 in the public evaluators). `top_k`: also return
+    the most similar boxes. Source: the protocols of Xiao et al., CVPR 2017 (CUHK-SYSU) and Zheng et al., CVPR 2017
+    (PRW) as the public evaluators compute them; W sec. 4.3.
     """
     one_of("protocol", protocol, PROTOCOLS)
     num_scenes = len(detections)
     check_counts(num_scenes, truth_boxes=truth_boxes, truth_pids=truth_pids)
     truth_boxes = [as_boxes(f"truth_boxes[{scene}]", boxes) for scene, boxes in enumerate(truth_boxes)]
-    truth_pids = [as_numbers(f"truth_pids[{scene}]", pids, (len(boxes),))
-                  for scene, (pids, boxes) in enumerate(zip(truth_pids, truth_boxes))]
+    truth_pids = [
+        as_numbers(f"truth_pids[{scene}]", pids, (len(boxes),))
+        for scene, (pids, boxes) in enumerate(zip(truth_pids, truth_boxes))
+    ]
     queries = as_numbers("queries", queries, (len(query_features), 2))
     pids = query_people(queries, truth_pids)
     camids = check_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes)
@@ -238,21 +281,34 @@ def evaluate_person_search(query_features: ArrayLike, detections: Sequence[Seque
         return gallery_of(protocol, query, scene, listed, people.has(pids[query], num_scenes), camids, gallery_size)
 
     scores = score_queries(query_features, pids, found, people, scenes_of, top_k)
-    named = dict(name=protocol, scenes=describe_scenes(protocol, galleries, gallery_size), iou_threshold=iou_threshold,
-                 overlap="min(iou_threshold, w h / ((w + 10)(h + 10)))", min_score=min_score,
-                 ap="rectangle, over all scenes with the person", ties="order of scenes and boxes",
-                 mean="queries whose person is in their scenes")
+    named = dict(
+        name=protocol,
+        scenes=describe_scenes(protocol, galleries, gallery_size),
+        iou_threshold=iou_threshold,
+        overlap="min(iou_threshold, w h / ((w + 10)(h + 10)))",
+        min_score=min_score,
+        ap="rectangle, over all scenes with the person",
+        ties="order of scenes and boxes",
+        mean="queries whose person is in their scenes",
+    )
     return summarise(**scores, ks=tuple(ks), protocol=named)
 
 # %% ../../nbs/metrics/person_search.ipynb #fa8c273a
 def score_queries(query_features, pids, found, people, scenes_of, top_k):
     "Per-query scores: AP, first place, scenes that hold the person and in which she was found, and the `top_k` lists."
     num_query = len(pids)
-    scores = dict(ap=np.full(num_query, np.nan), first_match=np.full(num_query, -1), num_truth=np.zeros(num_query, int),
-                  num_found=np.zeros(num_query, int))
+    scores = dict(
+        ap=np.full(num_query, np.nan),
+        first_match=np.full(num_query, -1),
+        num_truth=np.zeros(num_query, int),
+        num_found=np.zeros(num_query, int),
+    )
     if top_k:
-        scores.update(ranking=np.full((num_query, top_k, 2), -1), ranking_similarities=np.full((num_query, top_k), -np.inf),
-                      ranking_labels=np.full((num_query, top_k), -1, np.int8))
+        scores.update(
+            ranking=np.full((num_query, top_k, 2), -1),
+            ranking_similarities=np.full((num_query, top_k), -np.inf),
+            ranking_labels=np.full((num_query, top_k), -1, np.int8),
+        )
     progress = tqdm(total=num_query, desc="person search", unit="query", disable=None, delay=5)
     for start, block in blocks_of_distances(query_features, found.features):
         for query, distances in enumerate(block, start):
@@ -267,9 +323,9 @@ def score_queries(query_features, pids, found, people, scenes_of, top_k):
                 scores["first_match"][query] = places[0]
             if top_k:
                 top = most_similar(distances, top_k)
-                scores["ranking"][query, :len(top)] = np.stack([found.scene[top], found.number[top]], 1)
-                scores["ranking_similarities"][query, :len(top)] = -distances[top]
-                scores["ranking_labels"][query, :len(top)] = np.isin(top, right)
+                scores["ranking"][query, : len(top)] = np.stack([found.scene[top], found.number[top]], 1)
+                scores["ranking_similarities"][query, : len(top)] = -distances[top]
+                scores["ranking_labels"][query, : len(top)] = np.isin(top, right)
         progress.update(len(block))
     progress.close()
     return scores
@@ -279,20 +335,38 @@ def summarise(ap, first_match, num_truth, num_found, ks, protocol, **ranking):
     "`PersonSearchResult` of per-query scores; ValueError where no query can be answered."
     valid = num_truth > 0
     if not valid.any():
-        raise ValueError(f"no query has its person in its scenes ({protocol['scenes']}), so there is nothing to score: "
-                         "check galleries, truth_pids and, for prw_other_cameras, camids")
+        raise ValueError(
+            f"no query has its person in its scenes ({protocol['scenes']}), so there is nothing to score: "
+            "check galleries, truth_pids and, for prw_other_cameras, camids"
+        )
     first = first_match[valid]
     cmc = np.array([((first >= 0) & (first < k)).mean() for k in ks])
-    return PersonSearchResult(mAP=float(ap[valid].mean()), cmc=cmc, ks=ks, recall=float(num_found.sum() / num_truth.sum()),
-                              num_valid=int(valid.sum()), num_query=len(ap), ap=ap, first_match=first_match, num_truth=num_truth,
-                              num_found=num_found, protocol=protocol, **ranking)
+    return PersonSearchResult(
+        mAP=float(ap[valid].mean()),
+        cmc=cmc,
+        ks=ks,
+        recall=float(num_found.sum() / num_truth.sum()),
+        num_valid=int(valid.sum()),
+        num_query=len(ap),
+        ap=ap,
+        first_match=first_match,
+        num_truth=num_truth,
+        num_found=num_found,
+        protocol=protocol,
+        **ranking,
+    )
 
 
 def describe_scenes(protocol, galleries, gallery_size):
     "In words, where a query is sought."
     where = "listed scenes" if galleries is not None else "all scenes"
     size = "" if gallery_size is None else f", {gallery_size} of them, those with the person first"
-    return where + size + ", without the query's own" + (" and others of its camera" if protocol == "prw_other_cameras" else "")
+    return (
+        where
+        + size
+        + ", without the query's own"
+        + (" and others of its camera" if protocol == "prw_other_cameras" else "")
+    )
 
 # %% ../../nbs/metrics/person_search.ipynb #1efacb53
 def as_numbers(name, values, shape):
@@ -307,7 +381,9 @@ def check_counts(num_scenes, **given):
     "Every list needs one entry a scene."
     for name, values in given.items():
         if len(values) != num_scenes:
-            raise ValueError(f"there are detections for {num_scenes} scenes but {len(values)} {name}: give one of each a scene")
+            raise ValueError(
+                f"there are detections for {num_scenes} scenes but {len(values)} {name}: give one of each a scene"
+            )
 
 
 def query_people(queries, truth_pids):
@@ -317,11 +393,15 @@ def query_people(queries, truth_pids):
     pids = []
     for number, (scene, box) in enumerate(queries.tolist()):
         if not 0 <= scene < len(truth_pids) or not 0 <= box < len(truth_pids[scene]):
-            raise ValueError(f"query {number} points at box {box} of scene {scene}, which does not exist: count both from 0")
+            raise ValueError(
+                f"query {number} points at box {box} of scene {scene}, which does not exist: count both from 0"
+            )
         pids.append(int(truth_pids[scene][box]))
         if pids[-1] < 0:
-            raise ValueError(f"query {number} points at box {box} of scene {scene}, a person without identity: "
-                             "nobody can be sought for it")
+            raise ValueError(
+                f"query {number} points at box {box} of scene {scene}, a person without identity: "
+                "nobody can be sought for it"
+            )
     return pids
 
 # %% ../../nbs/metrics/person_search.ipynb #f6b2cd91
@@ -344,10 +424,16 @@ def check_galleries(galleries, num_query, num_scenes):
     if galleries is None:
         return None
     if len(galleries) != num_query:
-        raise ValueError(f"there are {num_query} queries but {len(galleries)} galleries: give one for each, or None for all scenes")
-    galleries = [as_numbers(f"galleries[{query}]", scenes, np.shape(scenes)[:1]) for query, scenes in enumerate(galleries)]
+        raise ValueError(
+            f"there are {num_query} queries but {len(galleries)} galleries: give one for each, or None for all scenes"
+        )
+    galleries = [
+        as_numbers(f"galleries[{query}]", scenes, np.shape(scenes)[:1]) for query, scenes in enumerate(galleries)
+    ]
     for query, scenes in enumerate(galleries):
         if len(scenes) and not (0 <= scenes.min() and scenes.max() < num_scenes):
-            raise ValueError(f"galleries[{query}] names scene {scenes.max() if scenes.min() >= 0 else scenes.min()}, "
-                             f"but there are scenes 0 to {num_scenes - 1}")
+            raise ValueError(
+                f"galleries[{query}] names scene {scenes.max() if scenes.min() >= 0 else scenes.min()}, "
+                f"but there are scenes 0 to {num_scenes - 1}"
+            )
     return galleries

@@ -18,15 +18,17 @@ from scipy import sparse
 from tqdm import tqdm
 
 from .retrieval import DistanceMatrix
-from .tiles import QUERY_TILE, FeatureDistances, as_features, tile_workers
+from .tiles import QUERY_TILE, FeatureDistances, tile_workers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 # %% ../../nbs/metrics/reciprocal.ipynb #3e819fc6
 def nearest_and_farthest(source, k, workers):
-    "Indices (n, k) of the nearest points, each point itself among them, and the largest squared distance (n,) of each row."
+    """Indices (n, k) of the nearest points, each point itself among them, and the largest squared distance (n,) of
+    each row."""
     from scalable_arch.metrics.kernels import keep_nearest
+
     n = source.shape[0]
     nearest, farthest = np.full((n, k), -1, np.int32), np.empty(n)
 
@@ -51,10 +53,13 @@ COLUMNS = 8192
 def encode(nearest, farthest, pairs, k1, inclusive, workers):
     "Sparse k-reciprocal encodings V (n, n), rows summing to 1. `pairs(row, index)` gives squared distances of pairs."
     from scalable_arch.metrics.kernels import expand, mutual
+
     n, half = len(nearest), round(k1 / 2)
     starts = range(0, n, QUERY_TILE)
-    wide, narrow = (np.concatenate(list(workers.map(lambda start: mutual(lists, start, min(start + QUERY_TILE, n)), starts)))
-                    for lists in (np.ascontiguousarray(nearest[:, :k1 + 1]), np.ascontiguousarray(nearest[:, :half + 1])))
+    wide, narrow = (
+        np.concatenate(list(workers.map(lambda start: mutual(lists, start, min(start + QUERY_TILE, n)), starts)))
+        for lists in (np.ascontiguousarray(nearest[:, : k1 + 1]), np.ascontiguousarray(nearest[:, : half + 1]))
+    )
 
     def work(start):
         lengths, members = expand(wide, narrow, start, min(start + QUERY_TILE, n), inclusive)
@@ -63,7 +68,9 @@ def encode(nearest, farthest, pairs, k1, inclusive, workers):
         return lengths, members, weights / np.bincount(row, weights, len(lengths))[row]
 
     lengths, members, weights = zip(*workers.map(work, starts))
-    return sparse.csr_array((np.concatenate(weights), np.concatenate(members), np.append(0, np.cumsum(np.concatenate(lengths)))), (n, n))
+    return sparse.csr_array(
+        (np.concatenate(weights), np.concatenate(members), np.append(0, np.cumsum(np.concatenate(lengths)))), (n, n)
+    )
 
 # %% ../../nbs/metrics/reciprocal.ipynb #edc4ce91
 def smooth(encodings, nearest, k2):
@@ -78,37 +85,67 @@ def smooth(encodings, nearest, k2):
 
 # %% ../../nbs/metrics/reciprocal.ipynb #de1644a2
 class RerankedDistances:
-    """Re-ranked distances (Q, G), made row by row when asked for: `evaluate(distances=RerankedDistances(query, gallery), ...)`.
+    """Re-ranked distances (Q, G), made row by row when asked for: `evaluate(distances=RerankedDistances(query,
+    gallery), ...)`.
 
-    `query_features` (Q, dim) and `gallery_features` (G, dim), or `distances`, the square matrix (Q+G, Q+G) of Euclidean distances, not
-    squared, over query then gallery, with `num_query` = Q. Neighbourhoods of `k1` and `k1 / 2` besides the point itself, query
-    expansion over the `k2` nearest with itself, `lambda_value` the weight of the first distance; `inclusive` takes "two thirds" as
-    enough, as the paper prints, not "more", as its published numbers do. Source: Zhong et al., CVPR 2017.
+    `query_features` (Q, dim) and `gallery_features` (G, dim), or `distances`, the square matrix (Q+G, Q+G) of Euclidean
+    distances, not squared, over query then gallery, with `num_query` = Q. Neighbourhoods of `k1` and `k1 / 2` besides
+    the point itself, query expansion over the `k2` nearest with itself, `lambda_value` the weight of the first
+    distance; `inclusive` takes "two thirds" as enough, as the paper prints, not "more", as its published numbers do.
+    Source: Zhong et al., CVPR 2017.
     """
 
-    def __init__(self, query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | None = None,
-                 num_query: int | None = None, k1: int = 20, k2: int = 6, lambda_value: float = 0.3, inclusive: bool = False,
-                 threads: int | None = None) -> None:
+    def __init__(
+        self,
+        query_features: ArrayLike | None = None,
+        gallery_features: ArrayLike | None = None,
+        *,
+        distances: ArrayLike | None = None,
+        num_query: int | None = None,
+        k1: int = 20,
+        k2: int = 6,
+        lambda_value: float = 0.3,
+        inclusive: bool = False,
+        threads: int | None = None,
+    ) -> None:
         check_settings(k1, k2, lambda_value)
-        self.points, self.lambda_value = make_points(query_features, gallery_features, distances, num_query), lambda_value
+        self.points, self.lambda_value = (
+            make_points(query_features, gallery_features, distances, num_query),
+            lambda_value,
+        )
         n = self.points.shape[0]
         self.num_query, self.itemsize = self.points.num_query, 4
         self.shape = self.num_query, n - self.num_query
-        self.description = f"k-reciprocal re-ranking (k1={k1}, k2={k2}, lambda={lambda_value:g}) of {self.points.description}"
+        self.description = (
+            f"k-reciprocal re-ranking (k1={k1}, k2={k2}, lambda={lambda_value:g}) of {self.points.description}"
+        )
         with tile_workers(threads) as workers:
             nearest, self.farthest = nearest_and_farthest(self.points, min(max(k1 + 1, k2), n), workers)
             encodings = encode(nearest, self.farthest, self.points.pairs, k1, inclusive, workers)
         encodings = smooth(encodings, nearest, k2)
         self.totals = encodings.sum(axis=1, dtype=float)
-        self.rows, self.inverted = encodings[:self.num_query], encodings[self.num_query:].tocsc()
+        self.rows, self.inverted = encodings[: self.num_query], encodings[self.num_query :].tocsc()
 
     def block(self, start: int, stop: int, first: int = 0, last: int | None = None) -> np.ndarray:
-        "Array float32 (stop - start, last - first) of queries start:stop, at most one tile, and gallery images first:last."
+        """Array float32 (stop - start, last - first) of queries start:stop, at most one tile, and gallery images
+        first:last."""
         from scalable_arch.metrics.kernels import mix_jaccard
+
         n, rows, inverted = self.points.shape[0], self.rows, self.inverted
         squared = self.points.squared(start, self.points.block(start, stop, self.num_query, n))
-        mix_jaccard(squared, self.farthest, float(self.lambda_value), start, self.totals, rows.indptr, rows.indices, rows.data,
-                    inverted.indptr, inverted.indices, inverted.data)
+        mix_jaccard(
+            squared,
+            self.farthest,
+            float(self.lambda_value),
+            start,
+            self.totals,
+            rows.indptr,
+            rows.indices,
+            rows.data,
+            inverted.indptr,
+            inverted.indices,
+            inverted.data,
+        )
         return squared[:, first:last].astype(np.float32, copy=False)
 
     def readable(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -126,12 +163,13 @@ class FeaturePoints(FeatureDistances):
 
     def squared(self, start, values):
         "Squared distances from `values` of `block` for the points from `start` on, in place."
-        values += self.query_norms.numpy()[start:start + len(values), None]
+        values += self.query_norms.numpy()[start : start + len(values), None]
         return np.maximum(values, 0, out=values)
 
     def pairs(self, row, index):
         "Squared distances of pairs of points."
         from scalable_arch.metrics.kernels import pair_distances
+
         return pair_distances(self.query.numpy(), row, index)
 
 # %% ../../nbs/metrics/reciprocal.ipynb #e69015b7
@@ -142,11 +180,17 @@ class MatrixPoints(DistanceMatrix):
         super().__init__(distances)
         n, self.num_query = self.shape[0], num_query
         if self.shape != (n, n):
-            raise ValueError(f"distances must be square, over query then gallery (query and gallery images alike in rows and columns), "
-                             f"not {self.shape}; re-ranking needs the distances among gallery images too")
+            raise ValueError(
+                "distances must be square, over query then gallery (query and gallery images alike in rows and "
+                "columns), "
+                f"not {self.shape}; re-ranking needs the distances among gallery images too"
+            )
         if not isinstance(num_query, (int, np.integer)) or not 1 <= num_query < n:
-            raise ValueError(f"num_query must say how many of the {n} rows of distances are queries, from 1 to {n - 1}, not {num_query!r}")
-        if any((self.values[start:start + QUERY_TILE] < 0).any() for start in range(0, n, QUERY_TILE)):
+            raise ValueError(
+                f"num_query must say how many of the {n} rows of distances are queries, from 1 to {n - 1}, not "
+                f"{num_query!r}"
+            )
+        if any((self.values[start : start + QUERY_TILE] < 0).any() for start in range(0, n, QUERY_TILE)):
             raise ValueError("distances must be Euclidean distances, but some are negative (similarities?)")
 
     def squared(self, start, values):
@@ -162,28 +206,53 @@ def check_settings(k1, k2, lambda_value):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} must be a positive whole number of neighbours, not {value!r}")
     if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value must lie in [0, 1], from the Jaccard distance alone to the first distance alone, not {lambda_value!r}")
+        raise ValueError(
+            "lambda_value must lie in [0, 1], from the Jaccard distance alone to the first distance alone, not "
+            f"{lambda_value!r}"
+        )
 
 
 def make_points(query_features, gallery_features, distances, num_query):
     "The points to re-rank, from features or from a square matrix of distances."
     given = query_features is not None, gallery_features is not None
     if (distances is None and not all(given)) or (distances is not None and any(given)):
-        raise ValueError("give either query_features and gallery_features, or the square matrix distances with num_query")
+        raise ValueError(
+            "give either query_features and gallery_features, or the square matrix distances with num_query"
+        )
     return FeaturePoints(query_features, gallery_features) if distances is None else MatrixPoints(distances, num_query)
 
 # %% ../../nbs/metrics/reciprocal.ipynb #93ed82e8
-def rerank(query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | None = None,
-           num_query: int | None = None, k1: int = 20, k2: int = 6, lambda_value: float = 0.3, inclusive: bool = False,
-           threads: int | None = None) -> np.ndarray:
-    """k-reciprocal re-ranked distances, query x gallery, float32. To score them without the matrix, see `RerankedDistances`.
+def rerank(
+    query_features: ArrayLike | None = None,
+    gallery_features: ArrayLike | None = None,
+    *,
+    distances: ArrayLike | None = None,
+    num_query: int | None = None,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    inclusive: bool = False,
+    threads: int | None = None,
+) -> np.ndarray:
+    """k-reciprocal re-ranked distances, query x gallery, float32. To score them without the matrix, see
+    `RerankedDistances`.
 
-    `query_features` (Q, dim) and `gallery_features` (G, dim), or `distances`, the square matrix (Q+G, Q+G) of Euclidean distances, not
-    squared, over query then gallery, with `num_query` = Q. Arrays or tensors. `k1`, `k2`, `lambda_value`, `inclusive`: see
+    `query_features` (Q, dim) and `gallery_features` (G, dim), or `distances`, the square matrix (Q+G, Q+G) of Euclidean
+    distances, not squared, over query then gallery, with `num_query` = Q. Arrays or tensors. `k1`, `k2`,
+    `lambda_value`, `inclusive`: see
     `RerankedDistances`. Source: Zhong et al., CVPR 2017.
     """
-    source = RerankedDistances(query_features, gallery_features, distances=distances, num_query=num_query, k1=k1, k2=k2,
-                               lambda_value=lambda_value, inclusive=inclusive, threads=threads)
+    source = RerankedDistances(
+        query_features,
+        gallery_features,
+        distances=distances,
+        num_query=num_query,
+        k1=k1,
+        k2=k2,
+        lambda_value=lambda_value,
+        inclusive=inclusive,
+        threads=threads,
+    )
     result = np.empty(source.shape, np.float32)
 
     def work(start):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     class Distances(Protocol):
         "Distances (Q, G) that are made block by block, when asked for, such as `RerankedDistances`."
+
         shape: tuple[int, int]
         itemsize: int
         description: str
@@ -57,11 +58,14 @@ def scores_of_places(places, ap="rectangle"):
 class RetrievalResult:
     """Scores of one evaluation, as fractions, with their protocol.
 
-    `cmc` (max_rank,): share of valid queries with a match among the first 1, 2, ... ; `mAP`, `mINP`: means over valid queries.
-    `ap`, `inp` (Q,): per query, NaN where it has no match; `first_match` (Q,): 0-based place of the first match, -1 where none.
-    With `top_k`: `ranking` (Q, top_k) gallery indices nearest first, junk included, -1 past the end of the gallery;
+    `cmc` (max_rank,): share of valid queries with a match among the first 1, 2, ... ; `mAP`, `mINP`: means over valid
+    queries.
+    `ap`, `inp` (Q,): per query, NaN where it has no match; `first_match` (Q,): 0-based place of the first match, -1
+    where none. With `top_k`: `ranking` (Q, top_k) gallery indices nearest first, junk included, -1 past the end of the
+    gallery;
     `ranking_distances`; `ranking_labels`: 1 match, 0 wrong, -1 junk or past the end.
     """
+
     cmc: np.ndarray
     mAP: float
     mINP: float
@@ -78,7 +82,9 @@ class RetrievalResult:
     def rank(self, k: int) -> float:
         "CMC at rank `k`, from 1."
         if not 1 <= k <= len(self.cmc):
-            raise ValueError(f"rank {k} was not computed: choose 1 to {len(self.cmc)}, or evaluate with a larger max_rank")
+            raise ValueError(
+                f"rank {k} was not computed: choose 1 to {len(self.cmc)}, or evaluate with a larger max_rank"
+            )
         return float(self.cmc[k - 1])
 
     def summary(self) -> dict[str, float]:
@@ -87,10 +93,15 @@ class RetrievalResult:
         return {**ranks, "mAP": self.mAP, "mINP": self.mINP, "num_valid": self.num_valid, "num_query": self.num_query}
 
     def save(self, path: str | Path) -> Path:
-        "Write scores, counts, CMC, per-query AP (null where none) and protocol as JSON, whole or not at all; returns the path."
+        """Write scores, counts, CMC, per-query AP (null where none) and protocol as JSON, whole or not at all; returns
+        the path."""
         path = Path(path)
-        content = {**self.summary(), "cmc": self.cmc.tolist(), "protocol": self.protocol,
-                   "ap": [None if value != value else value for value in self.ap.tolist()]}
+        content = {
+            **self.summary(),
+            "cmc": self.cmc.tolist(),
+            "protocol": self.protocol,
+            "ap": [None if value != value else value for value in self.ap.tolist()],
+        }
         part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -108,7 +119,9 @@ class Identities:
     "Ids and cameras of query and gallery, checked, and ready to list each query's images of the same person."
 
     def __init__(self, query_pids, gallery_pids, query_camids, gallery_camids, shape):
-        given = dict(query_pids=query_pids, gallery_pids=gallery_pids, query_camids=query_camids, gallery_camids=gallery_camids)
+        given = dict(
+            query_pids=query_pids, gallery_pids=gallery_pids, query_camids=query_camids, gallery_camids=gallery_camids
+        )
         for name, values in given.items():
             side = name.split("_")[0]
             setattr(self, name, as_labels(name, values, shape[side == "gallery"], f"{side} features or distances"))
@@ -133,7 +146,7 @@ class Identities:
         cameras, code = np.unique(np.concatenate([self.query_camids, self.gallery_camids]), return_inverse=True)
         pids, pid_code = np.unique(np.concatenate([same, self.gallery_pids]), return_inverse=True)
         code = pid_code * len(cameras) + code
-        in_camera = np.bincount(code[len(same):], minlength=len(pids) * len(cameras))[code[:len(same)]]
+        in_camera = np.bincount(code[len(same) :], minlength=len(pids) * len(cameras))[code[: len(same)]]
         return np.where(same == -1, 0, count - in_camera)
 
     def labels(self, start, index):
@@ -145,13 +158,16 @@ class Identities:
 
 # %% ../../nbs/metrics/retrieval.ipynb #2126bd6c
 def as_labels(name, values, expected, noun):
-    "`values` as an int64 array (expected,), one for each of the things called `noun`; ValueError where they are no whole numbers or too few or too many."
+    """`values` as an int64 array (expected,), one for each of the things called `noun`; ValueError where they are no
+    whole numbers or too few or too many."""
     array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if array.ndim != 1 or len(array) != expected:
         raise ValueError(f"{name} has shape {array.shape}, but there are {expected} {noun}: give one number for each")
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be whole numbers, not {array.dtype}: number the people and cameras, for instance "
-                         "with numpy.unique(..., return_inverse=True)")
+        raise ValueError(
+            f"{name} must be whole numbers, not {array.dtype}: number the people and cameras, for instance "
+            "with numpy.unique(..., return_inverse=True)"
+        )
     return array.astype(np.int64)
 
 # %% ../../nbs/metrics/retrieval.ipynb #64e32349
@@ -161,17 +177,22 @@ def explain_no_match(people):
     shared = np.setdiff1d(np.intersect1d(people.query_pids, people.gallery_pids), [-1])
     some = lambda ids: ", ".join(map(str, np.unique(ids)[:3])) + (", ..." if len(np.unique(ids)) > 3 else "")
     if not len(shared):
-        reason = f"query ids ({some(people.query_pids)}) and gallery ids ({some(people.gallery_pids)}) have none in common"
+        reason = (
+            f"query ids ({some(people.query_pids)}) and gallery ids ({some(people.gallery_pids)}) have none in common"
+        )
     elif len(cameras) == 1:
-        reason = (f"all images are from one camera ({cameras[0]}); give each image its camera, or if there is only one, "
-                  "number the visits instead, so that only images of the same visit are junk")
+        reason = (
+            f"all images are from one camera ({cameras[0]}); give each image its camera, or if there is only one, "
+            "number the visits instead, so that only images of the same visit are junk"
+        )
     else:
         reason = f"{len(shared)} ids are in both, but each only from the camera of its query"
     return f"no query has a match from another camera: {reason}"
 
 # %% ../../nbs/metrics/retrieval.ipynb #258c3335
 class Gallery:
-    "What is left of a gallery for one tile of queries: pieces of the distances, at most `columns` wide, made when needed."
+    """What is left of a gallery for one tile of queries: pieces of the distances, at most `columns` wide, made when
+    needed."""
 
     def __init__(self, source, people, start, stop, columns):
         self.source, self.people, self.start, self.stop = source, people, start, stop
@@ -197,6 +218,7 @@ class Gallery:
     def count_before(self, row, index, distance):
         "How many images here, junk left out, precede each of the matches."
         from scalable_arch.metrics.kernels import count_before
+
         counts = np.zeros(len(row), np.int64)
         for left, right in self.pieces:
             block = self.piece(left, right)
@@ -210,6 +232,7 @@ class Gallery:
     def nearest(self, k):
         "Row, image, distance as the source counts it, and label of the `k` nearest images of each row."
         from scalable_arch.metrics.kernels import keep_nearest
+
         rows, k = self.stop - self.start, min(k, self.source.shape[1])
         values, columns = np.full((rows, k), np.inf), np.full((rows, k), -1)
         for left, right in self.pieces:
@@ -224,14 +247,18 @@ class DistanceMatrix:
     description = "given distances"
 
     def __init__(self, distances: ArrayLike) -> None:
-        self.values = distances.detach().cpu().numpy() if isinstance(distances, torch.Tensor) else np.asanyarray(distances)
+        self.values = (
+            distances.detach().cpu().numpy() if isinstance(distances, torch.Tensor) else np.asanyarray(distances)
+        )
         if self.values.ndim != 2 or 0 in self.values.shape:
-            raise ValueError(f"distances must have shape (queries, gallery), neither of them 0, not {self.values.shape}")
+            raise ValueError(
+                f"distances must have shape (queries, gallery), neither of them 0, not {self.values.shape}"
+            )
         if self.values.dtype.kind not in "iuf":
             raise ValueError(f"distances must be numbers, not {self.values.dtype}")
         self.shape, self.itemsize = self.values.shape, 4 if self.values.dtype == np.float32 else 8
         for start in range(0, len(self.values), QUERY_TILE):
-            bad = np.flatnonzero(~np.isfinite(self.values[start:start + QUERY_TILE]).all(1))
+            bad = np.flatnonzero(~np.isfinite(self.values[start : start + QUERY_TILE]).all(1))
             if len(bad):
                 raise ValueError(f"distances row {start + bad[0]} is not finite (NaN or infinity)")
 
@@ -244,7 +271,8 @@ class DistanceMatrix:
 
 # %% ../../nbs/metrics/retrieval.ipynb #4056d444
 def evaluate_tile(source, people, start, stop, columns, top_k, everywhere, total):
-    "For queries start:stop the places of their matches, sorted, as (row, place), and the `top_k` as `Gallery.nearest` gives them."
+    """For queries start:stop the places of their matches, sorted, as (row, place), and the `top_k` as
+    `Gallery.nearest` gives them."""
     gallery = Gallery(source, people, start, stop, columns)
     top = None
     if top_k:
@@ -258,8 +286,18 @@ def evaluate_tile(source, people, start, stop, columns, top_k, everywhere, total
     return matches[0][order], place[order], top
 
 # %% ../../nbs/metrics/retrieval.ipynb #09c12c6b
-def evaluate_source(source, people, *, max_rank, ap, top_k, threads, block_mb, everywhere=lambda *found: found,
-                    total=lambda counts: counts):
+def evaluate_source(
+    source,
+    people,
+    *,
+    max_rank,
+    ap,
+    top_k,
+    threads,
+    block_mb,
+    everywhere=lambda *found: found,
+    total=lambda counts: counts,
+):
     "`evaluate` on checked input: a source of distances and the `Identities` of its rows and columns."
     if not total(people.num_matches()).any():
         raise ValueError(explain_no_match(people))
@@ -280,32 +318,60 @@ def evaluate_source(source, people, *, max_rank, ap, top_k, threads, block_mb, e
 
     starts = range(0, num_query, QUERY_TILE)
     with tile_workers(threads) as workers:
-        for _ in tqdm(workers.map(work, starts), total=len(starts), desc="evaluate", unit="tile", disable=None, delay=5):
+        for _ in tqdm(
+            workers.map(work, starts), total=len(starts), desc="evaluate", unit="tile", disable=None, delay=5
+        ):
             pass
     valid = first >= 0
     places = np.minimum(first[valid], max_rank)
-    protocol = dict(ap=ap, distance=source.description, junk="same id and same camera, or id -1", ties="gallery order",
-                    mean="queries with a match from another camera")
+    protocol = dict(
+        ap=ap,
+        distance=source.description,
+        junk="same id and same camera, or id -1",
+        ties="gallery order",
+        mean="queries with a match from another camera",
+    )
     return RetrievalResult(
         cmc=np.bincount(places, minlength=max_rank + 1)[:max_rank].cumsum() / valid.sum(),
-        mAP=float(ap_of[valid].mean()), mINP=float(inp_of[valid].mean()), num_valid=int(valid.sum()), num_query=num_query,
-        ap=ap_of, inp=inp_of, first_match=first, protocol=protocol,
-        **(dict(ranking=ranking, ranking_distances=readable, ranking_labels=labels) if top_k else {}))
+        mAP=float(ap_of[valid].mean()),
+        mINP=float(inp_of[valid].mean()),
+        num_valid=int(valid.sum()),
+        num_query=num_query,
+        ap=ap_of,
+        inp=inp_of,
+        first_match=first,
+        protocol=protocol,
+        **(dict(ranking=ranking, ranking_distances=readable, ranking_labels=labels) if top_k else {}),
+    )
 
 # %% ../../nbs/metrics/retrieval.ipynb #917c3c74
-def evaluate(query_features: ArrayLike | None = None, gallery_features: ArrayLike | None = None, *, distances: ArrayLike | Distances | None = None,
-             query_pids: ArrayLike, gallery_pids: ArrayLike, query_camids: ArrayLike, gallery_camids: ArrayLike, max_rank: int = 50,
-             ap: Literal["rectangle", "trapezoid"] = "rectangle", top_k: int = 0, threads: int | None = None,
-             block_mb: float = 512) -> RetrievalResult:
+def evaluate(
+    query_features: ArrayLike | None = None,
+    gallery_features: ArrayLike | None = None,
+    *,
+    distances: ArrayLike | Distances | None = None,
+    query_pids: ArrayLike,
+    gallery_pids: ArrayLike,
+    query_camids: ArrayLike,
+    gallery_camids: ArrayLike,
+    max_rank: int = 50,
+    ap: Literal["rectangle", "trapezoid"] = "rectangle",
+    top_k: int = 0,
+    threads: int | None = None,
+    block_mb: float = 512,
+) -> RetrievalResult:
     """CMC, mAP, mINP and per-query scores of a retrieval problem, as a `RetrievalResult`.
 
-    Either `query_features` (Q, dim) and `gallery_features` (G, dim), compared by Euclidean distance in their own precision (float32, or
-    float64 where given; divide by their L2 norm for cosine), or `distances` (Q, G): an array, or a source such as
+    Either `query_features` (Q, dim) and `gallery_features` (G, dim), compared by Euclidean distance in their own
+    precision (float32, or float64 where given; divide by their L2 norm for cosine), or `distances` (Q, G): an array, or
+    a source such as
     `RerankedDistances`. Numpy arrays, memory maps or torch tensors. `*_pids`, `*_camids`: whole numbers, one an image.
-    Junk (same id and same camera, or id -1) is left out of the lists; ties are broken by gallery order; queries without a match
-    are left out of the means and counted. `ap`: "rectangle" (the literature's) or "trapezoid" (the official Market-1501 script).
-    `top_k`: also return ranked lists. `threads` (None: torch's number) and `block_mb`, the megabytes of distances that a thread
-    holds, change no bit of the result. Source: W sec. 3.3.1 for the metrics; Zheng et al., ICCV 2015, for junk and CMC.
+    Junk (same id and same camera, or id -1) is left out of the lists; ties are broken by gallery order; queries without
+    a match are left out of the means and counted. `ap`: "rectangle" (the literature's) or "trapezoid" (the official
+    Market-1501 script).
+    `top_k`: also return ranked lists. `threads` (None: torch's number) and `block_mb`, the megabytes of distances that
+    a thread holds, change no bit of the result. Source: W sec. 3.3.1 for the metrics; Zheng et al., ICCV 2015, for junk
+    and CMC.
     """
     one_of("ap", ap, AP_KINDS)
     for name, value, least in (("max_rank", max_rank, 1), ("top_k", top_k, 0)):
@@ -329,15 +395,21 @@ def as_source(query_features, gallery_features, distances):
 
 # %% ../../nbs/metrics/retrieval.ipynb #ccb06252
 def multi_query(features: ArrayLike, pids: ArrayLike, camids: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean feature of each person in each camera: (features, pids, camids) with one row a (pid, camid), in order of first appearance.
+    """Mean feature of each person in each camera: (features, pids, camids) with one row a (pid, camid), in order of
+    first appearance.
 
-    `features` (n, dim) float array or tensor; `pids`, `camids` (n,) whole numbers. Normalise afterwards where the single ones were.
+    `features` (n, dim) float array or tensor; `pids`, `camids` (n,) whole numbers. Normalise afterwards where the
+    single ones were.
     """
     features = as_features("features", features)
-    pids, camids = (as_labels(name, values, len(features), "features") for name, values in (("pids", pids), ("camids", camids)))
+    pids, camids = (
+        as_labels(name, values, len(features), "features") for name, values in (("pids", pids), ("camids", camids))
+    )
     _, first, group = np.unique(np.stack([pids, camids], 1), axis=0, return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))[group.ravel()]
-    total = torch.zeros(len(first), features.shape[1], dtype=torch.float64).index_add_(0, torch.from_numpy(place), features.double())
+    total = torch.zeros(len(first), features.shape[1], dtype=torch.float64).index_add_(
+        0, torch.from_numpy(place), features.double()
+    )
     count = np.bincount(place)[:, None]
     first = np.sort(first)
     return (total / torch.from_numpy(count)).to(features.dtype).numpy(), pids[first], camids[first]
@@ -346,19 +418,30 @@ def multi_query(features: ArrayLike, pids: ArrayLike, camids: ArrayLike) -> tupl
 FRAMES = {1: ("tab:green", "-", "match"), 0: ("tab:red", "-", "wrong"), -1: ("0.6", "--", "junk")}
 
 
-def plot_ranked_list(query_image: ArrayLike | Image, gallery_images: Sequence[ArrayLike | Image] | np.ndarray | torch.Tensor,
-                     labels: Sequence[int] | np.ndarray, *, distances: Sequence[float] | np.ndarray | None = None,
-                     titles: Sequence[str] | None = None, query_title: str = "query", axes: Sequence[Axes] | np.ndarray | None = None) -> np.ndarray:
+def plot_ranked_list(
+    query_image: ArrayLike | Image,
+    gallery_images: Sequence[ArrayLike | Image] | np.ndarray | torch.Tensor,
+    labels: Sequence[int] | np.ndarray,
+    *,
+    distances: Sequence[float] | np.ndarray | None = None,
+    titles: Sequence[str] | None = None,
+    query_title: str = "query",
+    axes: Sequence[Axes] | np.ndarray | None = None,
+) -> np.ndarray:
     """Draw a query and its ranked gallery images in one row, nearest first; returns the axes.
 
-    `query_image`, each of `gallery_images`: what `imshow` takes, or a PIL image; `labels`: 1 match, 0 wrong, -1 junk, one an image
-    (`RetrievalResult.ranking_labels[q]`); `distances`: written below; `titles`: above; `axes`: one more than images, to draw into.
+    `query_image`, each of `gallery_images`: what `imshow` takes, or a PIL image; `labels`: 1 match, 0 wrong, -1 junk,
+    one an image (`RetrievalResult.ranking_labels[q]`); `distances`: written below; `titles`: above; `axes`: one more
+    than images, to draw into.
     """
     import matplotlib.pyplot as plt
+
     if len(labels) != len(gallery_images):
         raise ValueError(f"there are {len(gallery_images)} gallery images but {len(labels)} labels: give one for each")
     if axes is None:
-        _, axes = plt.subplots(1, len(gallery_images) + 1, figsize=(1.1 * (len(gallery_images) + 1), 2.8), squeeze=False)
+        _, axes = plt.subplots(
+            1, len(gallery_images) + 1, figsize=(1.1 * (len(gallery_images) + 1), 2.8), squeeze=False
+        )
     axes = np.ravel(axes)
     for place, (ax, image) in enumerate(zip(axes, [query_image, *gallery_images])):
         ax.imshow(np.asarray(image))

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/metrics/segmentation.ipynb #25b52ffb
 def as_classes(name, values, num_classes, ignore=None):
-    "`values` as an int64 array of class numbers below `num_classes`, or `ignore`; ValueError where they are something else."
+    """`values` as an int64 array of class numbers below `num_classes`, or `ignore`; ValueError where they are
+    something else."""
     values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if values.dtype.kind not in "iu":
         raise ValueError(f"{name} must be whole class numbers, not {values.dtype}: take argmax over the classes first")
@@ -49,11 +50,13 @@ def confusion_matrix(predicted: ArrayLike, truth: ArrayLike, num_classes: int, *
     predicted = as_classes("the prediction", predicted, num_classes)
     truth = as_classes("the mask", truth, num_classes, ignore)
     if predicted.shape != truth.shape:
-        raise ValueError(f"a prediction and its mask must have one shape, not {predicted.shape} and {truth.shape}: "
-                         "enlarge the prediction to the mask")
+        raise ValueError(
+            f"a prediction and its mask must have one shape, not {predicted.shape} and {truth.shape}: "
+            "enlarge the prediction to the mask"
+        )
     counted = truth != ignore
     pairs = num_classes * truth[counted] + predicted[counted]
-    return np.bincount(pairs, minlength=num_classes ** 2).reshape(num_classes, num_classes)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 # %% ../../nbs/metrics/segmentation.ipynb #5d400fb4
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,7 @@ class SegmentationResult:
     `pixel_accuracy`: share of pixels with the right class; `confusion` int64 (C, C), true classes in rows;
     `num_images`.
     """
+
     miou: float
     pixel_accuracy: float
     num_images: int
@@ -72,8 +76,10 @@ class SegmentationResult:
     protocol: dict
 
     def __str__(self) -> str:
-        return (f"mIoU {self.miou:.1%}  pixel accuracy {self.pixel_accuracy:.1%}  ({self.num_images:,} images, "
-                f"{self.protocol['classes_counted']} of {len(self.iou)} classes)")
+        return (
+            f"mIoU {self.miou:.1%}  pixel accuracy {self.pixel_accuracy:.1%}  ({self.num_images:,} images, "
+            f"{self.protocol['classes_counted']} of {len(self.iou)} classes)"
+        )
 
 
 def scores_of(confusion):
@@ -84,8 +90,9 @@ def scores_of(confusion):
     return iou, float(np.nanmean(iou)), float(right.sum() / confusion.sum())
 
 # %% ../../nbs/metrics/segmentation.ipynb #7ced9e4a
-def evaluate_segmentation(predictions: Iterable[ArrayLike] | Maps, masks: Iterable[ArrayLike] | Maps, num_classes: int, *,
-                          ignore: int = 255) -> SegmentationResult:
+def evaluate_segmentation(
+    predictions: Iterable[ArrayLike] | Maps, masks: Iterable[ArrayLike] | Maps, num_classes: int, *, ignore: int = 255
+) -> SegmentationResult:
     """Mean IoU and pixel accuracy of predicted class maps, as a `SegmentationResult`.
 
     `predictions` and `masks`: one map (H, W) of class numbers an image, the two of an image of one shape; a tensor
@@ -101,6 +108,9 @@ def evaluate_segmentation(predictions: Iterable[ArrayLike] | Maps, masks: Iterab
     if not confusion.any():
         raise ValueError(f"no pixel of the {count} masks has a class to compare with, so there is no score")
     iou, miou, accuracy = scores_of(confusion)
-    protocol = dict(ignore=ignore, classes_counted=int((~np.isnan(iou)).sum()), sum="one confusion matrix over all images")
-    return SegmentationResult(miou=miou, pixel_accuracy=accuracy, num_images=count, iou=iou, confusion=confusion,
-                              protocol=protocol)
+    protocol = dict(
+        ignore=ignore, classes_counted=int((~np.isnan(iou)).sum()), sum="one confusion matrix over all images"
+    )
+    return SegmentationResult(
+        miou=miou, pixel_accuracy=accuracy, num_images=count, iou=iou, confusion=confusion, protocol=protocol
+    )

@@ -9,10 +9,10 @@ from __future__ import annotations
 __all__ = ['QUERY_TILE', 'GALLERY_TILE', 'SLICE', 'as_features', 'squared_norms', 'FeatureDistances', 'multiply', 'tile_workers']
 
 # %% ../../nbs/metrics/tiles.ipynb #2bf1ca8e
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-import warnings
 
 import numpy as np
 import torch
@@ -39,21 +39,26 @@ def as_features(name: str, features: ArrayLike) -> torch.Tensor:
     if 0 in features.shape:
         raise ValueError(f"{name} is empty: its shape is {tuple(features.shape)}")
     if not features.is_floating_point():
-        raise ValueError(f"{name} must be floating point, not {str(features.dtype).removeprefix('torch.')}: "
-                         "convert them, for instance with .astype('float32')")
+        raise ValueError(
+            f"{name} must be floating point, not {str(features.dtype).removeprefix('torch.')}: "
+            "convert them, for instance with .astype('float32')"
+        )
     return (features if features.dtype in (torch.float32, torch.float64) else features.float()).contiguous()
 
 # %% ../../nbs/metrics/tiles.ipynb #55d7dce5
 def squared_norms(name, features):
     "Squared L2 norms (n,) of finite `features`, in their own dtype; ValueError names the first row that is not finite."
     from scalable_arch.metrics.kernels import row_squared_norms
+
     norms = row_squared_norms(features.numpy())
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
         raise ValueError(f"{name} row {bad[0]} is not finite (NaN or infinity; {len(bad)} such rows of {len(norms)})")
     if norms.max() > torch.finfo(features.dtype).max / 8:
-        raise ValueError(f"{name} row {norms.argmax()} is too large for {features.numpy().dtype} distances "
-                         f"(norm {norms.max() ** 0.5:.1e}): scale the features down")
+        raise ValueError(
+            f"{name} row {norms.argmax()} is too large for {features.numpy().dtype} distances "
+            f"(norm {norms.max() ** 0.5:.1e}): scale the features down"
+        )
     return torch.from_numpy(norms).to(features.dtype)
 
 # %% ../../nbs/metrics/tiles.ipynb #c0c1f40f
@@ -63,14 +68,25 @@ class FeatureDistances:
     `query` (Q, dim) and `gallery` (G, dim): arrays or tensors of one dimension; float32 unless one of them is float64.
     """
 
-    def __init__(self, query: ArrayLike, gallery: ArrayLike, gallery_start: int = 0, names: tuple[str, str] = ("query_features", "gallery_features")) -> None:
+    def __init__(
+        self,
+        query: ArrayLike,
+        gallery: ArrayLike,
+        gallery_start: int = 0,
+        names: tuple[str, str] = ("query_features", "gallery_features"),
+    ) -> None:
         self.query, self.gallery = as_features(names[0], query), as_features(names[1], gallery)
         if self.query.shape[1] != self.gallery.shape[1]:
-            raise ValueError(f"{names[0]} have {self.query.shape[1]} dimensions but {names[1]} {self.gallery.shape[1]}: "
-                             "both must come from the same model")
+            raise ValueError(
+                f"{names[0]} have {self.query.shape[1]} dimensions but {names[1]} {self.gallery.shape[1]}: "
+                "both must come from the same model"
+            )
         self.dtype = torch.promote_types(self.query.dtype, self.gallery.dtype)
         self.query, self.gallery = self.query.to(self.dtype), self.gallery.to(self.dtype)
-        self.query_norms, self.gallery_norms = squared_norms(names[0], self.query), squared_norms(names[1], self.gallery)
+        self.query_norms, self.gallery_norms = (
+            squared_norms(names[0], self.query),
+            squared_norms(names[1], self.gallery),
+        )
         self.shape, self.gallery_start = (len(self.query), len(self.gallery)), gallery_start
         self.description, self.itemsize = "Euclidean distance of features", self.dtype.itemsize
 
@@ -89,13 +105,20 @@ class FeatureDistances:
             place = (self.gallery_start + left) % GALLERY_TILE
             right = min(left + GALLERY_TILE - place, last)
             if right - left == GALLERY_TILE:
-                multiply(tile, self.gallery[left:right], self.gallery_norms[left:right], out[:, left - first:right - first])
+                multiply(
+                    tile, self.gallery[left:right], self.gallery_norms[left:right], out[:, left - first : right - first]
+                )
             else:
-                features, norms = self.gallery.new_zeros(GALLERY_TILE, tile.shape[1]), self.gallery.new_zeros(GALLERY_TILE)
-                features[place:place + right - left], norms[place:place + right - left] = \
-                    self.gallery[left:right], self.gallery_norms[left:right]
+                features, norms = (
+                    self.gallery.new_zeros(GALLERY_TILE, tile.shape[1]),
+                    self.gallery.new_zeros(GALLERY_TILE),
+                )
+                features[place : place + right - left], norms[place : place + right - left] = (
+                    self.gallery[left:right],
+                    self.gallery_norms[left:right],
+                )
                 whole = multiply(tile, features, norms, torch.empty(QUERY_TILE, GALLERY_TILE, dtype=self.dtype))
-                out[:, left - first:right - first] = whole[:, place:place + right - left]
+                out[:, left - first : right - first] = whole[:, place : place + right - left]
             left = right
         return out[: stop - start].numpy()
 
@@ -108,7 +131,7 @@ def multiply(query, gallery, norms, out):
     "out = norms - 2 query . gallery for one tile, summed over the feature dimension in slices, in order."
     total = norms.expand(len(query), -1)
     for left in range(0, query.shape[1], SLICE):
-        total = torch.addmm(total, query[:, left:left + SLICE], gallery[:, left:left + SLICE].T, out=out)
+        total = torch.addmm(total, query[:, left : left + SLICE], gallery[:, left : left + SLICE].T, out=out)
     return out
 
 # %% ../../nbs/metrics/tiles.ipynb #f7d9c5bd

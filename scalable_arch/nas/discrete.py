@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+
     class Guide(Protocol):
         "Who mutates in `regularised_evolution`: makes a child of a parent, and hears how much better it was."
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Search:
     "The queries of a search in order: `choices` (Q, P) whole numbers, `rewards` (Q,)."
+
     choices: np.ndarray
     rewards: np.ndarray
 
@@ -50,13 +52,18 @@ class Search:
 
 # %% ../../nbs/nas/discrete.ipynb #dbbc9e76
 def check_choices(choices, sizes):
-    "The choices as a tuple of whole numbers. ValueError unless there is one for each of `sizes`, from 0 and below its size."
+    """The choices as a tuple of whole numbers.
+
+    ValueError unless there is one for each of `sizes`, from 0 and below its size.
+    """
     choices = tuple(choices)
     if len(choices) != len(sizes):
         raise ValueError(f"{len(choices)} choices {choices} were given for {len(sizes)} places: give one for each")
     for place, (choice, size) in enumerate(zip(choices, sizes)):
         if int(choice) != choice or not 0 <= choice < size:
-            raise ValueError(f"choice {choice!r} at place {place} of {choices} must be a whole number from 0 to {size - 1}")
+            raise ValueError(
+                f"choice {choice!r} at place {place} of {choices} must be a whole number from 0 to {size - 1}"
+            )
     return tuple(int(choice) for choice in choices)
 
 
@@ -67,12 +74,17 @@ def check_whole(what, value):
 
 
 class Queries:
-    "At most `budget` calls of `evaluate(choices) -> reward`, each noted; `sizes` of the choices as a tuple. ValueError where one of them makes no sense."
+    """At most `budget` calls of `evaluate(choices) -> reward`, each noted; `sizes` of the choices as a tuple.
+
+    ValueError where one of them makes no sense.
+    """
 
     def __init__(self, sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], SupportsFloat], budget: int) -> None:
         self.sizes, self.evaluate, self.budget = tuple(sizes), evaluate, budget
         if not self.sizes or max(map(int, self.sizes)) < 2:
-            raise ValueError(f"there is nothing to choose among sizes {self.sizes}: at least one place needs 2 choices or more")
+            raise ValueError(
+                f"there is nothing to choose among sizes {self.sizes}: at least one place needs 2 choices or more"
+            )
         for size in self.sizes:
             check_whole("a size", size)
         check_whole("budget", budget)
@@ -102,7 +114,9 @@ def random_choices(sizes, rng):
     return tuple(rng.integers(sizes).tolist())
 
 
-def random_search(sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, seed: int = 0) -> Search:
+def random_search(
+    sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, seed: int = 0
+) -> Search:
     "A `Search` of `budget` networks drawn uniformly, with replacement."
     queries, rng = Queries(sizes, evaluate, budget), np.random.default_rng(seed)
     while queries.left():
@@ -127,9 +141,18 @@ class UniformGuide:
         "Nothing."
 
 
-def regularised_evolution(sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, population: int = 50,
-                          sample: int = 10, guide: Guide | None = None, seed: int = 0) -> Search:
-    """A `Search` by ageing evolution: `population` random networks, then children of the best of `sample` of the population, which replace the oldest.
+def regularised_evolution(
+    sizes: Iterable[int],
+    evaluate: Callable[[tuple[int, ...]], SupportsFloat],
+    *,
+    budget: int,
+    population: int = 50,
+    sample: int = 10,
+    guide: Guide | None = None,
+    seed: int = 0,
+) -> Search:
+    """A `Search` by ageing evolution: `population` random networks, then children of the best of `sample` of the
+    population, which replace the oldest.
 
     `guide`: who mutates; default `UniformGuide`. Source: Real et al., AAAI 2019, Algorithm 1.
     """
@@ -164,21 +187,32 @@ class LogitsPolicy(nn.Module):
 
 
 def valid_logits(policy, sizes):
-    "Logits (P, C) of a policy, minus infinity where a place has fewer choices. ValueError where the policy is for other sizes."
+    """Logits (P, C) of a policy, minus infinity where a place has fewer choices.
+
+    ValueError where the policy is for other sizes.
+    """
     logits = policy()
     if logits.shape != (len(sizes), max(sizes)):
-        raise ValueError(f"the policy gives logits of shape {tuple(logits.shape)}, but {len(sizes)} places of up to {max(sizes)} choices need {(len(sizes), max(sizes))}")
+        raise ValueError(
+            f"the policy gives logits of shape {tuple(logits.shape)}, but {len(sizes)} places of up to {max(sizes)} "
+            f"choices need {(len(sizes), max(sizes))}"
+        )
     absent = torch.arange(max(sizes), device=logits.device) >= torch.tensor(sizes, device=logits.device)[:, None]
     return logits.masked_fill(absent, -math.inf)
 
 
 def draw(log_probabilities, generator):
     "One choice for each row of log-probabilities, drawn with a CPU generator, (P,) on the rows' device."
-    return torch.multinomial(log_probabilities.detach().exp().cpu(), 1, generator=generator).squeeze(1).to(log_probabilities.device)
+    return (
+        torch.multinomial(log_probabilities.detach().exp().cpu(), 1, generator=generator)
+        .squeeze(1)
+        .to(log_probabilities.device)
+    )
 
 # %% ../../nbs/nas/discrete.ipynb #34f65c34
 class RunningMean:
-    "Exponential mean of rewards: `advantage(reward)` is how far a reward lies above the mean of those before it (0 for the first)."
+    """Exponential mean of rewards: `advantage(reward)` is how far a reward lies above the mean of those before it (0
+    for the first)."""
 
     def __init__(self, decay):
         self.decay, self.mean = decay, None
@@ -189,9 +223,18 @@ class RunningMean:
         return reward - before
 
 
-def reinforce(sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], SupportsFloat], *, budget: int, policy: nn.Module | None = None,
-              lr: float = 0.01, decay: float = 0.9, seed: int = 0) -> Search:
-    """A `Search` by policy gradient with Adam, one network a step; `policy` is trained in place (default: a new `LogitsPolicy`).
+def reinforce(
+    sizes: Iterable[int],
+    evaluate: Callable[[tuple[int, ...]], SupportsFloat],
+    *,
+    budget: int,
+    policy: nn.Module | None = None,
+    lr: float = 0.01,
+    decay: float = 0.9,
+    seed: int = 0,
+) -> Search:
+    """A `Search` by policy gradient with Adam, one network a step; `policy` is trained in place (default: a new
+    `LogitsPolicy`).
 
     `decay` of the running mean of the rewards. Rewards may have any scale: Adam divides by it. Source: Williams 1992.
     """
@@ -209,16 +252,20 @@ def reinforce(sizes: Iterable[int], evaluate: Callable[[tuple[int, ...]], Suppor
 
 # %% ../../nbs/nas/discrete.ipynb #57f6db66
 def mutation_log_probabilities(logits, parent):
-    "Log-probability (P, C) of each change of `parent` (P,) in one place, given logits (P, C): the odds against the present choice; minus infinity for no change."
+    """Log-probability (P, C) of each change of `parent` (P,) in one place, given logits (P, C): the odds against the
+    present choice; minus infinity for no change."""
     present = parent[:, None]
     odds = (logits - logits.gather(1, present)).scatter(1, present, -math.inf)
     return odds.flatten().log_softmax(0).view_as(logits)
 
 
 class PolicyGuide:
-    "Mutations drawn by a policy, which learns in place from the children's gains as in `reinforce`; for `regularised_evolution`."
+    """Mutations drawn by a policy, which learns in place from the children's gains as in `reinforce`; for
+    `regularised_evolution`."""
 
-    def __init__(self, policy: nn.Module, sizes: Iterable[int], *, lr: float = 0.01, decay: float = 0.9, seed: int = 0) -> None:
+    def __init__(
+        self, policy: nn.Module, sizes: Iterable[int], *, lr: float = 0.01, decay: float = 0.9, seed: int = 0
+    ) -> None:
         self.policy, self.sizes, self.usual = policy, tuple(sizes), RunningMean(decay)
         self.generator = torch.Generator().manual_seed(seed)
         self.optimizer = torch.optim.Adam(policy.parameters(), lr=lr)

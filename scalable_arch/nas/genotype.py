@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/nas/genotype.ipynb #3ff8fd21
-FEATURES = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+FEATURES = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
 ATTENTIONS = ("spatial_attention", "channel_attention")
 DYNAMICS = ("dynamic_conv_3x3", "dynamic_conv_5x5")
 WIDE = ("sep_conv_7x7", "conv_7x1_1x7")
@@ -45,9 +53,11 @@ def kind_of(operation: str) -> str:
 # %% ../../nbs/nas/genotype.ipynb #d3716d82
 @dataclass(frozen=True)
 class Space:
-    """A set of cells: each of `inner_nodes` keeps `edges_per_node` edges from earlier nodes, each with one of `operations`.
+    """A set of cells: each of `inner_nodes` keeps `edges_per_node` edges from earlier nodes, each with one of
+    `operations`.
 
-    `distinct`: from different nodes (W Eq. 2.2). `second_tier`: one more edge a node, from its own surrogate (W sec. 6.2.2).
+    `distinct`: from different nodes (W Eq. 2.2). `second_tier`: one more edge a node, from its own surrogate (W sec.
+    6.2.2).
     `required`: at least one of these among the first-tier operations of every node (W sec. 6.2.3, "Search Outcome").
     """
 
@@ -65,23 +75,31 @@ class Space:
         check_space(self)
 
     def edges(self) -> list[tuple[int, int]]:
-        "(source, target) of every possible edge: by target, then source; those of the second tier, (k, k), come last. W sec. 5.4.2: 14; sec. 6.3.3: 18."
+        """(source, target) of every possible edge: by target, then source; those of the second tier, (k, k), come
+        last. W sec. 5.4.2: 14; sec. 6.3.3: 18."""
         targets = range(2, 2 + self.inner_nodes)
         return [(i, k) for k in targets for i in range(k)] + [(k, k) for k in targets if self.second_tier]
 
     def size(self, *, exclude: Collection[str] = (), required: Collection[str] | None = None) -> int:
-        "How many cells of one kind there are, counted by listing. `required` None: the space's own rule; (): none, as W sec. 2.2 and 6.3.3 count."
+        """How many cells of one kind there are, counted by listing.
+
+        `required` None: the space's own rule; (): none, as W sec. 2.2 and 6.3.3 count.
+        """
         return math.prod(len(choices) for _, choices in slots(self, exclude=exclude, required=required))
 
 # %% ../../nbs/nas/genotype.ipynb #159f1b52
 def check_space(space):
     "ValueError in one sentence where a space cannot hold any cell."
     problems = {
-        "it must have operations, each a different name": not space.operations or len(set(space.operations)) < len(space.operations),
+        "it must have operations, each a different name": not space.operations
+        or len(set(space.operations)) < len(space.operations),
         "it must have at least one inner node": space.inner_nodes < 1,
-        "edges_per_node must be 1 or 2, as the first inner node has two nodes before it": space.edges_per_node not in (1, 2),
-        f"required names operations that it does not have: {', '.join(map(str, set(space.required) - set(space.operations)))}":
-            not set(space.required) <= set(space.operations),
+        "edges_per_node must be 1 or 2, as the first inner node has two nodes before it": space.edges_per_node
+        not in (1, 2),
+        f"required names operations that it does not have: {', '.join(map(str, set(space.required) - set(space.operations)))}": not set(
+            space.required
+        )
+        <= set(space.operations),
     }
     for sentence, holds in problems.items():
         if holds:
@@ -90,15 +108,27 @@ def check_space(space):
 # %% ../../nbs/nas/genotype.ipynb #60ffc2d8
 @cache
 def node_choices(space, target, allowed, required):
-    "Every set of first-tier edges that node `target` may have, each a tuple of (operation, source), by source then operation."
+    """Every set of first-tier edges that node `target` may have, each a tuple of (operation, source), by source then
+    operation."""
     edges = [(operation, source) for source in range(target) for operation in allowed]
-    sets = combinations(edges, space.edges_per_node) if space.distinct else combinations_with_replacement(edges, space.edges_per_node)
-    return tuple(chosen for chosen in sets if (not space.distinct or len({source for _, source in chosen}) == len(chosen))
-                 and (not required or any(operation in required for operation, _ in chosen)))
+    sets = (
+        combinations(edges, space.edges_per_node)
+        if space.distinct
+        else combinations_with_replacement(edges, space.edges_per_node)
+    )
+    return tuple(
+        chosen
+        for chosen in sets
+        if (not space.distinct or len({source for _, source in chosen}) == len(chosen))
+        and (not required or any(operation in required for operation, _ in chosen))
+    )
 
 
 def slots(space, *, exclude=(), required=None):
-    "(target, choices) of each slot of a cell: one slot a node, then the second-tier slots. ValueError where no choice is left."
+    """(target, choices) of each slot of a cell: one slot a node, then the second-tier slots.
+
+    ValueError where no choice is left.
+    """
     for operation in (*exclude, *(required or ())):
         one_of(f"operation of the space {space.name}", operation, space.operations)
     allowed = tuple(operation for operation in space.operations if operation not in exclude)
@@ -107,26 +137,33 @@ def slots(space, *, exclude=(), required=None):
     found = [(k, node_choices(space, k, allowed, required)) for k in targets]
     found += [(k, tuple(((operation, k),) for operation in allowed)) for k in targets if space.second_tier]
     if not all(choices for _, choices in found):
-        raise ValueError(f"no genotype of the space {space.name} is left without {', '.join(exclude)}: exclude fewer operations"
-                         + (f", and keep one of {', '.join(required)}" if required else ""))
+        raise ValueError(
+            f"no genotype of the space {space.name} is left without {', '.join(exclude)}: exclude fewer operations"
+            + (f", and keep one of {', '.join(required)}" if required else "")
+        )
     return found
 
 # %% ../../nbs/nas/genotype.ipynb #2a5d2077
-SPACES = {space.name: space for space in (
-    Space("nge", FEATURES),
-    Space("darts", ("none", *FEATURES)),
-    Space("nos", FEATURES + ATTENTIONS + DYNAMICS, second_tier=True, required=FEATURES),
-    Space("nasnet", FEATURES + WIDE, inner_nodes=5, distinct=False),
-    Space("amoebanet", FEATURES + WIDE, inner_nodes=5, distinct=False),
-)}
+SPACES = {
+    space.name: space
+    for space in (
+        Space("nge", FEATURES),
+        Space("darts", ("none", *FEATURES)),
+        Space("nos", FEATURES + ATTENTIONS + DYNAMICS, second_tier=True, required=FEATURES),
+        Space("nasnet", FEATURES + WIDE, inner_nodes=5, distinct=False),
+        Space("amoebanet", FEATURES + WIDE, inner_nodes=5, distinct=False),
+    )
+}
 
 # %% ../../nbs/nas/genotype.ipynb #e476f808
 @dataclass(frozen=True)
 class Genotype:
-    """A normal and a reduction cell: for each inner node a tuple of (operation, source); source 0 and 1 are the inputs, 2 and up the inner nodes.
+    """A normal and a reduction cell: for each inner node a tuple of (operation, source); source 0 and 1 are the inputs,
+    2 and up the inner nodes.
 
-    The second-tier edge of a node has the node itself as source. `normal_concat`, `reduction_concat`: inner nodes that are
-    stacked to the output, all by default. `space`: a `Space` or a name in `SPACES`. ValueError, one sentence, for anything impossible.
+    The second-tier edge of a node has the node itself as source. `normal_concat`, `reduction_concat`: inner nodes that
+    are stacked to the output, all by default. `space`: a `Space` or a name in `SPACES`. ValueError, one sentence, for
+    anything impossible.
     """
 
     normal: tuple
@@ -167,9 +204,13 @@ def checked_nodes(nodes, space, cell):
     try:
         nodes = tuple(tuple((operation, source) for operation, source in node) for node in nodes)
     except (TypeError, ValueError):
-        raise ValueError(f"the {cell} cell must be a list of nodes, each a list of (operation, source), not {nodes!r}") from None
+        raise ValueError(
+            f"the {cell} cell must be a list of nodes, each a list of (operation, source), not {nodes!r}"
+        ) from None
     if len(nodes) != space.inner_nodes:
-        raise ValueError(f"the {cell} cell has {len(nodes)} inner nodes, but one of the space {space.name} has {space.inner_nodes}")
+        raise ValueError(
+            f"the {cell} cell has {len(nodes)} inner nodes, but one of the space {space.name} has {space.inner_nodes}"
+        )
     return tuple(checked_node(node, number, space, cell) for number, node in enumerate(nodes, 2))
 
 
@@ -179,7 +220,9 @@ def checked_node(node, number, space, cell):
     for operation, source in node:
         check_operation(operation, space, where)
         check_source(source, number, space, where)
-    first = sorted((edge for edge in node if edge[1] < number), key=lambda edge: (edge[1], space.operations.index(edge[0])))
+    first = sorted(
+        (edge for edge in node if edge[1] < number), key=lambda edge: (edge[1], space.operations.index(edge[0]))
+    )
     second = [edge for edge in node if edge[1] == number]
     check_counts(first, second, space, where)
     return (*first, *second)
@@ -190,8 +233,10 @@ def check_operation(operation, space, where):
         return
     others = [other.name for other in SPACES.values() if operation in other.operations]
     if others:
-        raise ValueError(f"{where} uses {operation!r} of the space {others[0]}, but the genotype is one of the space {space.name}; "
-                         f"it has: {', '.join(space.operations)}")
+        raise ValueError(
+            f"{where} uses {operation!r} of the space {others[0]}, but the genotype is one of the space {space.name}; "
+            f"it has: {', '.join(space.operations)}"
+        )
     one_of(f"operation at {where}", operation, space.operations)
 
 
@@ -200,20 +245,34 @@ def check_source(source, number, space, where):
     if not isinstance(source, (int, np.integer)) or isinstance(source, bool) or source < 0:
         raise ValueError(f"{where} reads {source!r}: a source must be the number of a node, from 0 to {last}")
     if source > last:
-        raise ValueError(f"{where} reads node {source}, which closes a cycle: an edge must come from an earlier node, 0 to {number - 1}")
+        raise ValueError(
+            f"{where} reads node {source}, which closes a cycle: an edge must come from an earlier node, 0 to "
+            f"{number - 1}"
+        )
 
 
 def check_counts(first, second, space, where):
     sources = [source for _, source in first]
     if space.distinct and len(set(sources)) < len(sources):
-        raise ValueError(f"{where} has two edges from node {max(sources, key=sources.count)}: its edges must come from different nodes")
+        raise ValueError(
+            f"{where} has two edges from node {max(sources, key=sources.count)}: its edges must come from different "
+            "nodes"
+        )
     if len(first) != space.edges_per_node:
-        raise ValueError(f"{where} has {len(first)} edges from earlier nodes, but the space {space.name} asks for {space.edges_per_node}")
+        raise ValueError(
+            f"{where} has {len(first)} edges from earlier nodes, but the space {space.name} asks for "
+            f"{space.edges_per_node}"
+        )
     if len(second) != space.second_tier:
-        raise ValueError(f"{where} has {len(second)} second-tier edges (those from the node itself), but the space {space.name} asks for 1")
+        raise ValueError(
+            f"{where} has {len(second)} second-tier edges (those from the node itself), but the space {space.name} "
+            "asks for 1"
+        )
     if space.required and not any(operation in space.required for operation, _ in first):
-        raise ValueError(f"{where} has no feature for its other operations to act on: one of its first-tier operations must be of "
-                         f"{', '.join(space.required)}")
+        raise ValueError(
+            f"{where} has no feature for its other operations to act on: one of its first-tier operations must be of "
+            f"{', '.join(space.required)}"
+        )
 
 
 def checked_concat(concat, space, cell):
@@ -221,7 +280,10 @@ def checked_concat(concat, space, cell):
     inner = tuple(range(2, 2 + space.inner_nodes))
     found = inner if concat is None else tuple(concat)
     if not found or len(set(found)) < len(found) or not set(found) <= set(inner):
-        raise ValueError(f"the output of the {cell} cell stacks the nodes {list(found)}: they must be different inner nodes, {inner[0]} to {inner[-1]}")
+        raise ValueError(
+            f"the output of the {cell} cell stacks the nodes {list(found)}: they must be different inner nodes, "
+            f"{inner[0]} to {inner[-1]}"
+        )
     return tuple(sorted(found))
 
 # %% ../../nbs/nas/genotype.ipynb #5eb887c5
@@ -234,12 +296,17 @@ def genotype_from_json(text):
     names = ("space", *CELLS, *(f"{cell}_concat" for cell in CELLS))
     if not isinstance(fields, dict) or not set(("space", *CELLS)) <= set(fields) <= set(names):
         found = ", ".join(fields) if isinstance(fields, dict) else type(fields).__name__
-        raise ValueError(f"the JSON of a genotype must have space, normal and reduction, and may have normal_concat and reduction_concat; this has {found}")
+        raise ValueError(
+            "the JSON of a genotype must have space, normal and reduction, and may have normal_concat and "
+            f"reduction_concat; this has {found}"
+        )
     if isinstance(fields["space"], dict):
         try:
             fields["space"] = Space(**fields["space"])
         except TypeError as error:
-            raise ValueError(f"the space in the JSON of a genotype is incomplete or has fields of another kind: {error}") from None
+            raise ValueError(
+                f"the space in the JSON of a genotype is incomplete or has fields of another kind: {error}"
+            ) from None
     return Genotype(**fields)
 
 # %% ../../nbs/nas/genotype.ipynb #0596d5c8
@@ -248,45 +315,131 @@ def nodes_of(*edges):
     return tuple(zip(edges[::2], edges[1::2]))
 
 
-DARTS_NORMAL_V1 = nodes_of(("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("skip_connect", 0), ("sep_conv_3x3", 1),
-                           ("skip_connect", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("skip_connect", 2))
-DARTS_REDUCTION_V1 = nodes_of(("max_pool_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("max_pool_3x3", 0),
-                              ("max_pool_3x3", 0), ("skip_connect", 2), ("skip_connect", 2), ("avg_pool_3x3", 0))
-DARTS_NORMAL_V2 = nodes_of(("sep_conv_3x3", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
-                           ("sep_conv_3x3", 1), ("skip_connect", 0), ("skip_connect", 0), ("dil_conv_3x3", 2))
-DARTS_REDUCTION_V2 = nodes_of(("max_pool_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("max_pool_3x3", 1),
-                              ("max_pool_3x3", 0), ("skip_connect", 2), ("skip_connect", 2), ("max_pool_3x3", 1))
+DARTS_NORMAL_V1 = nodes_of(
+    ("sep_conv_3x3", 1),
+    ("sep_conv_3x3", 0),
+    ("skip_connect", 0),
+    ("sep_conv_3x3", 1),
+    ("skip_connect", 0),
+    ("sep_conv_3x3", 1),
+    ("sep_conv_3x3", 0),
+    ("skip_connect", 2),
+)
+DARTS_REDUCTION_V1 = nodes_of(
+    ("max_pool_3x3", 0),
+    ("max_pool_3x3", 1),
+    ("skip_connect", 2),
+    ("max_pool_3x3", 0),
+    ("max_pool_3x3", 0),
+    ("skip_connect", 2),
+    ("skip_connect", 2),
+    ("avg_pool_3x3", 0),
+)
+DARTS_NORMAL_V2 = nodes_of(
+    ("sep_conv_3x3", 0),
+    ("sep_conv_3x3", 1),
+    ("sep_conv_3x3", 0),
+    ("sep_conv_3x3", 1),
+    ("sep_conv_3x3", 1),
+    ("skip_connect", 0),
+    ("skip_connect", 0),
+    ("dil_conv_3x3", 2),
+)
+DARTS_REDUCTION_V2 = nodes_of(
+    ("max_pool_3x3", 0),
+    ("max_pool_3x3", 1),
+    ("skip_connect", 2),
+    ("max_pool_3x3", 1),
+    ("max_pool_3x3", 0),
+    ("skip_connect", 2),
+    ("skip_connect", 2),
+    ("max_pool_3x3", 1),
+)
 
 # %% ../../nbs/nas/genotype.ipynb #c02e7397
-NASNET_NORMAL = nodes_of(("sep_conv_5x5", 1), ("sep_conv_3x3", 0), ("sep_conv_5x5", 0), ("sep_conv_3x3", 0), ("avg_pool_3x3", 1),
-                         ("skip_connect", 0), ("avg_pool_3x3", 0), ("avg_pool_3x3", 0), ("sep_conv_3x3", 1), ("skip_connect", 1))
-NASNET_REDUCTION = nodes_of(("sep_conv_5x5", 1), ("sep_conv_7x7", 0), ("max_pool_3x3", 1), ("sep_conv_7x7", 0), ("avg_pool_3x3", 1),
-                            ("sep_conv_5x5", 0), ("skip_connect", 3), ("avg_pool_3x3", 2), ("sep_conv_3x3", 2), ("max_pool_3x3", 1))
-AMOEBANET_NORMAL = nodes_of(("avg_pool_3x3", 0), ("max_pool_3x3", 1), ("sep_conv_3x3", 0), ("sep_conv_5x5", 2), ("sep_conv_3x3", 0),
-                            ("avg_pool_3x3", 3), ("sep_conv_3x3", 1), ("skip_connect", 1), ("skip_connect", 0), ("avg_pool_3x3", 1))
-AMOEBANET_REDUCTION = nodes_of(("avg_pool_3x3", 0), ("sep_conv_3x3", 1), ("max_pool_3x3", 0), ("sep_conv_7x7", 2), ("sep_conv_7x7", 0),
-                               ("avg_pool_3x3", 1), ("max_pool_3x3", 0), ("max_pool_3x3", 1), ("conv_7x1_1x7", 0), ("sep_conv_3x3", 5))
+NASNET_NORMAL = nodes_of(
+    ("sep_conv_5x5", 1),
+    ("sep_conv_3x3", 0),
+    ("sep_conv_5x5", 0),
+    ("sep_conv_3x3", 0),
+    ("avg_pool_3x3", 1),
+    ("skip_connect", 0),
+    ("avg_pool_3x3", 0),
+    ("avg_pool_3x3", 0),
+    ("sep_conv_3x3", 1),
+    ("skip_connect", 1),
+)
+NASNET_REDUCTION = nodes_of(
+    ("sep_conv_5x5", 1),
+    ("sep_conv_7x7", 0),
+    ("max_pool_3x3", 1),
+    ("sep_conv_7x7", 0),
+    ("avg_pool_3x3", 1),
+    ("sep_conv_5x5", 0),
+    ("skip_connect", 3),
+    ("avg_pool_3x3", 2),
+    ("sep_conv_3x3", 2),
+    ("max_pool_3x3", 1),
+)
+AMOEBANET_NORMAL = nodes_of(
+    ("avg_pool_3x3", 0),
+    ("max_pool_3x3", 1),
+    ("sep_conv_3x3", 0),
+    ("sep_conv_5x5", 2),
+    ("sep_conv_3x3", 0),
+    ("avg_pool_3x3", 3),
+    ("sep_conv_3x3", 1),
+    ("skip_connect", 1),
+    ("skip_connect", 0),
+    ("avg_pool_3x3", 1),
+)
+AMOEBANET_REDUCTION = nodes_of(
+    ("avg_pool_3x3", 0),
+    ("sep_conv_3x3", 1),
+    ("max_pool_3x3", 0),
+    ("sep_conv_7x7", 2),
+    ("sep_conv_7x7", 0),
+    ("avg_pool_3x3", 1),
+    ("max_pool_3x3", 0),
+    ("max_pool_3x3", 1),
+    ("conv_7x1_1x7", 0),
+    ("sep_conv_3x3", 5),
+)
 
 PUBLISHED = {
     "darts_v1": Genotype(DARTS_NORMAL_V1, DARTS_REDUCTION_V1, SPACES["darts"]),
     "darts_v2": Genotype(DARTS_NORMAL_V2, DARTS_REDUCTION_V2, SPACES["darts"]),
     "nasnet": Genotype(NASNET_NORMAL, NASNET_REDUCTION, SPACES["nasnet"], reduction_concat=(4, 5, 6)),
-    "amoebanet": Genotype(AMOEBANET_NORMAL, AMOEBANET_REDUCTION, SPACES["amoebanet"], normal_concat=(4, 5, 6), reduction_concat=(3, 4, 6)),
+    "amoebanet": Genotype(
+        AMOEBANET_NORMAL, AMOEBANET_REDUCTION, SPACES["amoebanet"], normal_concat=(4, 5, 6), reduction_concat=(3, 4, 6)
+    ),
 }
 
 # %% ../../nbs/nas/genotype.ipynb #3b7cdf3d
-def derive(probabilities: dict[str, Any], space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None,
-           budget: float | None = None, cost: dict[str, Any] | None = None) -> Genotype:
+def derive(
+    probabilities: dict[str, Any],
+    space: Space,
+    *,
+    exclude: Collection[str] = (),
+    required: Collection[str] | None = None,
+    budget: float | None = None,
+    cost: dict[str, Any] | None = None,
+) -> Genotype:
     """The genotype with the largest product of probabilities among those that obey all rules.
 
-    `probabilities`: {"normal": (E, O), "reduction": (E, O)}, arrays or tensors, rows as `space.edges()`, columns as `space.operations`.
-    `exclude`: operations never kept (DARTS: "none"). `required`: at least one of them a node; None is the space's own rule.
-    `budget`: the most that the genotype may cost, with `cost` as `networks.cell_costs` makes it: {"normal", "reduction": (E, O), "fixed": number}.
-    Of equal products the cheaper, then the earlier edge and operation. Exact. ValueError where nothing fits the budget.
-    Source: Liu et al., ICLR 2019, sec. 2.4; W sec. 5.2 and 6.2.3.
+    `probabilities`: {"normal": (E, O), "reduction": (E, O)}, arrays or tensors, rows as `space.edges()`, columns as
+    `space.operations`.
+    `exclude`: operations never kept (DARTS: "none"). `required`: at least one of them a node; None is the space's own
+    rule.
+    `budget`: the most that the genotype may cost, with `cost` as `networks.cell_costs` makes it: {"normal",
+    "reduction": (E, O), "fixed": number}. Of equal products the cheaper, then the earlier edge and operation. Exact.
+    ValueError where nothing fits the budget. Source: Liu et al., ICLR 2019, sec. 2.4; W sec. 5.2 and 6.2.3.
     """
     cost = checked_budget(budget, cost, space)
-    front, made = (np.array([cost["fixed"]]), np.zeros(1)), []  # the total costs and scores worth having; how they were made
+    front, made = (
+        (np.array([cost["fixed"]]), np.zeros(1)),
+        [],
+    )  # the total costs and scores worth having; how they were made
     for cell in CELLS:
         scores = np.log(np.maximum(edge_table(probabilities, cell, space, "probabilities"), 1e-300))
         for target, choices in slots(space, exclude=exclude, required=required):
@@ -295,12 +448,18 @@ def derive(probabilities: dict[str, Any], space: Space, *, exclude: Collection[s
             made.append((cell, target, choices, origin))
     affordable = np.flatnonzero(front[0] <= budget) if budget is not None else [0]
     if not len(affordable):
-        raise ValueError(f"no genotype of the space {space.name} costs at most {budget:,.10g}: the cheapest costs {front[0].min():,.10g}")
+        raise ValueError(
+            f"no genotype of the space {space.name} costs at most {budget:,.10g}: the cheapest costs "
+            f"{front[0].min():,.10g}"
+        )
     return trace(made, affordable[-1], space)
 
 # %% ../../nbs/nas/genotype.ipynb #c919d551
 def extend_front(front, costs, scores):
-    "The Pareto front after one more slot, by rising cost and score, and of each point (point before, choice). Of equals the first stays."
+    """The Pareto front after one more slot, by rising cost and score, and of each point (point before, choice).
+
+    Of equals the first stays.
+    """
     own = pareto(costs, scores)
     totals, merits = np.add.outer(front[0], costs[own]).ravel(), np.add.outer(front[1], scores[own]).ravel()
     kept = pareto(totals, merits)
@@ -331,8 +490,11 @@ def edge_table(tables, cell, space, what):
     table = tables[cell].detach().cpu().numpy() if hasattr(tables[cell], "detach") else np.asarray(tables[cell])
     shape = (len(space.edges()), len(space.operations))
     if table.shape != shape or not np.issubdtype(table.dtype, np.number):
-        raise ValueError(f"{what}[{cell!r}] must be numbers of shape {shape}, a row an edge of the space {space.name} and a column an operation, "
-                         f"not of shape {table.shape}")
+        raise ValueError(
+            f"{what}[{cell!r}] must be numbers of shape {shape}, a row an edge of the space {space.name} and a column "
+            "an operation, "
+            f"not of shape {table.shape}"
+        )
     if not np.isfinite(table).all() or (table < 0).any():
         raise ValueError(f"{what}[{cell!r}] must hold finite numbers that are not negative")
     return table
@@ -341,11 +503,14 @@ def edge_table(tables, cell, space, what):
 @cache
 def table_places(space):
     "Row of each edge and column of each operation in the tables of a space."
-    return {edge: i for i, edge in enumerate(space.edges())}, {operation: i for i, operation in enumerate(space.operations)}
+    return {edge: i for i, edge in enumerate(space.edges())}, {
+        operation: i for i, operation in enumerate(space.operations)
+    }
 
 
 def table_entries(target, choices, space):
-    "Rows and columns, each (choices, edges of a choice), where a table has the entries of the choices of node `target`."
+    """Rows and columns, each (choices, edges of a choice), where a table has the entries of the choices of node
+    `target`."""
     row, column = table_places(space)
     rows = [[row[source, target] for _, source in edges] for edges in choices]
     return np.array(rows), np.array([[column[operation] for operation, _ in edges] for edges in choices])
@@ -359,7 +524,10 @@ def checked_budget(budget, cost, space):
     if not budget > 0:
         raise ValueError(f"budget must be positive, not {budget}")
     if not isinstance(cost, dict) or "fixed" not in cost:
-        raise ValueError("a budget needs cost, a dict with the tables normal and reduction and the number fixed, as scalable_arch.nas.networks.cell_costs makes it")
+        raise ValueError(
+            "a budget needs cost, a dict with the tables normal and reduction and the number fixed, as "
+            "scalable_arch.nas.networks.cell_costs makes it"
+        )
     return {cell: edge_table(cost, cell, space, "cost") for cell in CELLS} | {"fixed": cost["fixed"]}
 
 # %% ../../nbs/nas/genotype.ipynb #39452ff3
@@ -373,11 +541,20 @@ def genotype_cost(genotype: Genotype, cost: dict[str, Any]) -> float:
     return total
 
 # %% ../../nbs/nas/genotype.ipynb #8bf0ab19
-def random_genotype(space: Space, rng: int | np.random.Generator, *, exclude: Collection[str] = (), required: Collection[str] | None = None,
-                    budget: float | None = None, cost: dict[str, Any] | None = None, attempts: int = 10_000) -> Genotype:
+def random_genotype(
+    space: Space,
+    rng: int | np.random.Generator,
+    *,
+    exclude: Collection[str] = (),
+    required: Collection[str] | None = None,
+    budget: float | None = None,
+    cost: dict[str, Any] | None = None,
+    attempts: int = 10_000,
+) -> Genotype:
     """A genotype drawn uniformly from the space, or from that part of it that costs at most `budget`.
 
-    `rng`: a numpy Generator or a seed; the other options as in `derive`. ValueError where `attempts` draws were all too costly.
+    `rng`: a numpy Generator or a seed; the other options as in `derive`. ValueError where `attempts` draws were all too
+    costly.
     """
     rng = np.random.default_rng(rng)
     rules = {"exclude": tuple(exclude), "required": required}
@@ -389,20 +566,36 @@ def random_genotype(space: Space, rng: int | np.random.Generator, *, exclude: Co
             return genotype
     even = {cell: np.ones((len(space.edges()), len(space.operations))) for cell in CELLS}
     derive(even, space, **rules, budget=budget, cost=cost)  # says so if nothing at all fits
-    raise ValueError(f"none of {attempts:,} random genotypes of the space {space.name} costs at most {budget:,.10g}: raise the budget or exclude costly operations")
+    raise ValueError(
+        f"none of {attempts:,} random genotypes of the space {space.name} costs at most {budget:,.10g}: raise the "
+        "budget or exclude costly operations"
+    )
 
 # %% ../../nbs/nas/genotype.ipynb #8dfe75ce
-def choice_sizes(space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None) -> tuple[int, ...]:
-    "How many choices each slot has, those of the normal cell first, for the searches of `nas.discrete`; rules as in `derive`."
+def choice_sizes(
+    space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None
+) -> tuple[int, ...]:
+    """How many choices each slot has, those of the normal cell first, for the searches of `nas.discrete`; rules as in
+    `derive`."""
     return tuple(len(choices) for _, choices in slots(space, exclude=exclude, required=required)) * len(CELLS)
 
 
-def genotype_of(choices: Iterable[int], space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None) -> Genotype:
-    "The genotype with these numbers of choices, one for each of `choice_sizes` of the same rules. ValueError where they do not fit."
+def genotype_of(
+    choices: Iterable[int], space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None
+) -> Genotype:
+    """The genotype with these numbers of choices, one for each of `choice_sizes` of the same rules.
+
+    ValueError where they do not fit.
+    """
     options = slots(space, exclude=exclude, required=required) * len(CELLS)
     choices = list(choices)
-    if len(choices) != len(options) or any(not 0 <= number < len(offered) for number, (_, offered) in zip(choices, options)):
-        raise ValueError(f"choices {choices} must be {len(options)} numbers, each from 0 and below its size: {choice_sizes(space, exclude=exclude, required=required)}")
+    if len(choices) != len(options) or any(
+        not 0 <= number < len(offered) for number, (_, offered) in zip(choices, options)
+    ):
+        raise ValueError(
+            f"choices {choices} must be {len(options)} numbers, each from 0 and below its size: "
+            f"{choice_sizes(space, exclude=exclude, required=required)}"
+        )
     cells = [[[] for _ in range(space.inner_nodes)] for _ in CELLS]
     for place, (number, (target, offered)) in enumerate(zip(choices, options)):
         cells[place * len(CELLS) // len(options)][target - 2] += offered[number]
@@ -410,8 +603,12 @@ def genotype_of(choices: Iterable[int], space: Space, *, exclude: Collection[str
 
 # %% ../../nbs/nas/genotype.ipynb #ffc9f611
 STYLES = {  # what an operation does: colour, line style
-    "convolution": ("#1f5fa8", "-"), "pooling": ("#2c8a4b", "-"), "identity": ("#6b6b6b", "-"), "none": ("#bbbbbb", ":"),
-    "attention": ("#c4501b", "--"), "dynamic convolution": ("#8a2f9c", "-."),
+    "convolution": ("#1f5fa8", "-"),
+    "pooling": ("#2c8a4b", "-"),
+    "identity": ("#6b6b6b", "-"),
+    "none": ("#bbbbbb", ":"),
+    "attention": ("#c4501b", "--"),
+    "dynamic convolution": ("#8a2f9c", "-."),
 }
 
 
@@ -424,7 +621,11 @@ def style_of(operation):
 
 def label_of(operation, halves):
     "Words for an operation; an arrow down where it halves the resolution."
-    words = operation.replace("_connect", "").replace("channel_attention", "channel attn").replace("spatial_attention", "spatial attn")
+    words = (
+        operation.replace("_connect", "")
+        .replace("channel_attention", "channel attn")
+        .replace("spatial_attention", "spatial attn")
+    )
     return words.replace("dynamic_conv", "dyn conv").replace("_", " ") + (" ↓2" if halves else "")
 
 # %% ../../nbs/nas/genotype.ipynb #c4e1b7da
@@ -432,11 +633,13 @@ COLUMN, TIER, BOX = 3.15, 2.75, 1.75  # widths: of a column, of a second tier in
 
 
 def draw(genotype: Genotype, cells: str | Iterable[str] = CELLS, *, title: str = "") -> Figure:
-    """A matplotlib Figure of the cells of a genotype, one above the other; save it as SVG for a picture that is sharp at any size.
+    """A matplotlib Figure of the cells of a genotype, one above the other; save it as SVG for a picture that is sharp
+    at any size.
 
     Columns are nodes; each edge has a lane and a label of its own. Arrows down mark edges that halve the resolution.
     """
     from matplotlib.figure import Figure
+
     cells = [one_of("cell", cell, CELLS) for cell in ([cells] if isinstance(cells, str) else cells)]
     space = genotype.space
     columns = space.inner_nodes * (COLUMN + TIER * space.second_tier) + 2.2
@@ -447,8 +650,15 @@ def draw(genotype: Genotype, cells: str | Iterable[str] = CELLS, *, title: str =
         ax.set_title(f"{title} {cell} cell".strip(), loc="left", fontsize=11)
     used = {style_of(operation) for cell in cells for node in genotype.nodes(cell) for operation, _ in node}
     from matplotlib.lines import Line2D
-    handles = [Line2D([], [], color=colour, linestyle=style, linewidth=1.8, label=name) for name, (colour, style) in STYLES.items() if name in used]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9, handlelength=3)
+
+    handles = [
+        Line2D([], [], color=colour, linestyle=style, linewidth=1.8, label=name)
+        for name, (colour, style) in STYLES.items()
+        if name in used
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9, handlelength=3
+    )
     return figure
 
 # %% ../../nbs/nas/genotype.ipynb #d155e719
@@ -467,7 +677,7 @@ def draw_cell(ax, genotype, cell):
         for i, (operation, source) in enumerate(first):
             lane = (k - 2) * space.edges_per_node + i
             draw_lane(ax, place[source], (gate, place[k][1]), lane, operation, cell == "reduction" and source < 2)
-        for operation, _ in edges[len(first):]:
+        for operation, _ in edges[len(first) :]:
             draw_lane(ax, (gate, place[k][1]), place[k], place[k][1], operation, False)
             draw_node(ax, gate, place[k][1], f"{k}'", "#ffffff")
         if k in genotype.concat(cell):
@@ -483,21 +693,65 @@ def draw_cell(ax, genotype, cell):
 # %% ../../nbs/nas/genotype.ipynb #91ab81b4
 def draw_lane(ax, source, target, lane, operation, halves):
     "One edge: from its source into its lane, through its label, to its target."
-    from matplotlib.path import Path
     from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
     colour, style = STYLES[style_of(operation)]
     middle = target[0] - 0.65 - BOX / 2
     turn = min(source[0] + 0.95, middle - BOX / 2)
     bend = (source[0] + turn) / 2 + 0.15
-    path = Path([source, (bend, source[1]), (bend, lane), (turn, lane), (middle + BOX / 2, lane)], [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO])
+    path = Path(
+        [source, (bend, source[1]), (bend, lane), (turn, lane), (middle + BOX / 2, lane)],
+        [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO],
+    )
     ax.add_patch(PathPatch(path, fill=False, edgecolor=colour, linestyle=style, linewidth=1.4, zorder=1))
-    ax.annotate("", target, (middle + BOX / 2, lane), zorder=1,
-                arrowprops={"arrowstyle": "-|>", "color": colour, "linestyle": style, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 9})
-    ax.text(middle, lane, label_of(operation, halves), ha="center", va="center", fontsize=8, color=colour, zorder=2,
-            bbox={"boxstyle": "round,pad=0.22", "facecolor": "white", "edgecolor": colour, "linewidth": 0.9, "linestyle": style})
+    ax.annotate(
+        "",
+        target,
+        (middle + BOX / 2, lane),
+        zorder=1,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": colour,
+            "linestyle": style,
+            "linewidth": 1.4,
+            "shrinkA": 0,
+            "shrinkB": 9,
+        },
+    )
+    ax.text(
+        middle,
+        lane,
+        label_of(operation, halves),
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=colour,
+        zorder=2,
+        bbox={
+            "boxstyle": "round,pad=0.22",
+            "facecolor": "white",
+            "edgecolor": colour,
+            "linewidth": 0.9,
+            "linestyle": style,
+        },
+    )
 
 
 def draw_node(ax, x, y, label, colour, wide=False):
     "A named circle."
-    ax.text(x, y, label, ha="center", va="center", fontsize=9, zorder=4,
-            bbox={"boxstyle": "round,pad=0.3" if wide else "circle,pad=0.25", "facecolor": colour, "edgecolor": "#333333", "linewidth": 0.9})
+    ax.text(
+        x,
+        y,
+        label,
+        ha="center",
+        va="center",
+        fontsize=9,
+        zorder=4,
+        bbox={
+            "boxstyle": "round,pad=0.3" if wide else "circle,pad=0.25",
+            "facecolor": colour,
+            "edgecolor": "#333333",
+            "linewidth": 0.9,
+        },
+    )

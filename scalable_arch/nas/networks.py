@@ -15,8 +15,7 @@ __all__ = ['Position', 'skeleton', 'cifar_stem', 'halving', 'drop_path', 'Evalua
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +33,9 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/nas/networks.ipynb #e593c95b
 class Position(NamedTuple):
-    "One place in the skeleton: kind of cell, its channels, whether the input from two cells back is larger, and the stage (0, 1, 2) it belongs to."
+    """One place in the skeleton: kind of cell, its channels, whether the input from two cells back is larger, and the
+    stage (0, 1, 2) it belongs to."""
+
     kind: str
     channels: int
     halves_before: bool
@@ -44,7 +45,8 @@ class Position(NamedTuple):
 def skeleton(channels: int, cells: int, *, halved_stem: bool = False) -> list[Position]:
     """The `Position` of each cell: reductions after one and two thirds, the channels doubled by each.
 
-    `halved_stem`: the stem hands the first cell two maps, the older one twice as large (ImageNet). ValueError for fewer cells than 3.
+    `halved_stem`: the stem hands the first cell two maps, the older one twice as large (ImageNet). ValueError for fewer
+    cells than 3.
     """
     if channels < 1:
         raise ValueError(f"channels must be at least 1, not {channels}")
@@ -75,21 +77,32 @@ def drop_path(x, rate):
 
 # %% ../../nbs/nas/networks.ipynb #dc87c9da
 class EvaluationCell(nn.Module):
-    """A cell of a genotype: outputs of the cells two back and one back -> (B, out_channels, H, W), halved where `kind` is reduction.
+    """A cell of a genotype: outputs of the cells two back and one back -> (B, out_channels, H, W), halved where `kind`
+    is reduction.
 
-    `before`, `last`: channels of the two inputs. `position`: its place in the `skeleton`. Cells of other methods have the same signature.
+    `before`, `last`: channels of the two inputs. `position`: its place in the `skeleton`. Cells of other methods have
+    the same signature.
     """
 
     def __init__(self, genotype: Genotype, position: Position, before: int, last: int) -> None:
         super().__init__()
         if genotype.space.second_tier:
-            raise ValueError(f"a genotype of the space {genotype.space.name} has a second tier, which EvaluationCell does not build: take the networks of scalable_arch.nos (nos_cifar, nos_imagenet), or pass cell=")
+            raise ValueError(
+                f"a genotype of the space {genotype.space.name} has a second tier, which EvaluationCell does not "
+                "build: take the networks of scalable_arch.nos (nos_cifar, nos_imagenet), or pass cell="
+            )
         channels, reduces = position.channels, position.kind == "reduction"
-        self.preprocess0 = FactorizedReduce(before, channels) if position.halves_before else ReLUConvBN(before, channels)
+        self.preprocess0 = (
+            FactorizedReduce(before, channels) if position.halves_before else ReLUConvBN(before, channels)
+        )
         self.preprocess1 = ReLUConvBN(last, channels)
         nodes = genotype.nodes(position.kind)
         self.sources = [[source for _, source in node] for node in nodes]
-        self.operations = nn.ModuleList(make_operation(name, channels, 2 if reduces and source < 2 else 1) for node in nodes for name, source in node)
+        self.operations = nn.ModuleList(
+            make_operation(name, channels, 2 if reduces and source < 2 else 1)
+            for node in nodes
+            for name, source in node
+        )
         self.concat = genotype.concat(position.kind)
         self.out_channels = channels * len(self.concat)
 
@@ -106,13 +119,18 @@ class EvaluationCell(nn.Module):
 
 # %% ../../nbs/nas/networks.ipynb #5223cd56
 class AuxiliaryHead(nn.Module):
-    "Logits (B, num_classes) from a map of any size. `stride` of the 5x5 pool: 3 (CIFAR), 2 (ImageNet); `norm`: batch normalisation after 768 channels."
+    """Logits (B, num_classes) from a map of any size.
+
+    `stride` of the 5x5 pool: 3 (CIFAR), 2 (ImageNet); `norm`: batch normalisation after 768 channels.
+    """
 
     def __init__(self, channels: int, num_classes: int, *, stride: int, norm: bool = True) -> None:
         super().__init__()
         self.stride = stride
         self.narrow = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU())
-        self.widen = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768) if norm else nn.Identity(), nn.ReLU())
+        self.widen = nn.Sequential(
+            nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768) if norm else nn.Identity(), nn.ReLU()
+        )
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -128,22 +146,36 @@ def check_images(images, halvings):
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be a tensor of shape (B, 3, H, W), not {tuple(images.shape)}")
     if min(images.shape[2:]) < smallest:
-        raise ValueError(f"images of {images.shape[2]}x{images.shape[3]} are too small: this network halves them {halvings} times, "
-                         f"so both sides must be at least {smallest} pixels")
+        raise ValueError(
+            f"images of {images.shape[2]}x{images.shape[3]} are too small: this network halves them {halvings} times, "
+            f"so both sides must be at least {smallest} pixels"
+        )
 
 # %% ../../nbs/nas/networks.ipynb #c74bf862
 class CellNetwork(nn.Module):
     """What `CifarNetwork` and `ImageNetNetwork` share.
 
-    A subclass has `halvings`, how often its stem halves; `head`, options of its `AuxiliaryHead`; `make_stem(channels)`, which returns the
-    channels of the older and the newer map of the stem; and `stem_maps(images)`, which returns these maps.
+    A subclass has `halvings`, how often its stem halves; `head`, options of its `AuxiliaryHead`; `make_stem(channels)`,
+    which returns the channels of the older and the newer map of the stem; and `stem_maps(images)`, which returns these
+    maps.
     """
 
-    def __init__(self, genotype: Genotype, channels: int, cells: int, num_classes: int | None, auxiliary: bool, drop_path: float,
-                 cell: Callable[[Genotype, Position, int, int], nn.Module]) -> None:
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: int,
+        cells: int,
+        num_classes: int | None,
+        auxiliary: bool,
+        drop_path: float,
+        cell: Callable[[Genotype, Position, int, int], nn.Module],
+    ) -> None:
         super().__init__()
         if not isinstance(genotype, Genotype):
-            raise ValueError(f"genotype must be a scalable_arch.nas.Genotype, like PUBLISHED['darts_v2'], not {type(genotype).__name__}")
+            raise ValueError(
+                "genotype must be a scalable_arch.nas.Genotype, like PUBLISHED['darts_v2'], not "
+                f"{type(genotype).__name__}"
+            )
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
         if not 0 <= drop_path < 1:
@@ -158,7 +190,9 @@ class CellNetwork(nn.Module):
         self.num_features = last
         self.classifier = nn.Identity() if num_classes is None else nn.Linear(last, num_classes)
         wanted = auxiliary and num_classes is not None
-        self.auxiliary = AuxiliaryHead(self.cells[self.auxiliary_place].out_channels, num_classes, **self.head) if wanted else None
+        self.auxiliary = (
+            AuxiliaryHead(self.cells[self.auxiliary_place].out_channels, num_classes, **self.head) if wanted else None
+        )
 
     @property
     def auxiliary_place(self) -> int:
@@ -174,7 +208,8 @@ class CellNetwork(nn.Module):
             yield last
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        "The last map of each of the three stages, (B, feature_channels[stage], h, w); each half as large as the one before unless `output_stride` says otherwise."
+        """The last map of each of the three stages, (B, feature_channels[stage], h, w); each half as large as the one
+        before unless `output_stride` says otherwise."""
         maps = [None, None, None]
         for position, found in zip(self.positions, self.walk(images)):
             maps[position.stage] = found
@@ -190,16 +225,28 @@ class CellNetwork(nn.Module):
 
 # %% ../../nbs/nas/networks.ipynb #8006c1cf
 class CifarNetwork(CellNetwork):
-    """Evaluation network for small images (B, 3, H, W), both sides 4 and up: logits (B, num_classes), in training with `auxiliary` (logits, auxiliary logits).
+    """Evaluation network for small images (B, 3, H, W), both sides 4 and up: logits (B, num_classes), in training with
+    `auxiliary` (logits, auxiliary logits).
 
-    `num_classes` None: pooled features (B, num_features) and no auxiliary head. `drop_path`: rate, also set later as `drop_path_rate`.
-    `cell`: class of the cells, `EvaluationCell` or one with its signature. Source: W sec. 5.4.5; Liu et al., ICLR 2019, sec. 3.2.
+    `num_classes` None: pooled features (B, num_features) and no auxiliary head. `drop_path`: rate, also set later as
+    `drop_path_rate`.
+    `cell`: class of the cells, `EvaluationCell` or one with its signature. Source: W sec. 5.4.5; Liu et al., ICLR 2019,
+    sec. 3.2.
     """
 
     halvings, head = 0, {"stride": 3}
 
-    def __init__(self, genotype: Genotype, *, channels: int = 36, cells: int = 20, num_classes: int | None = 10, auxiliary: bool = True,
-                 drop_path: float = 0.0, cell: Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell) -> None:
+    def __init__(
+        self,
+        genotype: Genotype,
+        *,
+        channels: int = 36,
+        cells: int = 20,
+        num_classes: int | None = 10,
+        auxiliary: bool = True,
+        drop_path: float = 0.0,
+        cell: Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell,
+    ) -> None:
         super().__init__(genotype, channels, cells, num_classes, auxiliary, drop_path, cell)
 
     def make_stem(self, channels: int) -> tuple[int, int]:
@@ -212,16 +259,27 @@ class CifarNetwork(CellNetwork):
 
 # %% ../../nbs/nas/networks.ipynb #70c7ff31
 class ImageNetNetwork(CellNetwork):
-    """Evaluation network for large images (B, 3, H, W), both sides 32 and up: as `CifarNetwork`, but the stem halves three times.
+    """Evaluation network for large images (B, 3, H, W), both sides 32 and up: as `CifarNetwork`, but the stem halves
+    three times.
 
-    `output_stride`: 32, or 16 or 8 to keep the maps of the last stages large for segmentation; same weights, kernels spread instead.
-    Source: W sec. 5.4.5; Liu et al., ICLR 2019, sec. 3.3 and its public project.
+    `output_stride`: 32, or 16 or 8 to keep the maps of the last stages large for segmentation; same weights, kernels
+    spread instead. Source: W sec. 5.4.5; Liu et al., ICLR 2019, sec. 3.3 and its public project.
     """
 
     halvings, head = 3, {"stride": 2, "norm": False}
 
-    def __init__(self, genotype: Genotype, *, channels: int = 48, cells: int = 14, num_classes: int | None = 1000, auxiliary: bool = True,
-                 drop_path: float = 0.0, cell: Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell, output_stride: int = 32) -> None:
+    def __init__(
+        self,
+        genotype: Genotype,
+        *,
+        channels: int = 48,
+        cells: int = 14,
+        num_classes: int | None = 1000,
+        auxiliary: bool = True,
+        drop_path: float = 0.0,
+        cell: Callable[[Genotype, Position, int, int], nn.Module] = EvaluationCell,
+        output_stride: int = 32,
+    ) -> None:
         one_of("output_stride", output_stride, (8, 16, 32))
         super().__init__(genotype, channels, cells, num_classes, auxiliary, drop_path, cell)
         keep_resolution(self, removed={32: 0, 16: 1, 8: 2}[output_stride])
@@ -243,7 +301,9 @@ def keep_resolution(network, removed):
     if removed == 0:
         return
     if not all(isinstance(cell, EvaluationCell) for cell in network.cells):
-        raise ValueError("output_stride below 32 needs cells of the class EvaluationCell, whose operations it knows how to spread")
+        raise ValueError(
+            "output_stride below 32 needs cells of the class EvaluationCell, whose operations it knows how to spread"
+        )
     reductions = [i for i, position in enumerate(network.positions) if position.kind == "reduction"][-removed:]
     older = newer = 1  # how much denser than before the two inputs of a cell are
     for i in range(reductions[0], len(network.cells)):
@@ -257,7 +317,8 @@ def keep_resolution(network, removed):
 
 
 def spread(module, dilation):
-    "The module for maps `dilation` times as dense as it was made for, without its stride; the weights stay where they are."
+    """The module for maps `dilation` times as dense as it was made for, without its stride; the weights stay where
+    they are."""
     if isinstance(module, FactorizedReduce):
         return DenseReduce(module, dilation)
     if isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)):
@@ -267,13 +328,16 @@ def spread(module, dilation):
     scale = np.array([dilation, dilation])
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            part.dilation, part.padding = (tuple((np.array(old) * scale).tolist()) for old in (part.dilation, part.padding))
+            part.dilation, part.padding = (
+                tuple((np.array(old) * scale).tolist()) for old in (part.dilation, part.padding)
+            )
             part.stride, scale = (1, 1), scale * part.stride
     return module
 
 # %% ../../nbs/nas/networks.ipynb #f22c7e31
 class DenseReduce(FactorizedReduce):
-    "A `FactorizedReduce` without its stride: its second convolution still looks one step of the original grid further down and right."
+    """A `FactorizedReduce` without its stride: its second convolution still looks one step of the original grid
+    further down and right."""
 
     def __init__(self, reduce, dilation):
         nn.Module.__init__(self)
@@ -286,7 +350,8 @@ class DenseReduce(FactorizedReduce):
 
 
 class DensePool(nn.Module):
-    "A 3x3 pool without its stride, over pixels `dilation` apart: each of the grids that these pixels form is pooled alone."
+    """A 3x3 pool without its stride, over pixels `dilation` apart: each of the grids that these pixels form is pooled
+    alone."""
 
     def __init__(self, pool, dilation):
         super().__init__()
@@ -348,14 +413,23 @@ def operation_cost(operation: str, channels: int, stride: int, size: tuple[int, 
     return measure(make_operation(operation, channels, stride), (channels, *size))
 
 
-def cell_costs(space: Space, network: type[CifarNetwork] | type[ImageNetNetwork] = CifarNetwork, *, image_size: int | Sequence[int] | None = None,
-               quantity: str = "macs", operation_cost: Callable[[str, int, int, tuple[int, int]], Cost] = operation_cost,
-               **options: Any) -> dict[str, Any]:
-    """Cost tables for `derive` and `random_genotype`: {"normal": (E, O), "reduction": (E, O), "fixed"}, whole numbers, exact for all genotypes of the space.
+def cell_costs(
+    space: Space,
+    network: type[CifarNetwork] | type[ImageNetNetwork] = CifarNetwork,
+    *,
+    image_size: int | Sequence[int] | None = None,
+    quantity: str = "macs",
+    operation_cost: Callable[[str, int, int, tuple[int, int]], Cost] = operation_cost,
+    **options: Any,
+) -> dict[str, Any]:
+    """Cost tables for `derive` and `random_genotype`: {"normal": (E, O), "reduction": (E, O), "fixed"}, whole numbers,
+    exact for all genotypes of the space.
 
-    `network`: `CifarNetwork` or `ImageNetNetwork`, with its `options` (channels, cells, num_classes, cell); without the auxiliary head.
-    `image_size`: side or (H, W), by default 32 or 224. `quantity`: `macs` or `params`. `operation_cost(name, channels, stride, (H, W))`
-    gives a `Cost`; a method with operations of its own passes its own. Genotypes must stack all inner nodes, as derived ones do.
+    `network`: `CifarNetwork` or `ImageNetNetwork`, with its `options` (channels, cells, num_classes, cell); without the
+    auxiliary head.
+    `image_size`: side or (H, W), by default 32 or 224. `quantity`: `macs` or `params`. `operation_cost(name, channels,
+    stride, (H, W))` gives a `Cost`; a method with operations of its own passes its own. Genotypes must stack all inner
+    nodes, as derived ones do.
     """
     one_of("quantity", quantity, ("macs", "params"))
     size = (32 if network.halvings == 0 else 224) if image_size is None else image_size
@@ -368,7 +442,9 @@ def cell_costs(space: Space, network: type[CifarNetwork] | type[ImageNetNetwork]
         inner = halved(here, int(position.kind == "reduction"))
         for row, (source, _) in enumerate(space.edges()):
             stride, where = (2, here) if source < 2 and inner != here else (1, inner)
-            tables[position.kind][row] += [getattr(operation_cost(name, position.channels, stride, where), quantity) for name in space.operations]
+            tables[position.kind][row] += [
+                getattr(operation_cost(name, position.channels, stride, where), quantity) for name in space.operations
+            ]
         here = inner
     total = getattr(measure(model, (3, *size)), quantity)
     return tables | {"fixed": total - int(genotype_cost(sample, tables | {"fixed": 0}))}

@@ -15,15 +15,19 @@ from ..errors import one_of
 
 # %% ../../nbs/nas/operations.ipynb #7d808e36
 class ReLUConvBN(nn.Sequential):
-    "ReLU, convolution without bias, batch normalisation: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."
+    """ReLU, convolution without bias, batch normalisation: (B, in_channels, H, W) -> (B, out_channels, ceil(H /
+    stride), ceil(W / stride))."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, *, affine: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, *, affine: bool = True
+    ) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
         super().__init__(nn.ReLU(), conv, nn.BatchNorm2d(out_channels, affine=affine))
 
 # %% ../../nbs/nas/operations.ipynb #f9a823e5
 class FactorizedReduce(nn.Module):
-    "ReLU, two 1x1 convolutions of stride 2 side by side, batch normalisation: (B, in_channels, H, W) -> (B, out_channels, ceil(H/2), ceil(W/2))."
+    """ReLU, two 1x1 convolutions of stride 2 side by side, batch normalisation: (B, in_channels, H, W) -> (B,
+    out_channels, ceil(H/2), ceil(W/2))."""
 
     def __init__(self, in_channels: int, out_channels: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -51,14 +55,18 @@ def separable(channels, kernel_size, stride, affine, dilation=1):
 
 
 class SeparableConv(nn.Sequential):
-    "Two separable convolutions, the first of them with `stride`: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."
+    """Two separable convolutions, the first of them with `stride`: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W /
+    stride))."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int, *, affine: bool = True) -> None:
-        super().__init__(*separable(channels, kernel_size, stride, affine), *separable(channels, kernel_size, 1, affine))
+        super().__init__(
+            *separable(channels, kernel_size, stride, affine), *separable(channels, kernel_size, 1, affine)
+        )
 
 
 class DilatedConv(nn.Sequential):
-    "One separable convolution whose kernel has gaps of one pixel: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."
+    """One separable convolution whose kernel has gaps of one pixel: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W /
+    stride))."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int, *, affine: bool = True) -> None:
         super().__init__(*separable(channels, kernel_size, stride, affine, dilation=2))
@@ -68,8 +76,12 @@ class CrossConv(nn.Sequential):
     "ReLU, a 1x7 and a 7x1 convolution of all channels, batch normalisation (NASNet's 1x7 then 7x1)."
 
     def __init__(self, channels: int, stride: int, *, affine: bool = True) -> None:
-        super().__init__(nn.ReLU(), nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
-                         nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False), nn.BatchNorm2d(channels, affine=affine))
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+            nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
 
 # %% ../../nbs/nas/operations.ipynb #8e52945f
 class Zero(nn.Module):
@@ -80,7 +92,7 @@ class Zero(nn.Module):
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :, ::self.stride, ::self.stride] * 0.0
+        return x[:, :, :: self.stride, :: self.stride] * 0.0
 
 
 def skip(channels, stride, *, affine=True):
@@ -88,19 +100,35 @@ def skip(channels, stride, *, affine=True):
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
 
 # %% ../../nbs/nas/operations.ipynb #e0f58e20
-POOLS = {"max_pool_3x3": lambda stride: nn.MaxPool2d(3, stride, 1), "avg_pool_3x3": lambda stride: nn.AvgPool2d(3, stride, 1, count_include_pad=False)}
-CONVOLUTIONS = {"skip_connect": skip, "conv_7x1_1x7": CrossConv,
-                **{f"sep_conv_{k}x{k}": lambda channels, stride, k=k, **options: SeparableConv(channels, k, stride, **options) for k in (3, 5, 7)},
-                **{f"dil_conv_{k}x{k}": lambda channels, stride, k=k, **options: DilatedConv(channels, k, stride, **options) for k in (3, 5)}}
+POOLS = {
+    "max_pool_3x3": lambda stride: nn.MaxPool2d(3, stride, 1),
+    "avg_pool_3x3": lambda stride: nn.AvgPool2d(3, stride, 1, count_include_pad=False),
+}
+CONVOLUTIONS = {
+    "skip_connect": skip,
+    "conv_7x1_1x7": CrossConv,
+    **{
+        f"sep_conv_{k}x{k}": lambda channels, stride, k=k, **options: SeparableConv(channels, k, stride, **options)
+        for k in (3, 5, 7)
+    },
+    **{
+        f"dil_conv_{k}x{k}": lambda channels, stride, k=k, **options: DilatedConv(channels, k, stride, **options)
+        for k in (3, 5)
+    },
+}
 OPERATIONS = ("none", *POOLS, *CONVOLUTIONS)
 
 # %% ../../nbs/nas/operations.ipynb #6a063b8a
-def make_operation(name: str, channels: int, stride: int = 1, *, affine: bool = True, pool_norm: bool = False) -> nn.Module:
+def make_operation(
+    name: str, channels: int, stride: int = 1, *, affine: bool = True, pool_norm: bool = False
+) -> nn.Module:
     """The operation `name` as a module: (B, channels, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride)).
 
-    `name`: one of `OPERATIONS`, as published genotypes write it. `stride`: 1 or 2. `affine`: scale and shift in normalisations.
+    `name`: one of `OPERATIONS`, as published genotypes write it. `stride`: 1 or 2. `affine`: scale and shift in
+    normalisations.
     `pool_norm`: pools are followed by a batch normalisation without scale and shift, as in a search.
-    `skip_connect` at stride 1 is `nn.Identity`. ValueError for an unknown name or stride. Source: DARTS, arXiv 1806.09055, sec. 3.1.
+    `skip_connect` at stride 1 is `nn.Identity`. ValueError for an unknown name or stride. Source: DARTS, arXiv
+    1806.09055, sec. 3.1.
     """
     one_of("operation", name, OPERATIONS)
     one_of("stride", stride, (1, 2))

@@ -32,7 +32,16 @@ from .genotype import derive
 from ..train.checkpoint import CHECKPOINT_FILE, copy_into, load_checkpoint, model_tensors, save_checkpoint
 from ..train.classify import augmented_batch, scheduled_rate
 from scalable_arch.train.loop import (
-    check_finite, check_images, check_labels, check_settings_agree, data_settings, epoch_batches, loss_name, placement, progress_bar, run_context,
+    check_finite,
+    check_images,
+    check_labels,
+    check_settings_agree,
+    data_settings,
+    epoch_batches,
+    loss_name,
+    placement,
+    progress_bar,
+    run_context,
 )
 
 if TYPE_CHECKING:
@@ -66,14 +75,16 @@ def constant(parameters):
 
 
 def architecture_gradient(supernet, batch, targets, guidance=None):
-    "Gradients of the loss with respect to the controller's parameters, weights taken as constants, and what `search_loss` counts."
+    """Gradients of the loss with respect to the controller's parameters, weights taken as constants, and what
+    `search_loss` counts."""
     with constant(supernet.weights()):
         loss, entropy, right = search_loss(supernet, batch, targets, guidance)
         return torch.autograd.grad(loss, list(supernet.controller.parameters())), entropy, right
 
 # %% ../../nbs/nas/search.ipynb #d16523de
 def momentum_step(supernet, optimizer, batch, targets, guidance=None):
-    "The direction in which the SGD `optimizer` would move the weights: momentum * buffer + gradient + weight decay * weight, a list."
+    """The direction in which the SGD `optimizer` would move the weights: momentum * buffer + gradient + weight decay *
+    weight, a list."""
     weights, group = supernet.weights(), optimizer.param_groups[0]
     with torch.no_grad():
         probabilities = supernet.probabilities()
@@ -103,11 +114,15 @@ def second_order_gradient(supernet, optimizer, train, validation, guidance=None,
 
     `radius`: length of the step whose two ends are compared. Source: DARTS, Eq. 7 and 8.
     """
-    weights, controls, rate = supernet.weights(), list(supernet.controller.parameters()), optimizer.param_groups[0]["lr"]
+    weights, controls, rate = (
+        supernet.weights(),
+        list(supernet.controller.parameters()),
+        optimizer.param_groups[0]["lr"],
+    )
     with moved(weights, momentum_step(supernet, optimizer, *train, guidance), -rate):
         loss, entropy, right = search_loss(supernet, *validation, guidance)
         gradients = torch.autograd.grad(loss, controls + weights)
-    direct, along = gradients[:len(controls)], gradients[len(controls):]
+    direct, along = gradients[: len(controls)], gradients[len(controls) :]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(along))).item()
     if norm == 0:
         return direct, entropy, right
@@ -132,9 +147,14 @@ def halves(number, validation, seed):
 def turns(train, validation, settings, epoch):
     "The turns of an epoch: (`weights`, train indices, None) or (`architecture`, train indices, validation indices)."
     generator = torch.Generator().manual_seed(step_seed(settings["seed"], epoch))
-    batches, checks = ([part[index] for index in epoch_batches(part, "random", settings["batch_size"], None, generator)] for part in (train, validation))
+    batches, checks = (
+        [part[index] for index in epoch_batches(part, "random", settings["batch_size"], None, generator)]
+        for part in (train, validation)
+    )
     if settings["alternate"] == "epoch":
-        return [("weights", index, None) for index in batches] + [("architecture", batches[i % len(batches)], index) for i, index in enumerate(checks)]
+        return [("weights", index, None) for index in batches] + [
+            ("architecture", batches[i % len(batches)], index) for i, index in enumerate(checks)
+        ]
     pairs = [(index, checks[i % len(checks)]) for i, index in enumerate(batches)]
     return [turn for index, check in pairs for turn in (("architecture", index, check), ("weights", index, None))]
 
@@ -148,12 +168,29 @@ class SearchRun:
     "The state of a search and its turns; `search` makes one."
 
     def __init__(self, supernet, images, labels, settings, guidance):
-        self.supernet, self.images, self.labels, self.settings, self.guidance = supernet, images, labels, settings, guidance
+        self.supernet, self.images, self.labels, self.settings, self.guidance = (
+            supernet,
+            images,
+            labels,
+            settings,
+            guidance,
+        )
         self.architecture_guidance = guidance if settings["guided"] == "both" else None
         self.train, self.validation = halves(len(labels), settings["validation"], settings["seed"])
         self.controls = list(supernet.controller.parameters())
-        self.sgd = torch.optim.SGD(supernet.weights(), lr=settings["lr"], momentum=settings["momentum"], weight_decay=settings["weight_decay"], foreach=True)
-        self.adam = torch.optim.Adam(self.controls, lr=settings["controller_lr"], betas=(0.5, 0.999), weight_decay=settings["controller_weight_decay"])
+        self.sgd = torch.optim.SGD(
+            supernet.weights(),
+            lr=settings["lr"],
+            momentum=settings["momentum"],
+            weight_decay=settings["weight_decay"],
+            foreach=True,
+        )
+        self.adam = torch.optim.Adam(
+            self.controls,
+            lr=settings["controller_lr"],
+            betas=(0.5, 0.999),
+            weight_decay=settings["controller_weight_decay"],
+        )
         self.history, self.done, self.totals = [], 0, self.nothing()
 
     @staticmethod
@@ -163,7 +200,9 @@ class SearchRun:
     def batch(self, index, generator):
         "(augmented float batch, targets) of the images at `index`."
         device, dtype = placement(self.supernet)
-        return augmented_batch(self.images, index, self.settings, generator, device, dtype), self.labels[index].to(device)
+        return augmented_batch(self.images, index, self.settings, generator, device, dtype), self.labels[index].to(
+            device
+        )
 
     def turn(self, level, index, check):
         "One update of the weights or of the architecture."
@@ -175,7 +214,12 @@ class SearchRun:
         else:
             entropy, right = self.update_architecture(index, self.batch(check, generator), generator)
         total, number = self.totals[level], len(index if check is None else check)
-        for name, value in (("loss", entropy * number), ("right", right), ("seen", number), ("seconds", time.perf_counter() - started)):
+        for name, value in (
+            ("loss", entropy * number),
+            ("right", right),
+            ("seen", number),
+            ("seconds", time.perf_counter() - started),
+        ):
             total[name] += value
         self.done += 1
 
@@ -196,7 +240,9 @@ class SearchRun:
         if self.settings["order"] == 1:
             gradients, entropy, right = architecture_gradient(self.supernet, *validation, self.architecture_guidance)
         else:
-            gradients, entropy, right = second_order_gradient(self.supernet, self.sgd, self.batch(index, generator), validation, self.architecture_guidance)
+            gradients, entropy, right = second_order_gradient(
+                self.supernet, self.sgd, self.batch(index, generator), validation, self.architecture_guidance
+            )
         for x, gradient in zip(self.controls, gradients):
             x.grad = gradient.clone()
         self.adam.step()
@@ -204,8 +250,11 @@ class SearchRun:
 
 # %% ../../nbs/nas/search.ipynb #bf6e892e
 def undecided(probabilities):
-    "Mean entropy of the edges' probabilities (E, O) as a share of the largest possible: 1 at first, 0 when all is decided."
-    return (-(probabilities * probabilities.clamp(min=1e-30).log()).sum(1).mean() / math.log(probabilities.shape[1])).item()
+    """Mean entropy of the edges' probabilities (E, O) as a share of the largest possible: 1 at first, 0 when all is
+    decided."""
+    return (
+        -(probabilities * probabilities.clamp(min=1e-30).log()).sum(1).mean() / math.log(probabilities.shape[1])
+    ).item()
 
 
 def search_record(run, rate):
@@ -214,11 +263,18 @@ def search_record(run, rate):
         probabilities = {cell: table.double().cpu() for cell, table in run.supernet.probabilities().items()}
     space, of = run.supernet.space, lambda level, name: run.totals[level][name] / run.totals[level]["seen"]
     genotype = derive(probabilities, space, exclude=[name for name in space.operations if name == "none"])
-    return {"epoch": len(run.history) + 1, "lr": rate, "loss": of("weights", "loss"), "accuracy": of("weights", "right"),
-            "validation_loss": of("architecture", "loss"), "validation_accuracy": of("architecture", "right"),
-            "entropy": {cell: undecided(table) for cell, table in probabilities.items()}, "genotype": genotype.to_json(),
-            "probabilities": {cell: table.tolist() for cell, table in probabilities.items()},
-            "seconds": sum(total["seconds"] for total in run.totals.values())}
+    return {
+        "epoch": len(run.history) + 1,
+        "lr": rate,
+        "loss": of("weights", "loss"),
+        "accuracy": of("weights", "right"),
+        "validation_loss": of("architecture", "loss"),
+        "validation_accuracy": of("architecture", "right"),
+        "entropy": {cell: undecided(table) for cell, table in probabilities.items()},
+        "genotype": genotype.to_json(),
+        "probabilities": {cell: table.tolist() for cell, table in probabilities.items()},
+        "seconds": sum(total["seconds"] for total in run.totals.values()),
+    }
 
 # %% ../../nbs/nas/search.ipynb #916b1351
 def save_search(folder, run):
@@ -232,14 +288,20 @@ def save_search(folder, run):
 
 
 def resume_search(folder, run):
-    "Put the checkpoint in `folder`, if there is one, into `run`. ValueError where it is damaged or of other settings, naming the first."
+    """Put the checkpoint in `folder`, if there is one, into `run`.
+
+    ValueError where it is damaged or of other settings, naming the first.
+    """
     path = Path(folder) / CHECKPOINT_FILE
     if not path.exists():
         return
     tensors, state = load_checkpoint(path)
     there, here = state.get("settings", {}).get("space", run.settings["space"]), run.settings["space"]
     if there != here:
-        raise ValueError(f"{path} is of a search in the space {there!r}, not {here!r}: choose another folder or delete the file to begin anew")
+        raise ValueError(
+            f"{path} is of a search in the space {there!r}, not {here!r}: choose another folder or delete the file to "
+            "begin anew"
+        )
     check_settings_agree(state, run.settings, path)
     copy_into(run.supernet, tensors, path)
     for name, x in run.supernet.named_parameters():
@@ -247,7 +309,9 @@ def resume_search(folder, run):
             for kind in kinds:
                 if f"{kind}.{name}" in tensors:
                     found = tensors[f"{kind}.{name}"]
-                    optimizer.state[x][kind] = found if kind == "step" else torch.empty_like(x, requires_grad=False).copy_(found)
+                    optimizer.state[x][kind] = (
+                        found if kind == "step" else torch.empty_like(x, requires_grad=False).copy_(found)
+                    )
     run.history, run.done, run.totals = state["history"], state["done"], state["totals"]
 
 
@@ -266,64 +330,126 @@ def check_search_recipe(settings, number, checkpoint_every):
     one_of("order", settings["order"], (1, 2))
     one_of("guided", settings["guided"], GUIDED)
     if settings["guided"] == "weights" and settings["order"] == 2:
-        raise ValueError("guided='weights' goes with order=1: a second-order step of the architecture looks through a guided step of the weights")
+        raise ValueError(
+            "guided='weights' goes with order=1: a second-order step of the architecture looks through a guided step "
+            "of the weights"
+        )
     whole = {"epochs": 1, "batch_size": 2, "crop_padding": 0, "seed": 0}
-    for name, value, least in [*((name, settings[name], least) for name, least in whole.items()), ("checkpoint_every", checkpoint_every, 1)]:
+    for name, value, least in [
+        *((name, settings[name], least) for name, least in whole.items()),
+        ("checkpoint_every", checkpoint_every, 1),
+    ]:
         if not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     for name in ("lr", "momentum", "weight_decay", "controller_lr", "controller_weight_decay", "clip"):
         if not settings[name] >= 0:
             raise ValueError(f"{name} must be a number of at least 0, not {settings[name]!r}")
     if not 0 < settings["validation"] < 1 or min(map(len, halves(number, settings["validation"], 0))) < 2:
-        raise ValueError(f"validation must be the share of images that the architecture learns from, between 0 and 1, and leave two images or more "
-                         f"on either side, not {settings['validation']!r} of {number} images")
+        raise ValueError(
+            "validation must be the share of images that the architecture learns from, between 0 and 1, and leave two "
+            "images or more "
+            f"on either side, not {settings['validation']!r} of {number} images"
+        )
 
 
 def check_supernet(supernet, labels):
     "One sentence for a supernet that cannot be searched with these labels."
     if not any(True for _ in supernet.controller.parameters()):
-        raise ValueError(f"the controller {type(supernet.controller).__name__} has no parameters, so there is nothing to search")
+        raise ValueError(
+            f"the controller {type(supernet.controller).__name__} has no parameters, so there is nothing to search"
+        )
     if supernet.classifier.out_features <= labels.max():
-        raise ValueError(f"the supernet has num_classes={supernet.classifier.out_features}, but there is a label {int(labels.max())}: "
-                         f"make it with num_classes={int(labels.max()) + 1} or more")
+        raise ValueError(
+            f"the supernet has num_classes={supernet.classifier.out_features}, but there is a label "
+            f"{int(labels.max())}: "
+            f"make it with num_classes={int(labels.max()) + 1} or more"
+        )
 
 
 def supernet_settings(supernet):
     "What a checkpoint must find unchanged of the supernet."
     space, first = supernet.space, supernet.positions[0]
-    return {"space": space.name, "operations": list(space.operations), "space_rules": json.loads(json.dumps(asdict(space))),
-            "controller": type(supernet.controller).__name__, "cells": len(supernet.cells), "channels": first.channels,
-            "cell": type(supernet.cells[0]).__name__, "dtype": str(placement(supernet)[1])}
+    return {
+        "space": space.name,
+        "operations": list(space.operations),
+        "space_rules": json.loads(json.dumps(asdict(space))),
+        "controller": type(supernet.controller).__name__,
+        "cells": len(supernet.cells),
+        "channels": first.channels,
+        "cell": type(supernet.cells[0]).__name__,
+        "dtype": str(placement(supernet)[1]),
+    }
 
 # %% ../../nbs/nas/search.ipynb #74ebf6ca
-def search(supernet: Supernet, images: Images, labels: ArrayLike, *, epochs: int = 25, batch_size: int = 64, validation: float = 0.5,
-           alternate: Literal["epoch", "batch"] = "epoch", order: int = 1, lr: float = 0.025, momentum: float = 0.9, weight_decay: float = 3e-4,
-           controller_lr: float = 6e-4, controller_weight_decay: float = 1e-3, clip: float | None = 5.0, crop_padding: int = 4, flip: bool = True,
-           seed: int = 0, guidance: Callable[[list[torch.Tensor], torch.Tensor], torch.Tensor] | None = None,
-           guided: Literal["both", "weights"] = "both", checkpoint: str | Path | None = None, checkpoint_every: int = 200,
-           progress: bool | None = None, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
-    """Learn a `Supernet`'s weights and architecture in place; returns a dict an epoch, the last with the genotype found.
+def search(
+    supernet: Supernet,
+    images: Images,
+    labels: ArrayLike,
+    *,
+    epochs: int = 25,
+    batch_size: int = 64,
+    validation: float = 0.5,
+    alternate: Literal["epoch", "batch"] = "epoch",
+    order: int = 1,
+    lr: float = 0.025,
+    momentum: float = 0.9,
+    weight_decay: float = 3e-4,
+    controller_lr: float = 6e-4,
+    controller_weight_decay: float = 1e-3,
+    clip: float | None = 5.0,
+    crop_padding: int = 4,
+    flip: bool = True,
+    seed: int = 0,
+    guidance: Callable[[list[torch.Tensor], torch.Tensor], torch.Tensor] | None = None,
+    guided: Literal["both", "weights"] = "both",
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 200,
+    progress: bool | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Learn a `Supernet`'s weights and architecture in place; returns a dict an epoch, the last with the genotype
+    found.
 
-    `images`: uint8 (N, 3, H, W), or an object that gives such a tensor for an index tensor. `labels`: N integers from 0. `validation`: share of
-    images for the architecture. `alternate`: all weights' steps and then all of the architecture's in every `epoch` (W Algorithm 1), or one
-    of each with every `batch` (DARTS). `order`: 1, or 2 for gradients one step ahead. `lr`: of the weights, by cosine to 0. `clip`: norm of
-    the weights' gradients, 0 or None for none. `crop_padding`, `flip`: augmentation. `guidance`: function (stage maps, batch) -> loss to add, in both levels
-    (W Eq. 6.11, 6.12) or, with `guided` "weights", in the first alone.
-    `checkpoint`: folder; the run is saved there every `checkpoint_every` steps and after each epoch, and one found there with the same settings
-    is continued to the same bits (same machine, versions and threads). `progress`: None shows a bar on a terminal. `on_epoch`: called with each dict
-    before it is saved, and may add to it what JSON holds.
-    Each dict has epoch, lr, loss, accuracy, validation_loss, validation_accuracy, entropy, genotype (JSON), probabilities, seconds.
-    Errors: ValueError for input and settings that do not fit, FloatingPointError where loss or weights are not finite; the checkpoint is kept.
-    Source: W Algorithm 1, sec. 5.4.3 and 6.2.3; DARTS, arXiv 1806.09055.
+    `images`: uint8 (N, 3, H, W), or an object that gives such a tensor for an index tensor. `labels`: N integers from
+    0. `validation`: share of images for the architecture. `alternate`: all weights' steps and then all of the
+    architecture's in every `epoch` (W Algorithm 1), or one of each with every `batch` (DARTS). `order`: 1, or 2 for
+    gradients one step ahead. `lr`: of the weights, by cosine to 0. `clip`: norm of the weights' gradients, 0 or None
+    for none. `crop_padding`, `flip`: augmentation. `guidance`: function (stage maps, batch) -> loss to add, in both
+    levels (W Eq. 6.11, 6.12) or, with `guided` "weights", in the first alone.
+    `checkpoint`: folder; the run is saved there every `checkpoint_every` steps and after each epoch, and one found
+    there with the same settings is continued to the same bits (same machine, versions and threads). `progress`: None
+    shows a bar on a terminal. `on_epoch`: called with each dict before it is saved, and may add to it what JSON holds.
+    Each dict has epoch, lr, loss, accuracy, validation_loss, validation_accuracy, entropy, genotype (JSON),
+    probabilities, seconds. Errors: ValueError for input and settings that do not fit, FloatingPointError where loss or
+    weights are not finite; the checkpoint is kept. Source: W Algorithm 1, sec. 5.4.3 and 6.2.3; DARTS, arXiv
+    1806.09055.
     """
-    settings = dict(epochs=epochs, batch_size=batch_size, validation=float(validation), alternate=alternate, order=order, lr=float(lr), momentum=float(momentum),
-                    weight_decay=float(weight_decay), controller_lr=float(controller_lr), controller_weight_decay=float(controller_weight_decay),
-                    clip=float(clip or 0), crop_padding=crop_padding, flip=bool(flip), cutout=0, seed=seed, guidance=guidance and loss_name(guidance), guided=guided)
+    settings = dict(
+        epochs=epochs,
+        batch_size=batch_size,
+        validation=float(validation),
+        alternate=alternate,
+        order=order,
+        lr=float(lr),
+        momentum=float(momentum),
+        weight_decay=float(weight_decay),
+        controller_lr=float(controller_lr),
+        controller_weight_decay=float(controller_weight_decay),
+        clip=float(clip or 0),
+        crop_padding=crop_padding,
+        flip=bool(flip),
+        cutout=0,
+        seed=seed,
+        guidance=guidance and loss_name(guidance),
+        guided=guided,
+    )
     check_images(images)
     labels = check_labels(labels, len(images))
     check_search_recipe(settings, len(labels), checkpoint_every)
     check_supernet(supernet, labels)
-    run = SearchRun(supernet, images, labels, supernet_settings(supernet) | settings | data_settings(images, labels), guidance)
+    run = SearchRun(
+        supernet, images, labels, supernet_settings(supernet) | settings | data_settings(images, labels), guidance
+    )
     with run_context(supernet, checkpoint):
         if checkpoint:
             resume_search(checkpoint, run)
@@ -337,16 +463,19 @@ def search(supernet: Supernet, images: Images, labels: ArrayLike, *, epochs: int
 
 # %% ../../nbs/nas/search.ipynb #b880ee8e
 def search_epoch(run, bar, checkpoint, checkpoint_every, on_epoch=None):
-    "The rest of the epoch in which `run` stands; FloatingPointError that names the step where loss or weights are not finite."
+    """The rest of the epoch in which `run` stands; FloatingPointError that names the step where loss or weights are
+    not finite."""
     epoch, settings = len(run.history), run.settings
     rate = scheduled_rate(epoch, epochs=settings["epochs"], lr=settings["lr"])
     run.sgd.param_groups[0]["lr"] = rate
     plan = turns(run.train, run.validation, settings, epoch)
-    for turn in plan[run.done:]:
+    for turn in plan[run.done :]:
         try:
             run.turn(*turn)
         except FloatingPointError as error:
-            raise FloatingPointError(f"{error} at epoch {epoch + 1}, step {run.done + 1} of {len(plan)}, {turn[0]}") from None
+            raise FloatingPointError(
+                f"{error} at epoch {epoch + 1}, step {run.done + 1} of {len(plan)}, {turn[0]}"
+            ) from None
         bar.n = (epoch + run.done / len(plan)) * len(run.labels)
         bar.set_postfix_str(f"epoch {epoch + 1}, {turn[0]}", refresh=False)
         bar.update(0)

@@ -17,8 +17,7 @@ import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -107,7 +106,8 @@ class DepthwiseConv(torch.autograd.Function):
 
 # %% ../../nbs/nas/supernet.ipynb #78dc24ef
 def depthwise(x, weight, stride=1, dilation=1):
-    "Depthwise convolution: `x` (B, C, H, W), `weight` (C, 1, k, k) with odd k -> (B, C, ceil(H / stride), ceil(W / stride))."
+    """Depthwise convolution: `x` (B, C, H, W), `weight` (C, 1, k, k) with odd k -> (B, C, ceil(H / stride), ceil(W /
+    stride))."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         return DepthwiseConv.apply(x.contiguous(memory_format=torch.channels_last), weight, stride, dilation)
     return F.conv2d(x, weight, None, stride, dilation * (weight.shape[2] // 2), dilation, len(weight))
@@ -118,7 +118,9 @@ MOMENTUM = 0.1
 
 
 class Statistics(NamedTuple):
-    "Of K kinds of J edges: inputs' `mean` (K, J, C); projections' `centre` and `variance` (K, J, D); `spread` (K, J, C, D) = covariance @ weight."
+    """Of K kinds of J edges: inputs' `mean` (K, J, C); projections' `centre` and `variance` (K, J, D); `spread` (K, J,
+    C, D) = covariance @ weight."""
+
     mean: torch.Tensor
     centre: torch.Tensor
     variance: torch.Tensor
@@ -139,7 +141,8 @@ def projected_statistics(inputs, weight):
 
 # %% ../../nbs/nas/supernet.ipynb #cdaacd24
 def projection_gradients(products, weight, statistics, pixels, factor):
-    """q (K, J, D), gradient of `weight`, S (K, J, C, C), from `products` T (K, J, C, D) for output gradients that are `factor` (K, J) times those in T.
+    """q (K, J, D), gradient of `weight`, S (K, J, C, C), from `products` T (K, J, C, D) for output gradients that are
+    `factor` (K, J) times those in T.
 
     q is for factor 1: its sum is then the gradient of the factor.
     """
@@ -151,13 +154,15 @@ def projection_gradients(products, weight, statistics, pixels, factor):
 
 # %% ../../nbs/nas/supernet.ipynb #413b0a66
 def add_products(y, u, matrices):
-    "Add u[:, j] @ matrices[j] to y[:, j] for every edge j: `y` (P, J, D), in place, `u` (P, J, C), `matrices` (J, C, D)."
+    """Add u[:, j] @ matrices[j] to y[:, j] for every edge j: `y` (P, J, D), in place, `u` (P, J, C), `matrices` (J, C,
+    D)."""
     for j, matrix in enumerate(matrices):
         y[:, j].addmm_(u[:, j], matrix)
 
 # %% ../../nbs/nas/supernet.ipynb #ab6ac0c3
 class NormalisedReLU(torch.autograd.Function):
-    """relu(normalise(u @ weight)) for K tensors u (P, J, C) and `weight` (K, J, C, D); J edges, each normalised over its P pixels.
+    """relu(normalise(u @ weight)) for K tensors u (P, J, C) and `weight` (K, J, C, D); J edges, each normalised over
+    its P pixels.
 
     Returns centre and variance (K, J, D) of u @ weight, then K tensors (P, J, D).
     """
@@ -178,12 +183,14 @@ class NormalisedReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, _, __, *grads):
         weight, columns, *others = ctx.saved_tensors
-        statistics, inputs, outputs = Statistics(*others[:4]), others[4:4 + len(grads)], others[4 + len(grads):]
+        statistics, inputs, outputs = Statistics(*others[:4]), others[4 : 4 + len(grads)], others[4 + len(grads) :]
         grads = [torch.ops.aten.threshold_backward(g, y, 0) for g, y in zip(grads, outputs)]
         total = torch.stack([g.sum(0) for g in grads])
         products = torch.stack([torch.bmm(u.permute(1, 2, 0), g.transpose(0, 1)) for u, g in zip(inputs, grads)])
         products -= statistics.mean[..., None] * total[:, :, None]
-        _, to_weight, back = projection_gradients(products, weight, statistics, len(inputs[0]), torch.ones_like(total[..., 0]))
+        _, to_weight, back = projection_gradients(
+            products, weight, statistics, len(inputs[0]), torch.ones_like(total[..., 0])
+        )
         turned = columns.transpose(2, 3)
         constant = -(total[:, :, None] / len(inputs[0]) @ turned + statistics.mean[:, :, None] @ back)[:, :, 0]
         to_inputs = [row.repeat(len(u), 1, 1) for u, row in zip(inputs, constant)]
@@ -194,7 +201,8 @@ class NormalisedReLU(torch.autograd.Function):
 
 # %% ../../nbs/nas/supernet.ipynb #d9a40ce9
 class NormalisedMix(torch.autograd.Function):
-    """Sum over kinds k and edges j of factor[k, j] * normalise(u_k[:, j] @ weight[k, j]): (P, D), from K tensors u (P, J, C).
+    """Sum over kinds k and edges j of factor[k, j] * normalise(u_k[:, j] @ weight[k, j]): (P, D), from K tensors u (P,
+    J, C).
 
     `factor` (K, J), `weight` (K, J, C, D). Returns the sum, and centre and variance (K, J, D) of the projections.
     """
@@ -216,7 +224,9 @@ class NormalisedMix(torch.autograd.Function):
     def backward(ctx, g, _, __):
         factor, weight, columns, *others = ctx.saved_tensors
         statistics, inputs, total = Statistics(*others[:4]), others[4:], g.sum(0)
-        products = torch.stack([u.flatten(1).T @ g for u in inputs]).view_as(weight) - statistics.mean[..., None] * total
+        products = (
+            torch.stack([u.flatten(1).T @ g for u in inputs]).view_as(weight) - statistics.mean[..., None] * total
+        )
         q, to_weight, back = projection_gradients(products, weight, statistics, len(g), factor)
         constant = (-(statistics.mean[:, :, None] @ back)[:, :, 0]).flatten(1) - columns @ (total / len(g))
         to_inputs = [torch.addmm(row, g, column.T).view_as(inputs[0]) for row, column in zip(constant, columns)]
@@ -227,11 +237,12 @@ class NormalisedMix(torch.autograd.Function):
 # %% ../../nbs/nas/supernet.ipynb #aed93f19
 def uniform(*shape, fan_in):
     "Parameter that begins as torch's convolutions do: uniform within 1 / sqrt(fan_in)."
-    return nn.Parameter(torch.empty(*shape).uniform_(-fan_in**-0.5, fan_in**-0.5))
+    return nn.Parameter(torch.empty(*shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
 
 
 class Projection(nn.Module):
-    "1x1 convolutions with batch normalisation (no scale, no shift) of `kinds` operations on `edges` edges; inputs: `kinds` tensors (P, edges, in_channels)."
+    """1x1 convolutions with batch normalisation (no scale, no shift) of `kinds` operations on `edges` edges; inputs:
+    `kinds` tensors (P, edges, in_channels)."""
 
     def __init__(self, kinds, edges, in_channels, out_channels):
         super().__init__()
@@ -250,7 +261,10 @@ class Projection(nn.Module):
         if not self.training:
             scale = (self.running_var + EPSILON).rsqrt()
             columns, shift = self.weight * scale[:, :, None], -self.running_mean * scale
-            return [F.relu(torch.baddbmm(b[:, None], u.transpose(0, 1), w)).transpose(0, 1) for u, w, b in zip(inputs, columns, shift)]
+            return [
+                F.relu(torch.baddbmm(b[:, None], u.transpose(0, 1), w)).transpose(0, 1)
+                for u, w, b in zip(inputs, columns, shift)
+            ]
         centre, variance, *outputs = NormalisedReLU.apply(self.weight, *inputs)
         self.update(centre, variance, len(inputs[0]))
         return outputs
@@ -267,7 +281,9 @@ class Projection(nn.Module):
 
 # %% ../../nbs/nas/supernet.ipynb #f1cf47e0
 class Views(NamedTuple):
-    "A node's map and what its edges share: `rectified`; `halves`, even and odd pixels of that at stride 2; `pooled`, {operation: normalised map}."
+    """A node's map and what its edges share: `rectified`; `halves`, even and odd pixels of that at stride 2; `pooled`,
+    {operation: normalised map}."""
+
     map: torch.Tensor
     rectified: torch.Tensor
     halves: tuple
@@ -281,7 +297,9 @@ class NodeViews(nn.Module):
         super().__init__()
         self.stride = stride
         self.needs_halves = stride == 2 and "skip_connect" in operations
-        self.pools = nn.ModuleDict({name: make_operation(name, channels, stride, pool_norm=True) for name in operations if "pool" in name})
+        self.pools = nn.ModuleDict(
+            {name: make_operation(name, channels, stride, pool_norm=True) for name in operations if "pool" in name}
+        )
 
     def forward(self, x):
         x = x.contiguous(memory_format=torch.channels_last)
@@ -309,7 +327,12 @@ class WeightedSum(torch.autograd.Function):
         return g, torch.stack([torch.dot(flat(x), flat(g)) for x in maps]), *(g * weight for weight in weights)
 
 # %% ../../nbs/nas/supernet.ipynb #59313344
-KERNELS = {f"{kind}_conv_{k}x{k}": (k, dilation) for kind, dilation in (("sep", 1), ("dil", 2)) for k in (3, 5, 7) if f"{kind}_conv_{k}x{k}" in OPERATIONS}
+KERNELS = {
+    f"{kind}_conv_{k}x{k}": (k, dilation)
+    for kind, dilation in (("sep", 1), ("dil", 2))
+    for k in (3, 5, 7)
+    if f"{kind}_conv_{k}x{k}" in OPERATIONS
+}
 
 
 def pixel_rows(maps, edges):
@@ -330,16 +353,25 @@ class EdgeGroup(nn.Module):
         self.channels, self.stride, self.edges, self.operations = channels, stride, edges, tuple(operations)
         self.convs = [name for name in operations if name in KERNELS]
         self.separable = [name for name in self.convs if name.startswith("sep")]
-        kernel = lambda name: uniform(edges * channels, 1, KERNELS[name][0], KERNELS[name][0], fan_in=KERNELS[name][0]**2)
+        kernel = lambda name: uniform(
+            edges * channels, 1, KERNELS[name][0], KERNELS[name][0], fan_in=KERNELS[name][0] ** 2
+        )
         self.first = nn.ParameterDict({name: kernel(name) for name in self.convs})
         self.second = nn.ParameterDict({name: kernel(name) for name in self.separable})
         self.hidden = Projection(len(self.separable), edges, channels, channels) if self.separable else None
         self.last = Projection(len(self.convs), edges, channels, channels) if self.convs else None
         half = channels // 2
         halves = stride == 2 and "skip_connect" in operations
-        self.skips = nn.ModuleList(Projection(1, edges, channels, out) for out in (half, channels - half)) if halves else None
-        self.others = nn.ModuleDict({name: nn.ModuleList(make_operation(name, channels, stride, affine=False) for _ in range(edges))
-                                     for name in operations if name == "conv_7x1_1x7"})
+        self.skips = (
+            nn.ModuleList(Projection(1, edges, channels, out) for out in (half, channels - half)) if halves else None
+        )
+        self.others = nn.ModuleDict(
+            {
+                name: nn.ModuleList(make_operation(name, channels, stride, affine=False) for _ in range(edges))
+                for name in operations
+                if name == "conv_7x1_1x7"
+            }
+        )
 
     def column(self, probabilities, name):
         "Probabilities (edges,) of the operation `name`."
@@ -365,7 +397,8 @@ class EdgeGroup(nn.Module):
         return torch.cat(parts, 1)
 
     def simple(self, views, probabilities):
-        "(weights, maps) of what needs nothing but its probability: pools, identities, and operations that have no faster way."
+        """(weights, maps) of what needs nothing but its probability: pools, identities, and operations that have no
+        faster way."""
         for name in self.operations:
             for j, view in enumerate(views):
                 if name in view.pooled or name == "skip_connect" and self.stride == 1:
@@ -374,8 +407,12 @@ class EdgeGroup(nn.Module):
                     yield self.column(probabilities, name)[j], self.others[name][j](view.map)
 
     def forward(self, views, probabilities):
-        parts = [sum_of(views, probabilities) for sum_of, present in ((self.convolved, self.convs), (self.reduced, self.skips)) if present]
-        total = sum(parts[1:], parts[0]) if parts else views[0].map[:, :, ::self.stride, ::self.stride] * 0.0
+        parts = [
+            sum_of(views, probabilities)
+            for sum_of, present in ((self.convolved, self.convs), (self.reduced, self.skips))
+            if present
+        ]
+        total = sum(parts[1:], parts[0]) if parts else views[0].map[:, :, :: self.stride, :: self.stride] * 0.0
         simple = list(self.simple(views, probabilities))
         if not simple:
             return total
@@ -384,10 +421,11 @@ class EdgeGroup(nn.Module):
 
 # %% ../../nbs/nas/supernet.ipynb #0bc83295
 class MixedNode(nn.Module):
-    """Sum over incoming edges and operations of probability * operation(map): list of J `Views`, probabilities (J, O) -> (B, channels, H, W).
+    """Sum over incoming edges and operations of probability * operation(map): list of J `Views`, probabilities (J, O)
+    -> (B, channels, H, W).
 
-    `strides`: of each edge, 1 or 2. `operations`: O names of `nas.operations.OPERATIONS`. As all operations without affine normalisations and
-    with normalised pools, one module each; same numbers, up to rounding. Source: W Eq. 5.10.
+    `strides`: of each edge, 1 or 2. `operations`: O names of `nas.operations.OPERATIONS`. As all operations without
+    affine normalisations and with normalised pools, one module each; same numbers, up to rounding. Source: W Eq. 5.10.
     """
 
     def __init__(self, channels, strides, operations):
@@ -403,20 +441,27 @@ class MixedNode(nn.Module):
 
 # %% ../../nbs/nas/supernet.ipynb #780db342
 class SearchCell(nn.Module):
-    """All cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) -> (B, out_channels, H, W).
+    """All cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) -> (B,
+    out_channels, H, W).
 
-    `before`, `last`: channels of the two inputs. `position`: its place in the `skeleton`. Cells of other methods have the same signature.
+    `before`, `last`: channels of the two inputs. `position`: its place in the `skeleton`. Cells of other methods have
+    the same signature.
     """
 
     def __init__(self, space: Space, position: Position, before: int, last: int) -> None:
         super().__init__()
         if space.second_tier:
-            raise ValueError(f"the space {space.name} has a second tier, which SearchCell does not build: take nos_supernet of scalable_arch.nos, or pass cell=")
+            raise ValueError(
+                f"the space {space.name} has a second tier, which SearchCell does not build: take nos_supernet of "
+                "scalable_arch.nos, or pass cell="
+            )
         channels, nodes = position.channels, space.inner_nodes
         self.preprocess0 = (FactorizedReduce if position.halves_before else ReLUConvBN)(before, channels, affine=False)
         self.preprocess1 = ReLUConvBN(last, channels, affine=False)
         strides = [2 if position.kind == "reduction" else 1] * 2 + [1] * nodes
-        self.views = nn.ModuleList(NodeViews(channels, stride, space.operations) for stride in strides[:nodes + 1])  # the last inner node has no edges out
+        self.views = nn.ModuleList(
+            NodeViews(channels, stride, space.operations) for stride in strides[: nodes + 1]
+        )  # the last inner node has no edges out
         self.nodes = nn.ModuleList(MixedNode(channels, strides[:k], space.operations) for k in range(2, nodes + 2))
         self.out_channels = nodes * channels
 
@@ -430,28 +475,40 @@ class SearchCell(nn.Module):
 
 # %% ../../nbs/nas/supernet.ipynb #d2e726a0
 class AlphaController(nn.Module):
-    "One learnt logit for each edge and operation of a `space`, in both kinds of cells; at first normal, with deviation 1e-3. Source: DARTS, sec. 2.2."
+    """One learnt logit for each edge and operation of a `space`, in both kinds of cells; at first normal, with
+    deviation 1e-3. Source: DARTS, sec. 2.2."""
 
     def __init__(self, space: Space) -> None:
         super().__init__()
-        self.logits = nn.ParameterDict({cell: nn.Parameter(1e-3 * torch.randn(len(space.edges()), len(space.operations))) for cell in CELLS})
+        self.logits = nn.ParameterDict(
+            {cell: nn.Parameter(1e-3 * torch.randn(len(space.edges()), len(space.operations))) for cell in CELLS}
+        )
 
     def forward(self) -> dict[str, torch.Tensor]:
         return dict(self.logits)
 
 # %% ../../nbs/nas/supernet.ipynb #47c11893
 class Supernet(nn.Module):
-    """All networks of a `space` at once: images (B, 3, H, W), normalised floats with sides of 4 and up -> logits (B, num_classes).
+    """All networks of a `space` at once: images (B, 3, H, W), normalised floats with sides of 4 and up -> logits (B,
+    num_classes).
 
-    `space`: a `Space` or a name of `SPACES`. `controller`: module whose forward() gives logits {"normal": (E, O), "reduction": (E, O)};
-    its softmax over operations weighs them. `cell`: class of the cells, with `SearchCell`'s signature.
-    ValueError where sizes do not fit. Source: W sec. 5.4.3; DARTS, sec. 2.2.
+    `space`: a `Space` or a name of `SPACES`. `controller`: module whose forward() gives logits {"normal": (E, O),
+    "reduction": (E, O)}; its softmax over operations weighs them. `cell`: class of the cells, with `SearchCell`'s
+    signature. ValueError where sizes do not fit. Source: W sec. 5.4.3; DARTS, sec. 2.2.
     """
 
     memory_format = torch.channels_last
 
-    def __init__(self, space: Space | str, channels: int = 16, cells: int = 8, num_classes: int = 10, controller: nn.Module | None = None, *,
-                 cell: Callable[[Space, Position, int, int], nn.Module] = SearchCell) -> None:
+    def __init__(
+        self,
+        space: Space | str,
+        channels: int = 16,
+        cells: int = 8,
+        num_classes: int = 10,
+        controller: nn.Module | None = None,
+        *,
+        cell: Callable[[Space, Position, int, int], nn.Module] = SearchCell,
+    ) -> None:
         super().__init__()
         self.space = SPACES[one_of("space", space, SPACES)] if isinstance(space, str) else space
         self.positions = skeleton(channels, cells)
@@ -470,13 +527,18 @@ class Supernet(nn.Module):
         return [x for name, x in self.named_parameters() if not name.startswith("controller.")]
 
     def probabilities(self) -> dict[str, torch.Tensor]:
-        "{\"normal\": (E, O), \"reduction\": (E, O)}: softmax of the controller's logits over the operations of each edge."
+        '{"normal": (E, O), "reduction": (E, O)}: softmax of the controller\'s logits over the operations of each edge.'
         return {cell: logits.softmax(1) for cell, logits in self.controller().items()}
 
-    def features(self, images: torch.Tensor, probabilities: dict[str, torch.Tensor] | None = None) -> list[torch.Tensor]:
-        "The last map of each of the three stages, (B, feature_channels[stage], h, w), each half as large as the one before."
+    def features(
+        self, images: torch.Tensor, probabilities: dict[str, torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
+        """The last map of each of the three stages, (B, feature_channels[stage], h, w), each half as large as the one
+        before."""
         check_image_size(images)
-        probabilities = self.probabilities() if probabilities is None else check_table(probabilities, self.space, "probabilities")
+        probabilities = (
+            self.probabilities() if probabilities is None else check_table(probabilities, self.space, "probabilities")
+        )
         before = last = self.stem(images.contiguous(memory_format=self.memory_format))
         maps = [None, None, None]
         for position, cell in zip(self.positions, self.cells):
@@ -484,7 +546,9 @@ class Supernet(nn.Module):
             maps[position.stage] = last
         return maps
 
-    def forward_with_maps(self, images: torch.Tensor, probabilities: dict[str, torch.Tensor] | None = None) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward_with_maps(
+        self, images: torch.Tensor, probabilities: dict[str, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         "Logits (B, num_classes), and the maps that `features` gives."
         maps = self.features(images, probabilities)
         return self.classifier(maps[-1].mean((2, 3))), maps
@@ -496,32 +560,44 @@ class Supernet(nn.Module):
 def check_table(table, space, what):
     "`table` if it has a tensor (edges, operations) for each kind of cell; else ValueError."
     size = len(space.edges()), len(space.operations)
-    found = {cell: tuple(table[cell].shape) for cell in CELLS if cell in table} if isinstance(table, dict) else type(table).__name__
+    found = (
+        {cell: tuple(table[cell].shape) for cell in CELLS if cell in table}
+        if isinstance(table, dict)
+        else type(table).__name__
+    )
     if found != dict.fromkeys(CELLS, size):
-        raise ValueError(f"{what} must be a dict with a tensor of shape {size} for each of {', '.join(CELLS)}, "
-                         f"edges and operations of the space {space.name}, not {found}")
+        raise ValueError(
+            f"{what} must be a dict with a tensor of shape {size} for each of {', '.join(CELLS)}, "
+            f"edges and operations of the space {space.name}, not {found}"
+        )
     return table
 
 
 def check_image_size(images):
     "ValueError unless (B, 3, H, W) with sides that survive two halvings."
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 4:
-        raise ValueError("images must be a tensor of shape (B, 3, H, W) with both sides at least 4 pixels, "
-                         f"as a supernet halves them twice, not {tuple(images.shape)}")
+        raise ValueError(
+            "images must be a tensor of shape (B, 3, H, W) with both sides at least 4 pixels, "
+            f"as a supernet halves them twice, not {tuple(images.shape)}"
+        )
 
 # %% ../../nbs/nas/supernet.ipynb #ebb4e62a
 def plain_operation(group, edge, name, like):
-    "The operation `name` on edge number `edge` of an `EdgeGroup` as a module of its own, with the same weights; dtype and device as the tensor `like`."
+    """The operation `name` on edge number `edge` of an `EdgeGroup` as a module of its own, with the same weights;
+    dtype and device as the tensor `like`."""
     channels = group.channels
     if name in group.others:
         return copy.deepcopy(group.others[name][edge])
-    module, here = make_operation(name, channels, group.stride, affine=False, pool_norm=True).to(like), slice(edge * channels, (edge + 1) * channels)
+    module, here = (
+        make_operation(name, channels, group.stride, affine=False, pool_norm=True).to(like),
+        slice(edge * channels, (edge + 1) * channels),
+    )
     if name in group.convs:
         stages = [(group.first[name], group.last, group.convs)]
         if name in group.separable:
             stages = [(group.first[name], group.hidden, group.separable), (group.second[name], group.last, group.convs)]
         for number, (kernel, projection, names) in enumerate(stages):
-            _, depth, point, norm = list(module)[4 * number:4 * number + 4]
+            _, depth, point, norm = list(module)[4 * number : 4 * number + 4]
             depth.weight.data.copy_(kernel[here])
             plain_projection(projection, names.index(name), edge, point, norm)
     if name == "skip_connect" and group.stride == 2:
@@ -547,24 +623,36 @@ class PlainCell(nn.Module):
     def __init__(self, cell):
         super().__init__()
         self.preprocess0, self.preprocess1 = copy.deepcopy(cell.preprocess0), copy.deepcopy(cell.preprocess1)
-        self.nodes = nn.ModuleList(nn.ModuleList(self.edge(cell, node, j) for j in range(sum(map(len, node.rows)))) for node in cell.nodes)
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(self.edge(cell, node, j) for j in range(sum(map(len, node.rows)))) for node in cell.nodes
+        )
 
     @staticmethod
     def edge(cell, node, j):
         "All operations on the j-th edge into a `MixedNode`."
-        (group, place), = [(group, rows.index(j)) for group, rows in zip(node.groups, node.rows) if j in rows]
+        ((group, place),) = [(group, rows.index(j)) for group, rows in zip(node.groups, node.rows) if j in rows]
         pools, like = cell.views[j].pools, cell.preprocess1[1].weight
-        return nn.ModuleList(copy.deepcopy(pools[name]) if name in pools else plain_operation(group, place, name, like) for name in group.operations)
+        return nn.ModuleList(
+            copy.deepcopy(pools[name]) if name in pools else plain_operation(group, place, name, like)
+            for name in group.operations
+        )
 
     def forward(self, before, last, probabilities):
         states, rows = [self.preprocess0(before), self.preprocess1(last)], iter(probabilities)
         for node in self.nodes:
-            states.append(sum(weight * operation(x) for edge, x in zip(node, states) for operation, weight in zip(edge, next(rows))))
+            states.append(
+                sum(
+                    weight * operation(x)
+                    for edge, x in zip(node, states)
+                    for operation, weight in zip(edge, next(rows))
+                )
+            )
         return torch.cat(states[2:], 1)
 
 
 def plain(supernet: Supernet) -> Supernet:
-    "A copy of a `Supernet` of `SearchCell`s with one module an operation: slow, obvious, same weights, differentiable twice."
+    """A copy of a `Supernet` of `SearchCell`s with one module an operation: slow, obvious, same weights,
+    differentiable twice."""
     written = copy.deepcopy(supernet).to(memory_format=torch.contiguous_format)
     written.cells = nn.ModuleList(PlainCell(cell) for cell in supernet.cells)
     written.memory_format = torch.contiguous_format

@@ -18,7 +18,10 @@ from torch.nn import functional as F
 
 # %% ../../nbs/nn/boxes.ipynb #9db4868a
 def as_boxes(name: str, boxes: torch.Tensor, positive: bool = False) -> torch.Tensor:
-    "`boxes` as floating tensor (n, 4), at least float32; ValueError where that cannot be. `positive`: width and height above 0 too."
+    """`boxes` as floating tensor (n, 4), at least float32; ValueError where that cannot be.
+
+    `positive`: width and height above 0 too.
+    """
     if not isinstance(boxes, torch.Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
         shape = tuple(boxes.shape) if hasattr(boxes, "shape") else type(boxes).__name__
         raise ValueError(f"{name} must be a tensor of shape (n, 4) with x1, y1, x2, y2, not {shape}")
@@ -27,13 +30,16 @@ def as_boxes(name: str, boxes: torch.Tensor, positive: bool = False) -> torch.Te
     right = (sides > 0 if positive else sides >= 0).all(1)  # false for NaN too
     if not right.all():
         row = int(right.logical_not().nonzero()[0, 0])
-        raise ValueError(f"{name}[{row}] is {boxes[row].tolist()}: x1, y1, x2, y2 must be numbers with "
-                         + ("x1 < x2 and y1 < y2" if positive else "x1 <= x2 and y1 <= y2"))
+        raise ValueError(
+            f"{name}[{row}] is {boxes[row].tolist()}: x1, y1, x2, y2 must be numbers with "
+            + ("x1 < x2 and y1 < y2" if positive else "x1 <= x2 and y1 <= y2")
+        )
     return boxes
 
 # %% ../../nbs/nn/boxes.ipynb #0041c1bd
 def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of each box of `a` (n, 4) with each of `b` (m, 4): (n, m), from 0 to 1; 0 where both have no area."""
+    """Intersection over union of each box of `a` (n, 4) with each of `b` (m, 4): (n, m), from 0 to 1; 0 where both
+    have no area."""
     a, b = as_boxes("a", a), as_boxes("b", b)
     sides = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0)
     shared = sides.prod(2)
@@ -74,7 +80,8 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     """Indices of the boxes that greedy non-maximum suppression keeps, best first.
 
     `boxes` (n, 4), `scores` (n,); a box is dropped if its IoU with a better kept one is above `iou_threshold`; of equal
-    scores the earlier is better. Exact, O(n * kept). Same result as `torchvision.ops.nms`, which is used where installed.
+    scores the earlier is better. Exact, O(n * kept). Same result as `torchvision.ops.nms`, which is used where
+    installed.
     """
     boxes = as_boxes("boxes", boxes)
     if not isinstance(scores, torch.Tensor) or scores.shape != boxes.shape[:1] or scores.isnan().any():
@@ -91,12 +98,19 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
 ANCHOR_HEIGHTS = tuple(40 * 1.3**k for k in range(11))
 
 
-def anchor_boxes(map_size: Sequence[int], stride: float, heights: Sequence[float] | np.ndarray | torch.Tensor = ANCHOR_HEIGHTS, ratio: float = 2.44,
-                 *, device: torch.device | str | None = None) -> torch.Tensor:
-    """Anchors of a feature map, float32 (H * W * A, 4) in pixels: row by row, place by place, in order of `heights` at each.
+def anchor_boxes(
+    map_size: Sequence[int],
+    stride: float,
+    heights: Sequence[float] | np.ndarray | torch.Tensor = ANCHOR_HEIGHTS,
+    ratio: float = 2.44,
+    *,
+    device: torch.device | str | None = None,
+) -> torch.Tensor:
+    """Anchors of a feature map, float32 (H * W * A, 4) in pixels: row by row, place by place, in order of `heights` at
+    each.
 
-    `map_size` (H, W) cells of `stride` pixels; `heights`: A heights in pixels; `ratio`: height / width. That is the order
-    of a score map (A, H, W) after `permute(1, 2, 0).flatten()`. Source: W sec. 4.2.1.
+    `map_size` (H, W) cells of `stride` pixels; `heights`: A heights in pixels; `ratio`: height / width. That is the
+    order of a score map (A, H, W) after `permute(1, 2, 0).flatten()`. Source: W sec. 4.2.1.
     """
     heights = torch.as_tensor(heights, dtype=torch.float32, device=device)
     if heights.ndim != 1 or not (heights > 0).all() or not ratio > 0 or not stride > 0:
@@ -111,7 +125,8 @@ LARGEST_GROWTH = math.log(1000 / 16)  # as in the public detectors: an anchor of
 
 
 def encode_boxes(boxes: torch.Tensor, anchors: torch.Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> torch.Tensor:
-    """Deltas dx, dy, dw, dh of `boxes` against `anchors`, all (n, 4), each times its weight; width and height must be above 0."""
+    """Deltas dx, dy, dw, dh of `boxes` against `anchors`, all (n, 4), each times its weight; width and height must be
+    above 0."""
     boxes, anchors = as_boxes("boxes", boxes, positive=True), as_boxes("anchors", anchors, positive=True)
     if boxes.shape != anchors.shape:
         raise ValueError(f"there are {len(boxes)} boxes but {len(anchors)} anchors: give one for each")
@@ -124,8 +139,10 @@ def decode_boxes(deltas: torch.Tensor, anchors: torch.Tensor, weights: Sequence[
     """Boxes (n, 4) of `deltas` and `anchors` (n, 4): the inverse of `encode_boxes`; no side grows beyond 62.5 times."""
     anchors = as_boxes("anchors", anchors)
     if deltas.shape != anchors.shape:
-        raise ValueError(f"deltas of shape {tuple(deltas.shape)} do not fit anchors of shape {tuple(anchors.shape)}: "
-                         "give one row for each")
+        raise ValueError(
+            f"deltas of shape {tuple(deltas.shape)} do not fit anchors of shape {tuple(anchors.shape)}: "
+            "give one row for each"
+        )
     deltas = deltas / deltas.new_tensor(weights)
     size = anchors[:, 2:] - anchors[:, :2]
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2 + deltas[:, :2] * size
@@ -146,7 +163,11 @@ def sample_axis(start, length, bins, ratio, size):
     """
     width = (length / bins)[:, None, None]
     grid = dict(dtype=start.dtype, device=start.device)
-    points = start[:, None, None] + torch.arange(bins, **grid)[:, None] * width + (torch.arange(ratio, **grid) + 0.5) * width / ratio
+    points = (
+        start[:, None, None]
+        + torch.arange(bins, **grid)[:, None] * width
+        + (torch.arange(ratio, **grid) + 0.5) * width / ratio
+    )
     inside = (points >= -1) & (points <= size)
     points = points.clamp(0, size - 1)
     low = points.long()
@@ -155,22 +176,33 @@ def sample_axis(start, length, bins, ratio, size):
     return torch.stack([low, high], 3).flatten(2), weights.flatten(2)
 
 # %% ../../nbs/nn/boxes.ipynb #94a9a51a
-def roi_align(features: torch.Tensor, rois: torch.Tensor, size: int | Sequence[int], spatial_scale: float, sampling_ratio: int = 2,
-              aligned: bool = True) -> torch.Tensor:
-    """What `features` (B, C, H, W) hold at each of `rois` (K, 5), in `size` bins: (K, C, *size), differentiable in the features.
+def roi_align(
+    features: torch.Tensor,
+    rois: torch.Tensor,
+    size: int | Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> torch.Tensor:
+    """What `features` (B, C, H, W) hold at each of `rois` (K, 5), in `size` bins: (K, C, *size), differentiable in the
+    features.
 
     `rois`: image index, x1, y1, x2, y2 in pixels of the image; `size`: bins, (h, w) or one number; `spatial_scale`: map
     pixels per image pixel, 1/16 at stride 16; `sampling_ratio`: points per bin and axis; `aligned`: half-pixel centres.
-    Result in channels_last order. Same values as `torchvision.ops.roi_align`, which is used where installed. Source: He et
-    al., Mask R-CNN, 2017; W sec. 4.2.1.
+    Result in channels_last order. Same values as `torchvision.ops.roi_align`, which is used where installed. Source: He
+    et al., Mask R-CNN, 2017; W sec. 4.2.1.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     rois = check_rois(features, rois, sampling_ratio)
     if torchvision_ops():
-        return torchvision_ops().roi_align(features, rois.to(features.dtype), size, spatial_scale, sampling_ratio, aligned)
+        return torchvision_ops().roi_align(
+            features, rois.to(features.dtype), size, spatial_scale, sampling_ratio, aligned
+        )
     batch, channels, height, width = features.shape
     corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0)
-    sides = (corners[:, 2:] - corners[:, :2]).clamp(min=0 if aligned else 1)  # as first published, no region is below a pixel
+    sides = (corners[:, 2:] - corners[:, :2]).clamp(
+        min=0 if aligned else 1
+    )  # as first published, no region is below a pixel
     y, y_weight = sample_axis(corners[:, 1], sides[:, 1], size[0], sampling_ratio, height)
     x, x_weight = sample_axis(corners[:, 0], sides[:, 0], size[1], sampling_ratio, width)
     first = rois[:, 0].long()[:, None, None, None, None] * (height * width)
@@ -178,12 +210,15 @@ def roi_align(features: torch.Tensor, rois: torch.Tensor, size: int | Sequence[i
     weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
     bins = (-1, (2 * sampling_ratio) ** 2)
     table = features.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(-1, channels)
-    cut = F.embedding_bag(pixels.reshape(bins), table, per_sample_weights=weights.reshape(bins).to(table.dtype), mode="sum")
+    cut = F.embedding_bag(
+        pixels.reshape(bins), table, per_sample_weights=weights.reshape(bins).to(table.dtype), mode="sum"
+    )
     return cut.view(len(rois), *size, channels).permute(0, 3, 1, 2)
 
 # %% ../../nbs/nn/boxes.ipynb #84dada3f
 def check_rois(features: torch.Tensor, rois: torch.Tensor, sampling_ratio: int) -> torch.Tensor:
-    "`rois` as floating tensor, at least float32, no less precise than `features`; ValueError where they do not fit them."
+    """`rois` as floating tensor, at least float32, no less precise than `features`; ValueError where they do not fit
+    them."""
     if features.ndim != 4:
         raise ValueError(f"features must have shape (B, C, H, W), not {tuple(features.shape)}")
     if rois.ndim != 2 or rois.shape[1] != 5:
@@ -194,5 +229,7 @@ def check_rois(features: torch.Tensor, rois: torch.Tensor, sampling_ratio: int) 
     as_boxes("rois[:, 1:]", rois[:, 1:])
     index = rois[:, 0]
     if not ((index >= 0) & (index < len(features)) & (index == index.floor())).all():
-        raise ValueError(f"the image index of a region must be a whole number from 0 to {len(features) - 1}, the images of features")
+        raise ValueError(
+            f"the image index of a region must be a whole number from 0 to {len(features) - 1}, the images of features"
+        )
     return rois

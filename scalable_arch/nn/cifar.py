@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/nn/cifar.ipynb #fca65e0e
 class StagedNetwork(nn.Module):
-    """Images (B, 3, H, W) -> logits (B, num_classes), or features when `num_classes` is None; a subclass has `stem`, `stages` (a ModuleList), `top` (on the last map) and `fc`."""
+    """Images (B, 3, H, W) -> logits (B, num_classes), or features when `num_classes` is None; a subclass has `stem`,
+    `stages` (a ModuleList), `top` (on the last map) and `fc`."""
 
     def features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         "Maps at the end of each stage, a tuple of (B, C, H, W)."
@@ -41,21 +42,26 @@ class StagedNetwork(nn.Module):
 
 
 def draw_weights(model: nn.Module) -> None:
-    "Convolutions get normal weights of variance 2 / (outputs a pixel of the input reaches), in place. He et al., ICCV 2015."
+    """Convolutions get normal weights of variance 2 / (outputs a pixel of the input reaches), in place.
+
+    He et al., ICCV 2015.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def classifier(channels: int, num_classes: int | None) -> nn.Module:
-    "Linear layer from features to logits, or the identity when `num_classes` is None; ValueError where it is less than 1."
+    """Linear layer from features to logits, or the identity when `num_classes` is None; ValueError where it is less
+    than 1."""
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
     return nn.Identity() if num_classes is None else nn.Linear(channels, num_classes)
 
 # %% ../../nbs/nn/cifar.ipynb #e66d31fb
 class BasicBlock(nn.Module):
-    "Two 3x3 convolutions and a shortcut: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)). He et al. 2016, Fig. 5."
+    """Two 3x3 convolutions and a shortcut: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W /
+    stride)). He et al. 2016, Fig. 5."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -65,7 +71,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -74,15 +82,25 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(StagedNetwork):
-    """ResNet of basic blocks for small images: (B, 3, H, W) -> logits (B, num_classes). Four stages; the last three halve the size.
+    """ResNet of basic blocks for small images: (B, 3, H, W) -> logits (B, num_classes). Four stages; the last three
+    halve the size.
 
-    `width`: channels of the first stage. `calibration`: function channels -> module added after stages 1 to 3. He et al., CVPR 2016.
+    `width`: channels of the first stage. `calibration`: function channels -> module added after stages 1 to 3. He et
+    al., CVPR 2016.
     """
 
-    def __init__(self, num_classes: int | None = 10, *, calibration: Callable[[int], nn.Module] | None = None, depths: Sequence[int] = (2, 2, 2, 2),
-                 width: int = 64) -> None:
+    def __init__(
+        self,
+        num_classes: int | None = 10,
+        *,
+        calibration: Callable[[int], nn.Module] | None = None,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        width: int = 64,
+    ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
         channels, self.stages, self.top = width, nn.ModuleList(), nn.Identity()
         for stage, depth in enumerate(depths):
             blocks = []
@@ -96,8 +114,11 @@ class CifarResNet(StagedNetwork):
         draw_weights(self)
 
 
-def resnet18_cifar(num_classes: int | None = 10, *, calibration: Callable[[int], nn.Module] | None = None, **options: Any) -> CifarResNet:
-    """ResNet-18 for images of 32x32; `calibration` (channels -> module) is added after stages 1 to 3. `options` as of `CifarResNet`.
+def resnet18_cifar(
+    num_classes: int | None = 10, *, calibration: Callable[[int], nn.Module] | None = None, **options: Any
+) -> CifarResNet:
+    """ResNet-18 for images of 32x32; `calibration` (channels -> module) is added after stages 1 to 3. `options` as of
+    `CifarResNet`.
 
     W sec. 6.3.2: 555.42 M multiply-adds, 11.17 M parameters.
     """
@@ -105,7 +126,8 @@ def resnet18_cifar(num_classes: int | None = 10, *, calibration: Callable[[int],
 
 # %% ../../nbs/nn/cifar.ipynb #9c24709a
 class PyramidUnit(nn.Module):
-    "Bottleneck: (B, in_channels, H, W) -> (B, 4 * width, ceil(H / stride), ceil(W / stride)), with 4 * width >= in_channels. Han et al. 2017, Fig. 6d."
+    """Bottleneck: (B, in_channels, H, W) -> (B, 4 * width, ceil(H / stride), ceil(W / stride)), with 4 * width >=
+    in_channels. Han et al. 2017, Fig. 6d."""
 
     def __init__(self, in_channels: int, width: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -126,7 +148,8 @@ class PyramidUnit(nn.Module):
 
 
 class PyramidNet(StagedNetwork):
-    """PyramidNet of bottlenecks for small images: (B, 3, H, W) -> logits (B, num_classes). Three stages; the last two halve the size.
+    """PyramidNet of bottlenecks for small images: (B, 3, H, W) -> logits (B, num_classes). Three stages; the last two
+    halve the size.
 
     `depth`: convolutions in a row, 9 n + 2; `alpha`: by how much the inner width grows from `width` over all units.
     ValueError for another depth. Source: Han, Kim & Kim, CVPR 2017.
@@ -135,7 +158,10 @@ class PyramidNet(StagedNetwork):
     def __init__(self, num_classes: int | None = 10, *, depth: int = 110, alpha: float = 84, width: int = 16) -> None:
         super().__init__()
         if depth < 11 or depth % 9 != 2:
-            raise ValueError(f"depth must be 9 n + 2 (11, 20, 29 ... 110): three stages of n units of three convolutions, not {depth}")
+            raise ValueError(
+                "depth must be 9 n + 2 (11, 20, 29 ... 110): three stages of n units of three convolutions, not "
+                f"{depth}"
+            )
         units, channels = (depth - 2) // 9, width
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
         self.stages = nn.ModuleList()

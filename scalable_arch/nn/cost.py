@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 # %% ../../nbs/nn/cost.ipynb #3acc66d7
 class Cost(NamedTuple):
     "`macs`: multiply-adds for one input; `params`: parameters, each shared one once. `flops` is 2 * macs."
+
     macs: int
     params: int
 
@@ -30,11 +31,13 @@ class Cost(NamedTuple):
 def measure(model: nn.Module, input_size: tuple[int, ...] | list[int]) -> Cost:
     """Cost of one forward pass of `model` in eval mode on one input of `input_size`, without the batch: (3, 160, 64).
 
-    Multiply-adds of convolutions, linear layers and matrix products; bias, BN, activations, pooling, resizing are not counted.
-    The model is left as it was: nothing is computed and no statistics move.
+    Multiply-adds of convolutions, linear layers and matrix products; bias, BN, activations, pooling, resizing are not
+    counted. The model is left as it was: nothing is computed and no statistics move.
     """
     if not isinstance(input_size, (tuple, list)) or any(int(n) != n or n < 1 for n in input_size):
-        raise ValueError(f"input_size must be a tuple of positive integers without the batch, like (3, 160, 64), not {input_size!r}")
+        raise ValueError(
+            f"input_size must be a tuple of positive integers without the batch, like (3, 160, 64), not {input_size!r}"
+        )
     counter = FlopCounterMode(display=False)
     weightless = without_weights(model).eval()
     dtype = next((p.dtype for p in model.parameters()), torch.float32)

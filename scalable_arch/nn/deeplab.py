@@ -21,7 +21,9 @@ class AtrousUnit(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rate: int | None = None) -> None:
-        conv = nn.Conv2d(in_channels, out_channels, 1 if rate is None else 3, padding=rate or 0, dilation=rate or 1, bias=False)
+        conv = nn.Conv2d(
+            in_channels, out_channels, 1 if rate is None else 3, padding=rate or 0, dilation=rate or 1, bias=False
+        )
         super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 # %% ../../nbs/nn/deeplab.ipynb #46455296
@@ -32,7 +34,9 @@ class ASPP(nn.Module):
     ones for small images.
     """
 
-    def __init__(self, in_channels: int, channels: int = 256, *, rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1) -> None:
+    def __init__(
+        self, in_channels: int, channels: int = 256, *, rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1
+    ) -> None:
         super().__init__()
         if not rates or any(not isinstance(rate, int) or rate < 1 for rate in rates):
             raise ValueError(f"rates must be whole numbers of at least 1, such as (6, 12, 18), not {rates!r}")
@@ -43,8 +47,10 @@ class ASPP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and len(x) < 2:
-            raise ValueError("training needs batches of at least two images: the mean over a whole map is normalised over the "
-                             "batch alone")
+            raise ValueError(
+                "training needs batches of at least two images: the mean over a whole map is normalised over the "
+                "batch alone"
+            )
         whole = self.whole(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         return self.dropout(self.mix(torch.cat([*(view(x) for view in self.views), whole], 1)))
 
@@ -54,6 +60,7 @@ def backbone_features(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor
     maps = backbone.features(images)
     return maps[-1] if isinstance(maps, (tuple, list)) else maps
 
+
 class DeepLabV3(nn.Module):
     """DeepLabv3: images (B, 3, H, W) -> logits (B, num_classes, H, W). Chen et al. 2017; W sec. 5.4.5.
 
@@ -62,17 +69,30 @@ class DeepLabV3(nn.Module):
     Other options as of `ASPP`.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int = 21, in_channels: int | None = None, *,
-                 features: Callable[[nn.Module, torch.Tensor], torch.Tensor] = backbone_features, channels: int = 256,
-                 rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1, drop: Sequence[str] = ("classifier", "auxiliary", "fc")) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int = 21,
+        in_channels: int | None = None,
+        *,
+        features: Callable[[nn.Module, torch.Tensor], torch.Tensor] = backbone_features,
+        channels: int = 256,
+        rates: Sequence[int] = (6, 12, 18),
+        dropout: float = 0.1,
+        drop: Sequence[str] = ("classifier", "auxiliary", "fc"),
+    ) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, background included, not {num_classes}")
         if features is backbone_features and not hasattr(backbone, "features"):
-            raise ValueError(f"{type(backbone).__name__} has no method features: pass features, a function (backbone, images) "
-                             "-> map (B, C, h, w)")
+            raise ValueError(
+                f"{type(backbone).__name__} has no method features: pass features, a function (backbone, images) "
+                "-> map (B, C, h, w)"
+            )
         if in_channels is None and not hasattr(backbone, "feature_channels"):
-            raise ValueError(f"{type(backbone).__name__} does not say how many channels its last map has: pass in_channels")
+            raise ValueError(
+                f"{type(backbone).__name__} does not say how many channels its last map has: pass in_channels"
+            )
         self.backbone, self.features = copy.deepcopy(backbone), features
         for name in drop:
             if isinstance(getattr(self.backbone, name, None), nn.Module):
@@ -82,4 +102,6 @@ class DeepLabV3(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.features(self.backbone, images)
-        return F.interpolate(self.classifier(self.pyramid(maps)), images.shape[2:], mode="bilinear", align_corners=False)
+        return F.interpolate(
+            self.classifier(self.pyramid(maps)), images.shape[2:], mode="bilinear", align_corners=False
+        )

@@ -29,11 +29,22 @@ def classifier(num_features: int, num_classes: int | None) -> nn.Module:
     return nn.Identity() if num_classes is None else nn.Linear(num_features, num_classes)
 
 # %% ../../nbs/nn/efficient.ipynb #450c8bef
-MOBILE_LAYERS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]  # channels, stride
+MOBILE_LAYERS = [
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *[(512, 1)] * 5,
+    (1024, 2),
+    (1024, 1),
+]  # channels, stride
 
 
 class MobileNet(nn.Module):
-    """MobileNet v1: images (B, 3, H, W) of 32x32 and up -> logits (B, num_classes), or features (B, 1024 * width) when `num_classes` is None.
+    """MobileNet v1: images (B, 3, H, W) of 32x32 and up -> logits (B, num_classes), or features (B, 1024 * width) when
+    `num_classes` is None.
 
     `width` scales all channels. Source: Howard et al., arXiv 1704.04861, Table 1.
     """
@@ -54,17 +65,24 @@ class MobileNet(nn.Module):
 
 # %% ../../nbs/nn/efficient.ipynb #294b8ad9
 def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
-    "Deal the channels of (B, C, H, W), which lie group by group, one from each group in turn. Zhang et al. 2018, Fig. 1."
+    """Deal the channels of (B, C, H, W), which lie group by group, one from each group in turn.
+
+    Zhang et al. 2018, Fig. 1.
+    """
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 # %% ../../nbs/nn/efficient.ipynb #96bd2562
 class ShuffleUnit(nn.Module):
-    """ShuffleNet unit: (B, c, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)); stacked on the pooled input for stride 2.
+    """ShuffleNet unit: (B, c, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)); stacked on the pooled
+    input for stride 2.
 
-    `first_groups`: groups of the first 1x1 convolution, one where its input is too narrow. Source: Zhang et al., CVPR 2018, Fig. 2.
+    `first_groups`: groups of the first 1x1 convolution, one where its input is too narrow. Source: Zhang et al., CVPR
+    2018, Fig. 2.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 3, first_groups: int | None = None) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 3, first_groups: int | None = None
+    ) -> None:
         super().__init__()
         inner = out_channels // 4
         self.stride, self.groups = stride, groups
@@ -79,11 +97,18 @@ class ShuffleUnit(nn.Module):
         return F.relu(x + found)
 
 # %% ../../nbs/nn/efficient.ipynb #15df633d
-SHUFFLE_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # groups: channels of the first stage; Zhang et al. 2018, Table 1
+SHUFFLE_CHANNELS = {
+    1: 144,
+    2: 200,
+    3: 240,
+    4: 272,
+    8: 384,
+}  # groups: channels of the first stage; Zhang et al. 2018, Table 1
 
 
 class ShuffleNet(nn.Module):
-    """ShuffleNet v1: images (B, 3, H, W) of 32x32 and up -> logits (B, num_classes), or features (B, num_features) when `num_classes` is None.
+    """ShuffleNet v1: images (B, 3, H, W) of 32x32 and up -> logits (B, num_classes), or features (B, num_features) when
+    `num_classes` is None.
 
     `groups` 1, 2, 3, 4 or 8; `width` scales all channels. Source: Zhang et al., CVPR 2018, Table 1.
     """
@@ -110,7 +135,8 @@ class ShuffleNet(nn.Module):
 class CondensedConv(nn.Module):
     """BN, ReLU, then a 1x1 convolution whose groups read picked inputs: (B, c, H, W) -> (B, out_channels, H, W).
 
-    `index` (c,): which input feeds which place, c / groups for each group. Source: Huang et al., CVPR 2018, Fig. 3, with condensation factor = groups.
+    `index` (c,): which input feeds which place, c / groups for each group. Source: Huang et al., CVPR 2018, Fig. 3,
+    with condensation factor = groups.
     """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
@@ -125,7 +151,8 @@ class CondensedConv(nn.Module):
 
 # %% ../../nbs/nn/efficient.ipynb #d828863b
 class CondenseLayer(nn.Module):
-    "Condensed 1x1 to four times `growth`, shuffle, grouped 3x3 to `growth`, stacked on the input: (B, c, H, W) -> (B, c + growth, H, W)."
+    """Condensed 1x1 to four times `growth`, shuffle, grouped 3x3 to `growth`, stacked on the input: (B, c, H, W) ->
+    (B, c + growth, H, W)."""
 
     def __init__(self, in_channels: int, growth: int, groups: int) -> None:
         super().__init__()
@@ -143,7 +170,8 @@ CONDENSE_STAGES = [(4, 8), (6, 16), (8, 32), (10, 64), (8, 128)]  # layers, grow
 
 
 class CondenseNet(nn.Module):
-    """CondenseNet with G = C = 8, as deployed: images (B, 3, H, W) of 32x32 and up -> logits (B, num_classes), or features when `num_classes` is None.
+    """CondenseNet with G = C = 8, as deployed: images (B, 3, H, W) of 32x32 and up -> logits (B, num_classes), or
+    features when `num_classes` is None.
 
     `width` scales the growth; it stays a multiple of `groups`. Source: Huang et al., CVPR 2018, Table 3.
     """

@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 class EmbeddingNet(nn.Module):
     """A network for matching from a `backbone` with features (B, num_features): images (B, 3, H, W), floats.
 
-    Eval mode gives features of length 1, (B, feature_dim); train mode a `BranchOutput` of one branch: (B, num_classes) logits and the
-    embedding. `feature_dim` None: the backbone's features as they are; else a linear layer and BN, as in HAN. `num_classes` None: no classifier.
+    Eval mode gives features of length 1, (B, feature_dim); train mode a `BranchOutput` of one branch: (B, num_classes)
+    logits and the embedding. `feature_dim` None: the backbone's features as they are; else a linear layer and BN, as in
+    HAN. `num_classes` None: no classifier.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int | None = None, *, feature_dim: int | None = None) -> None:
         super().__init__()
         if feature_dim is not None and feature_dim < 1:
-            raise ValueError(f"feature_dim must be at least 1, or None for the backbone's own features, not {feature_dim}")
+            raise ValueError(
+                f"feature_dim must be at least 1, or None for the backbone's own features, not {feature_dim}"
+            )
         self.backbone, length = backbone, feature_dim or backbone.num_features
         layer = nn.Linear(backbone.num_features, length, bias=False)
         self.embed = nn.Identity() if feature_dim is None else nn.Sequential(layer, nn.BatchNorm1d(length))
@@ -47,7 +50,13 @@ class EmbeddingNet(nn.Module):
         return BranchOutput(() if self.classify is None else (self.classify(embedding),), (embedding,))
 
 # %% ../../nbs/nn/embedding.ipynb #4548d2c4
-def matching(backbone: Callable[..., nn.Module], num_classes: int | None = None, *, feature_dim: int | None = None, **options: Any) -> EmbeddingNet:
+def matching(
+    backbone: Callable[..., nn.Module],
+    num_classes: int | None = None,
+    *,
+    feature_dim: int | None = None,
+    **options: Any,
+) -> EmbeddingNet:
     "An `EmbeddingNet` on what the function `backbone` makes; further `options` are the backbone's."
     return EmbeddingNet(backbone(None, **options), num_classes, feature_dim=feature_dim)
 

@@ -35,15 +35,20 @@ class FoldedUnit(nn.Module):
         conv = self.conv
         if self.relu and x.device.type == "cpu" and x.dtype == torch.float32 and can_fuse_relu():
             return torch.ops.mkldnn._convolution_pointwise(
-                x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "relu", [], "")
+                x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "relu", [], ""
+            )
         x = conv(x)
         return x.relu_() if self.relu else x
 
 
 def can_fuse_relu() -> bool:
     "Whether oneDNN's convolution with ReLU may be called now; exported graphs must hold standard operations only."
-    return (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-            and not torch.is_grad_enabled() and not torch.compiler.is_compiling())
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
 
 # %% ../../nbs/nn/inference.ipynb #b1c44249
 def fold_batchnorm(model: Network) -> Network:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/nn/resnet.ipynb #2c21aaa8
 class Bottleneck(nn.Module):
-    "Residual bottleneck: (B, in_channels, H, W) -> (B, 4 * width, ceil(H / stride), ceil(W / stride)). He et al. 2016, Fig. 5."
+    """Residual bottleneck: (B, in_channels, H, W) -> (B, 4 * width, ceil(H / stride), ceil(W / stride)).
+
+    He et al. 2016, Fig. 5.
+    """
 
     def __init__(self, in_channels: int, width: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -33,7 +36,9 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -43,12 +48,16 @@ class Bottleneck(nn.Module):
 
 # %% ../../nbs/nn/resnet.ipynb #e57063db
 class ResNet(nn.Module):
-    """ResNet of bottlenecks: images (B, 3, H, W) -> logits (B, num_classes), or features (B, 2048 * width) when `num_classes` is None.
+    """ResNet of bottlenecks: images (B, 3, H, W) -> logits (B, num_classes), or features (B, 2048 * width) when
+    `num_classes` is None.
 
-    `depths`: bottlenecks in the four stages. `width` scales all channels. Source: He et al., CVPR 2016; stride in the 3x3 convolution as in torchvision.
+    `depths`: bottlenecks in the four stages. `width` scales all channels. Source: He et al., CVPR 2016; stride in the
+    3x3 convolution as in torchvision.
     """
 
-    def __init__(self, num_classes: int | None = 1000, *, depths: Sequence[int] = (3, 4, 6, 3), width: float = 1.0) -> None:
+    def __init__(
+        self, num_classes: int | None = 1000, *, depths: Sequence[int] = (3, 4, 6, 3), width: float = 1.0
+    ) -> None:
         super().__init__()
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")

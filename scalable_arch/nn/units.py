@@ -17,12 +17,22 @@ class ConvUnit(nn.Sequential):
     `padding` defaults to half the kernel, so that only `stride` changes the size: H' = ceil(H / stride).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, groups: int = 1, relu: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        relu: bool = True,
+    ) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True) if relu else nn.Identity())
 
 # %% ../../nbs/nn/units.ipynb #1b8da473
 class BranchOutput(NamedTuple):
     "What a model returns in train mode: `logits`, a tuple of (B, num_classes); `embeddings`, a tuple of (B, d)."
+
     logits: tuple
     embeddings: tuple

@@ -21,8 +21,25 @@ from string import Template
 import nbformat
 
 from .ledger import best_records, ledger, read_records
-from .overview import chapters_table, dataset_sections, fenced, ledger_table, reading_notes, totals_list, trials_table
-from .pages import executed_runs, for_readers, formulas_apart, page_notebook, read_executed, relink, result_cells, title_and_promise
+from scalable_arch.study.overview import (
+    chapters_table,
+    dataset_sections,
+    fenced,
+    ledger_table,
+    reading_notes,
+    totals_list,
+    trials_table,
+)
+from scalable_arch.study.pages import (
+    executed_runs,
+    for_readers,
+    formulas_apart,
+    page_notebook,
+    read_executed,
+    relink,
+    result_cells,
+    title_and_promise,
+)
 from .reference import room_pages
 from .reports import checkout_root, report_dir
 from .trials import read_trials
@@ -35,7 +52,8 @@ WIDGETS = {"ranked_lists": ranked_widget, "wei_li_thesis_f3_07": attention_widge
 class Book:
     """Sources of the book, written to the folder `sources` by `gather`.
 
-    `root`: the checkout. `reports`: folder of reports. `runs`: {page: executed notebook that it shows}. `broken`: {page: what is wrong with its executed notebook};
+    `root`: the checkout. `reports`: folder of reports. `runs`: {page: executed notebook that it shows}. `broken`:
+    {page: what is wrong with its executed notebook};
     `missing`: chapters that were not run; `problems`: a sentence for each thing that could not be used.
     """
 
@@ -43,8 +61,15 @@ class Book:
         self.root, self.reports, self.sources = Path(root), Path(reports), Path(sources)
         self.runs, self.broken, self.missing, self.problems = {}, {}, [], []
         self.states, self.notes, self.cells = {}, [], {}
-        self.chapters = sorted((path.stem for path in (self.root / "nbs").glob("ch*.ipynb")), key=lambda name: int(re.match(r"ch(\d*)", name).group(1) or 0))
-        self.benches = {path.parent.name: path for path in sorted(self.reports.glob("bench/*/bench_*.ipynb")) if (self.root / "nbs" / path.name).is_file()}
+        self.chapters = sorted(
+            (path.stem for path in (self.root / "nbs").glob("ch*.ipynb")),
+            key=lambda name: int(re.match(r"ch(\d*)", name).group(1) or 0),
+        )
+        self.benches = {
+            path.parent.name: path
+            for path in sorted(self.reports.glob("bench/*/bench_*.ipynb"))
+            if (self.root / "nbs" / path.name).is_file()
+        }
 
     def source(self, page):
         "Name of a page's source: a notebook where there is one to show."
@@ -59,7 +84,12 @@ class Book:
     def carry(self, folder):
         "Take a folder of reports along as files/...; returns its path from there."
         inner = folder.relative_to(self.reports)
-        shutil.copytree(folder, self.sources / "extra" / "files" / inner, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.damaged-*", "*.md", "*.html", "*.png"))
+        shutil.copytree(
+            folder,
+            self.sources / "extra" / "files" / inner,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(".*", "*.damaged-*", "*.md", "*.html", "*.png"),
+        )
         return inner
 
     def template(self, name, **parts):
@@ -68,8 +98,11 @@ class Book:
 
 # %% ../../nbs/study/book.ipynb #177b96a1
 def find_runs(book):
-    "Note of each chapter and benchmark which executed notebook is shown on its page, the best that can be read; that there is none, or what is wrong with it."
-    found = {f"chapters/{name}": executed_runs(book.reports, name) for name in book.chapters} | {f"bench/{name}": [run] for name, run in book.benches.items()}
+    """Note of each chapter and benchmark which executed notebook is shown on its page, the best that can be read; that
+    there is none, or what is wrong with it."""
+    found = {f"chapters/{name}": executed_runs(book.reports, name) for name in book.chapters} | {
+        f"bench/{name}": [run] for name, run in book.benches.items()
+    }
     book.missing += [page.removeprefix("chapters/") for page, runs in found.items() if not runs]
     for page, runs in found.items():
         for run in runs:
@@ -84,8 +117,14 @@ def find_runs(book):
 
 # %% ../../nbs/study/book.ipynb #229388df
 def place_in(book, up):
-    "Function that gives for a path in the repository its page in the book, or None; addresses begin with `up` (such as ../)."
-    pages = {"nbs/index.ipynb": "start.ipynb", "reports/ledger.md": "ledger.md", "reports/ledger.html": "ledger.md", "reports": "ledger.md"}
+    """Function that gives for a path in the repository its page in the book, or None; addresses begin with `up` (such
+    as ../)."""
+    pages = {
+        "nbs/index.ipynb": "start.ipynb",
+        "reports/ledger.md": "ledger.md",
+        "reports/ledger.html": "ledger.md",
+        "reports": "ledger.md",
+    }
     for chapter in book.chapters:
         pages |= dict.fromkeys((f"nbs/{chapter}.ipynb", f"reports/{chapter}"), book.source(f"chapters/{chapter}"))
     for name in book.benches:
@@ -105,30 +144,58 @@ def place_in(book, up):
 
 # %% ../../nbs/study/book.ipynb #3f1b8911
 def add_chapter(book, chapter):
-    "Write the pages of a chapter and of its trials, and note its state, its reading notes and the cells that show its studies."
+    """Write the pages of a chapter and of its trials, and note its state, its reading notes and the cells that show
+    its studies."""
     source = nbformat.read(book.root / "nbs" / f"{chapter}.ipynb", as_version=4)
     title, promise = title_and_promise(source)
     page = f"chapters/{chapter}"
     run, notebook = book.runs.get(page), source
     if run is None:
-        book.write(f"{page}.md", book.template("not_run.md", chapter=chapter, title=title, promise=promise, about=sentence(book.broken.get(page))))
+        book.write(
+            f"{page}.md",
+            book.template(
+                "not_run.md", chapter=chapter, title=title, promise=promise, about=sentence(book.broken.get(page))
+            ),
+        )
         book.states[chapter] = (title, f"{page}.html", "broken run" if page in book.broken else "not run yet")
     else:
         notebook = read_executed(run)
-        book.write(f"{page}.ipynb", page_notebook(run, source=book.root / "nbs" / run.name, folder="nbs", files=f"../files/{chapter}", place=place_in(book, "../"),
-                                                  trials_page=f"{chapter}_trials.html", widgets=WIDGETS))
+        book.write(
+            f"{page}.ipynb",
+            page_notebook(
+                run,
+                source=book.root / "nbs" / run.name,
+                folder="nbs",
+                files=f"../files/{chapter}",
+                place=place_in(book, "../"),
+                trials_page=f"{chapter}_trials.html",
+                widgets=WIDGETS,
+            ),
+        )
         facts = read_facts(run.parent / "provenance.json")
-        book.states[chapter] = (title, f"{page}.html", " ".join(filter(None, ("run in", run.parent.name + ",", facts.get("date", "")[:10]))))
+        book.states[chapter] = (
+            title,
+            f"{page}.html",
+            " ".join(filter(None, ("run in", run.parent.name + ",", facts.get("date", "")[:10]))),
+        )
         book.cells |= {name: f"{page}.html#cell-{cell}" for name, cell in result_cells(run).items()}
         book.carry(run.parent)
         add_trials(book, chapter, title)
     notes = reading_notes(notebook)
-    book.notes += [f"## [{title.partition(':')[0]}]({book.source(page)})\n\n{formulas_apart(relink(notes, 'nbs', place_in(book, '')))}"] if notes else []
+    book.notes += (
+        [
+            f"## [{title.partition(':')[0]}]({book.source(page)})\n\n{formulas_apart(relink(notes, 'nbs', place_in(book, '')))}"
+        ]
+        if notes
+        else []
+    )
 
 
 def sentence(wrong):
     "What a chapter's page says in place of the chapter: what is wrong with its run, or that there is none."
-    return f"Its run cannot be shown: {wrong}." if wrong else "It has not been run yet, so there is nothing to read here."
+    return (
+        f"Its run cannot be shown: {wrong}." if wrong else "It has not been run yet, so there is nothing to read here."
+    )
 
 
 def read_facts(path):
@@ -150,13 +217,21 @@ def add_trials(book, chapter, title):
     if folder.is_dir():
         book.carry(folder)
     table = fenced(trials_table(records, f"../files/{chapter}")) if records else "This chapter has no trials."
-    book.write(f"chapters/{chapter}_trials.md", book.template("trials.md", title=title.partition(":")[0].partition(". ")[0], chapter=chapter, table=table))
+    book.write(
+        f"chapters/{chapter}_trials.md",
+        book.template("trials.md", title=title.partition(":")[0].partition(". ")[0], chapter=chapter, table=table),
+    )
 
 
 def add_bench(book, page):
     "Write the page of a benchmark."
     run = book.runs[page]
-    book.write(f"{page}.ipynb", page_notebook(run, source=book.root / "nbs" / run.name, folder="nbs", files="../files/bench", place=place_in(book, "../")))
+    book.write(
+        f"{page}.ipynb",
+        page_notebook(
+            run, source=book.root / "nbs" / run.name, folder="nbs", files="../files/bench", place=place_in(book, "../")
+        ),
+    )
     book.carry(run.parent)
 
 # %% ../../nbs/study/book.ipynb #f896326d
@@ -165,12 +240,18 @@ def opening_picture(book):
     run = book.runs.get("chapters/ch3_han")
     if run is None or not (run.parent / "ranked_lists.jpg").is_file():
         return ""
-    words = ("Ranked lists: on the left people who are searched for, beside each the ten images that the network finds nearest; "
-             "green frames are the same person, red ones others.")
+    words = (
+        "Ranked lists: on the left people who are searched for, beside each the ten images that the network finds "
+        "nearest; "
+        "green frames are the same person, red ones others."
+    )
     picture = f'<img src="files/{run.parent.relative_to(book.reports)}/ranked_lists.jpg" alt="{words}" loading="lazy">'
-    return (f'<figure class="opening"><a href="chapters/ch3_han.html#ranked-lists">{picture}</a>'
-            "<figcaption>Real people in a real video, found again by a network of chapter 3 that was trained on simulated ones only. The left column is searched for; "
-            "green frames are the same person on another visit, red ones are others.</figcaption></figure>")
+    return (
+        f'<figure class="opening"><a href="chapters/ch3_han.html#ranked-lists">{picture}</a>'
+        "<figcaption>Real people in a real video, found again by a network of chapter 3 that was trained on simulated "
+        "ones only. The left column is searched for; "
+        "green frames are the same person on another visit, red ones are others.</figcaption></figure>"
+    )
 
 # %% ../../nbs/study/book.ipynb #09f359ba
 def add_reference(book):
@@ -224,7 +305,9 @@ def start_page(book):
 # %% ../../nbs/study/book.ipynb #68a8e340
 def toc(names, caption="", hidden=True):
     "A table of contents for Sphinx."
-    options = "\n".join([*([f":caption: {caption}"] if caption else []), *([":hidden:"] if hidden else []), ":maxdepth: 1"])
+    options = "\n".join(
+        [*([f":caption: {caption}"] if caption else []), *([":hidden:"] if hidden else []), ":maxdepth: 1"]
+    )
     return f"```{{toctree}}\n{options}\n\n" + "\n".join(names) + "\n```"
 
 
@@ -240,14 +323,38 @@ def gather(book):
     book.problems += [f"{name} {wrong}: it is not counted" for name, wrong in found["problems"].items()]
     records, _ = read_records(book.reports, {entry["id"] for entry in found["entries"]})
     chapters = [f"chapters/{chapter}" for chapter in book.chapters]
-    contents = "\n\n".join([toc(["start", "ledger", "plot", "notes", "data"], "The book"), toc(chapters, "Chapters"), toc(benches, "Benchmarks") if benches else "",
-                            toc(reference, "Reference")])
+    contents = "\n\n".join(
+        [
+            toc(["start", "ledger", "plot", "notes", "data"], "The book"),
+            toc(chapters, "Chapters"),
+            toc(benches, "Benchmarks") if benches else "",
+            toc(reference, "Reference"),
+        ]
+    )
     trials = [f"chapters/{path.stem}" for path in sorted((book.sources / "chapters").glob("*_trials.md"))]
-    book.write("index.md", book.template("index.md", picture=fenced(opening_picture(book)), totals=fenced(totals_list(found)),
-                                         chapters=fenced(chapters_table(found, book.states)), contents=contents))
+    book.write(
+        "index.md",
+        book.template(
+            "index.md",
+            picture=fenced(opening_picture(book)),
+            totals=fenced(totals_list(found)),
+            chapters=fenced(chapters_table(found, book.states)),
+            contents=contents,
+        ),
+    )
     book.write("start.ipynb", start_page(book))
-    book.write("ledger.md", book.template("ledger.md", totals=fenced(totals_list(found)), table=fenced(ledger_table(found, book.cells)), trials=toc(trials) if trials else ""))
-    book.write("plot.md", book.template("plot.md", plot=fenced(plot_widget(all_points(best_records(records).values())))))
+    book.write(
+        "ledger.md",
+        book.template(
+            "ledger.md",
+            totals=fenced(totals_list(found)),
+            table=fenced(ledger_table(found, book.cells)),
+            trials=toc(trials) if trials else "",
+        ),
+    )
+    book.write(
+        "plot.md", book.template("plot.md", plot=fenced(plot_widget(all_points(best_records(records).values()))))
+    )
     book.write("notes.md", book.template("notes.md", notes="\n\n".join(book.notes) or "No chapter has notes yet."))
     book.write("data.md", book.template("data.md", datasets=dataset_sections(chapter_readers(book))))
 
@@ -266,10 +373,22 @@ def run_sphinx(book, out):
     shutil.copy(Path(find_spec(BUILDERS[-1]).origin).parent / "static" / "mathjax" / MATHJAX, mathjax)
     (book.sources / "extra").mkdir(exist_ok=True)
     settings = book.root / "nbs" / "book"
-    more = {"html_static_path": [str(settings / "_static"), str(book.sources / "static")], "html_extra_path": [str(book.sources / "extra")]}
+    more = {
+        "html_static_path": [str(settings / "_static"), str(book.sources / "static")],
+        "html_extra_path": [str(book.sources / "extra")],
+    }
     warnings = io.StringIO()
     with patch_docutils(str(settings)), docutils_namespace():
-        Sphinx(str(book.sources), str(settings), str(out), str(book.sources / ".doctrees"), "html", confoverrides=more, status=None, warning=warnings).build()
+        Sphinx(
+            str(book.sources),
+            str(settings),
+            str(out),
+            str(book.sources / ".doctrees"),
+            "html",
+            confoverrides=more,
+            status=None,
+            warning=warnings,
+        ).build()
     return [line for line in re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).splitlines() if line.strip()]
 
 # %% ../../nbs/study/book.ipynb #a7b7e680
@@ -282,17 +401,23 @@ def check_folder(out):
 def build_book(reports=None, out="_book"):
     """Build the book of a folder of `reports` (default: the checkout's) into the folder `out`.
 
-    Returns the `Book`: its `problems` are sentences about what was left out, its `missing` chapters were never run. ImportError without the extra `docs`,
-    FileNotFoundError without a checkout or reports, ValueError where `out` holds something else.
+    Returns the `Book`: its `problems` are sentences about what was left out, its `missing` chapters were never run.
+    ImportError without the extra `docs`, FileNotFoundError without a checkout or reports, ValueError where `out` holds
+    something else.
     """
     if not all(map(find_spec, BUILDERS)):
         raise ImportError("the book is built by Sphinx with MyST-NB and Furo: pip install -e '.[docs]'")
     root = checkout_root()
     if root is None:
-        raise FileNotFoundError("the book is made of notebooks, and a wheel has none: clone the repository and install from there with pip install -e '.[docs]'")
+        raise FileNotFoundError(
+            "the book is made of notebooks, and a wheel has none: clone the repository and install from there with pip "
+            "install -e '.[docs]'"
+        )
     reports, out = Path(reports or report_dir()).resolve(), Path(out).resolve()
     if not reports.is_dir():
-        raise FileNotFoundError(f"there is no folder of reports {reports}: give the one that a chapter wrote to, reports/ of the checkout")
+        raise FileNotFoundError(
+            f"there is no folder of reports {reports}: give the one that a chapter wrote to, reports/ of the checkout"
+        )
     check_folder(out)
     with tempfile.TemporaryDirectory() as workshop:
         book, made = Book(root, reports, Path(workshop) / "sources"), Path(workshop) / "build" / "html"
@@ -304,7 +429,8 @@ def build_book(reports=None, out="_book"):
 
 # %% ../../nbs/study/book.ipynb #5214b8da
 def main(out="_book"):
-    "`make book`: build it, say what was left out and where it lies; ends with one sentence and status 2 where it cannot be built."
+    """`make book`: build it, say what was left out and where it lies; ends with one sentence and status 2 where it
+    cannot be built."""
     try:
         book = build_book(out=out)
     except (ImportError, OSError, ValueError) as error:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import norm, t as student_t
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from ..data.manifests import manifest_dir
 from ..errors import one_of
@@ -25,6 +26,7 @@ from .printed import list_printed, printed_figures, printed_table
 @dataclass(frozen=True)
 class Relation:
     "`terms` ((weight, (row, group)), ...) and `constant` summed up are `sign` 0: '>', '<', or '~' within a margin."
+
     text: str
     terms: tuple
     constant: float
@@ -50,7 +52,7 @@ def relation_tokens(text):
                 end += 1
             if depth:
                 raise ValueError(f"the bracket of {text[at:]!r} does not close")
-            yield "cell", text[at + 1:end - 1].strip()
+            yield "cell", text[at + 1 : end - 1].strip()
             at = end
         elif number:
             yield "number", float(number.group())
@@ -65,7 +67,8 @@ def relation_tokens(text):
 
 # %% ../../nbs/study/claims.ipynb #0dd13902
 def parse_side(tokens, group):
-    "Sum of terms up to the end or a comparison sign (taken off `tokens`, returned): a list of (weight, (row, group) or None) and the sign."
+    """Sum of terms up to the end or a comparison sign (taken off `tokens`, returned): a list of (weight, (row, group)
+    or None) and the sign."""
     terms, factor, expects = [], 1.0, True
     while tokens:
         kind, value = tokens.pop(0)
@@ -79,7 +82,10 @@ def parse_side(tokens, group):
             terms.append(parse_term(kind, value, factor, tokens, group))
             expects = False
         else:
-            raise ValueError(f"{value if kind != 'cell' else f'[{value}]'} stands where {'a [cell] or a number' if expects else 'a sign'} must stand")
+            raise ValueError(
+                f"{value if kind != 'cell' else f'[{value}]'} stands where "
+                f"{'a [cell] or a number' if expects else 'a sign'} must stand"
+            )
     if expects:
         raise ValueError("a [cell] or a number is missing at its end")
     return terms, None
@@ -106,7 +112,8 @@ def parse_term(kind, value, factor, tokens, group):
 def parse_relation(text, group=""):
     """A `Relation` from a text such as "[HAN(All)] - [SSA] > 2 * [SCA | RR] + 1.5".
 
-    `group`: of the cells that name none. Constants are in the unit of the printed values. ValueError says what does not fit.
+    `group`: of the cells that name none. Constants are in the unit of the printed values. ValueError says what does not
+    fit.
     """
     try:
         tokens = list(relation_tokens(text))
@@ -131,10 +138,12 @@ def parse_relation(text, group=""):
 # %% ../../nbs/study/claims.ipynb #a5c6b69d
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of a paper: `relations` that must all hold on all `metrics` and `datasets` (none named: on all that were measured).
+    """One sentence of a paper: `relations` that must all hold on all `metrics` and `datasets` (none named: on all that
+    were measured).
 
     With `most` it is enough that they hold in more than half of these cases, for sentences that say no more.
     """
+
     study: str
     name: str
     text: str
@@ -151,7 +160,18 @@ class Claim:
         return list(dict.fromkeys(key for relation in self.relations for _, key in relation.terms))
 
 # %% ../../nbs/study/claims.ipynb #a1d77cf8
-FIELDS = {"study": str, "name": str, "text": str, "source": str, "holds": list, "metrics": list, "datasets": list, "group": str, "margin": float, "most": bool}
+FIELDS = {
+    "study": str,
+    "name": str,
+    "text": str,
+    "source": str,
+    "holds": list,
+    "metrics": list,
+    "datasets": list,
+    "group": str,
+    "margin": float,
+    "most": bool,
+}
 
 
 def claim_from(entry):
@@ -160,7 +180,9 @@ def claim_from(entry):
         kind = FIELDS[one_of("field", field, FIELDS)]
         fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
         if not fits or kind is list and not (value and all(isinstance(item, str) for item in value)):
-            raise ValueError(f"{field} must be {'a list of texts' if kind is list else 'a number' if kind is float else 'true or false' if kind is bool else 'a text'}, not {value!r}")
+            raise ValueError(
+                f"{field} must be {'a list of texts' if kind is list else 'a number' if kind is float else 'true or false' if kind is bool else 'a text'}, not {value!r}"
+            )
     missing = [field for field in ("study", "name", "text", "source", "holds") if not entry.get(field)]
     if missing:
         raise ValueError(f"it has no {' and no '.join(missing)}")
@@ -168,11 +190,21 @@ def claim_from(entry):
     if any(relation.sign == "~" for relation in relations) and not entry.get("margin", 0) > 0:
         raise ValueError("a relation with ~ needs a margin above 0")
     given = {field: tuple(entry[field]) for field in ("metrics", "datasets") if field in entry}
-    return Claim(entry["study"], entry["name"], entry["text"], entry["source"], relations, margin=entry.get("margin"), most=entry.get("most", False), **given)
+    return Claim(
+        entry["study"],
+        entry["name"],
+        entry["text"],
+        entry["source"],
+        relations,
+        margin=entry.get("margin"),
+        most=entry.get("most", False),
+        **given,
+    )
 
 
 def check_names(claim, studies):
-    "ValueError where a claim names a study, row, metric or data set that is not printed; figures are known by their id alone."
+    """ValueError where a claim names a study, row, metric or data set that is not printed; figures are known by their
+    id alone."""
     one_of("study", claim.study, studies)
     if claim.study not in list_printed():
         return
@@ -194,10 +226,13 @@ def claims_dir():
 def load_claims(study=None, *, folder=None):
     """All claims, in the order of files and lines, or those of one `study` (id of a printed table or figure).
 
-    `folder`: default data_manifests/claims. ValueError, in one sentence with file and claim, where a claim cannot be tested.
+    `folder`: default data_manifests/claims. ValueError, in one sentence with file and claim, where a claim cannot be
+    tested.
     """
     studies, found = known_studies(), {}
-    for path in sorted((path for path in (folder or claims_dir()).iterdir() if path.name.endswith(".toml")), key=lambda path: path.name):
+    for path in sorted(
+        (path for path in (folder or claims_dir()).iterdir() if path.name.endswith(".toml")), key=lambda path: path.name
+    ):
         try:
             entries = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -221,7 +256,9 @@ def known_studies():
 # %% ../../nbs/study/claims.ipynb #3679bb7e
 @dataclass(frozen=True, eq=False)
 class Scores:
-    "Measured cell: `sums` (seeds, persons) of scores, `sizes` (persons,) numbers of queries, and which `seeds` and `people` these are."
+    """Measured cell: `sums` (seeds, persons) of scores, `sizes` (persons,) numbers of queries, and which `seeds` and
+    `people` these are."""
+
     sums: np.ndarray
     sizes: np.ndarray
     seeds: tuple
@@ -236,18 +273,25 @@ class Scores:
 def scores_by_person(samples, people=None, *, seeds=None, scale=1.0):
     """`Scores` of a cell.
 
-    `samples`: for each seed the scores of all queries, the same queries in the same order. `people`: whom each query shows (default: each
-    query another person). `seeds`: their names (default 0, 1, ...). `scale`: 100 makes percent of fractions. ValueError where these do not fit.
+    `samples`: for each seed the scores of all queries, the same queries in the same order. `people`: whom each query
+    shows (default: each query another person). `seeds`: their names (default 0, 1, ...). `scale`: 100 makes percent of
+    fractions. ValueError where these do not fit.
     """
     rows = [np.atleast_1d(np.asarray(sample, dtype=float)) for sample in samples]
     if not rows or any(row.shape != rows[0].shape or row.ndim != 1 or not len(row) for row in rows):
-        raise ValueError(f"samples must hold one list of scores for each seed, all equally long, not shapes {[row.shape for row in rows]}")
+        raise ValueError(
+            "samples must hold one list of scores for each seed, all equally long, not shapes "
+            f"{[row.shape for row in rows]}"
+        )
     if not all(np.isfinite(row).all() for row in rows):
         raise ValueError("samples hold scores that are no finite numbers: leave out the queries without a match before")
     people = np.arange(len(rows[0])) if people is None else np.asarray(people)
     seeds = tuple(range(len(rows)) if seeds is None else seeds)
     if people.shape != rows[0].shape or len(seeds) != len(rows) or len(set(seeds)) != len(seeds):
-        raise ValueError(f"people must name one person for each of {len(rows[0])} queries ({len(people)} given) and seeds be {len(rows)} different names ({seeds} given)")
+        raise ValueError(
+            f"people must name one person for each of {len(rows[0])} queries ({len(people)} given) and seeds be "
+            f"{len(rows)} different names ({seeds} given)"
+        )
     names, codes = np.unique(people, return_inverse=True)
     sums = np.stack([np.bincount(codes, weights=row, minlength=len(names)) for row in rows])
     return Scores(scale * sums, np.bincount(codes).astype(float), seeds, tuple(names.tolist()))
@@ -265,7 +309,8 @@ def resampled(count, draws, seed):
 
 
 def seed_deviations(sums, sizes):
-    "(seeds,) by how much each seed's mean is off the mean of all, with the chance of single queries taken out and few seeds allowed for."
+    """(seeds,) by how much each seed's mean is off the mean of all, with the chance of single queries taken out and
+    few seeds allowed for."""
     count, people = sums.shape
     if count == 1:
         return np.zeros(1)
@@ -282,7 +327,8 @@ def seed_deviations(sums, sizes):
 def paired_bootstrap(sums, sizes, *, draws=2000, seed=0):
     """(mean, low, high) of a difference between cells, with its 95 % interval.
 
-    `sums` (seeds, persons): differences summed up over each person's queries. `sizes` (persons,): numbers of queries. Same seed, same interval.
+    `sums` (seeds, persons): differences summed up over each person's queries. `sizes` (persons,): numbers of queries.
+    Same seed, same interval.
     """
     chosen = resampled(len(sizes), draws, seed)
     means = chosen @ sums.mean(0) / (chosen @ sizes)
@@ -292,7 +338,10 @@ def paired_bootstrap(sums, sizes, *, draws=2000, seed=0):
 
 # %% ../../nbs/study/claims.ipynb #56c542dc
 def relation_verdict(sign, low, high, margin=None):
-    "holds, fails or undecided: where the interval of the left side minus the right lies. A number is an interval from itself to itself."
+    """holds, fails or undecided: where the interval of the left side minus the right lies.
+
+    A number is an interval from itself to itself.
+    """
     if sign == "~":
         inside, outside = -margin <= low and high <= margin, high < -margin or low > margin
     else:
@@ -302,15 +351,22 @@ def relation_verdict(sign, low, high, margin=None):
 
 
 def joint_scores(relation, cells):
-    "`Scores` of a relation's sum over the seeds that all cells have. ValueError where their queries differ or no seed is common."
+    """`Scores` of a relation's sum over the seeds that all cells have.
+
+    ValueError where their queries differ or no seed is common.
+    """
     first = cells[0]
     for cell in cells[1:]:
         if cell.people != first.people or not np.array_equal(cell.sizes, first.sizes):
-            raise ValueError(f"{relation.text}: its cells were measured on different queries, so that they cannot be paired")
+            raise ValueError(
+                f"{relation.text}: its cells were measured on different queries, so that they cannot be paired"
+            )
     seeds = [seed for seed in first.seeds if all(seed in cell.seeds for cell in cells)]
     if not seeds:
         raise ValueError(f"{relation.text}: its cells have no seed in common, so that they cannot be paired")
-    by_key = {key: cell.sums[[cell.seeds.index(seed) for seed in seeds]] for (_, key), cell in zip(relation.terms, cells)}
+    by_key = {
+        key: cell.sums[[cell.seeds.index(seed) for seed in seeds]] for (_, key), cell in zip(relation.terms, cells)
+    }
     weighted = sum(weight * by_key[key] for weight, key in relation.terms)
     return Scores(weighted + relation.constant * first.sizes, first.sizes, tuple(seeds), first.people)
 
@@ -318,7 +374,8 @@ def joint_scores(relation, cells):
 def check_relation(relation, cells, *, margin=None, draws=2000, seed=0):
     """Verdict on one relation, dataset and metric, as a dict.
 
-    `cells`: {(row, group): Scores or a number}; all of the relation's must be there, and be of one kind. One score of one seed decides nothing.
+    `cells`: {(row, group): Scores or a number}; all of the relation's must be there, and be of one kind. One score of
+    one seed decides nothing.
     """
     chosen = [cells[key] for _, key in relation.terms]
     numbers = [cell for cell in chosen if not isinstance(cell, Scores)]
@@ -331,17 +388,30 @@ def check_relation(relation, cells, *, margin=None, draws=2000, seed=0):
         return {"difference": value, "verdict": relation_verdict(relation.sign, value, value, margin)}
     joint = joint_scores(relation, chosen)
     if joint.sums.size == 1:  # one number, with nothing to say how far it scatters
-        return {"difference": float(joint.sums.sum() / joint.sizes.sum()), "seeds": 1, "people": 1, "queries": int(joint.sizes.sum()), "verdict": "undecided"}
+        return {
+            "difference": float(joint.sums.sum() / joint.sizes.sum()),
+            "seeds": 1,
+            "people": 1,
+            "queries": int(joint.sizes.sum()),
+            "verdict": "undecided",
+        }
     mean, low, high = paired_bootstrap(joint.sums, joint.sizes, draws=draws, seed=seed)
-    return {"difference": mean, "low": low, "high": high, "seeds": len(joint.seeds), "people": len(joint.people),
-            "queries": int(joint.sizes.sum()), "verdict": relation_verdict(relation.sign, low, high, margin)}
+    return {
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "seeds": len(joint.seeds),
+        "people": len(joint.people),
+        "queries": int(joint.sizes.sum()),
+        "verdict": relation_verdict(relation.sign, low, high, margin),
+    }
 
 # %% ../../nbs/study/claims.ipynb #335224cb
 def check_claim(claim, cells, *, draws=2000, seed=0):
     """Verdict on a claim, as a dict with one entry for each relation, metric and data set.
 
-    `cells`: {(row, group, dataset, metric): Scores or a number}. A relation that can be tested nowhere on a metric, or not on a data set that the
-    claim names, is `not run`.
+    `cells`: {(row, group, dataset, metric): Scores or a number}. A relation that can be tested nowhere on a metric, or
+    not on a data set that the claim names, is `not run`.
     """
     places = list(dict.fromkeys((metric, dataset) for _, _, dataset, metric in cells))
     found = []
@@ -361,7 +431,8 @@ def check_claim(claim, cells, *, draws=2000, seed=0):
 
 
 def joint_verdict(verdicts, *, most=False):
-    "Of a claim from those of its relations: the worst of fails, undecided, not run, holds; with `most` what more than half of those run say."
+    """Of a claim from those of its relations: the worst of fails, undecided, not run, holds; with `most` what more
+    than half of those run say."""
     if set(verdicts) <= {"not run"}:
         return "not run"
     if most:
@@ -371,7 +442,8 @@ def joint_verdict(verdicts, *, most=False):
 
 
 def in_paper(claim):
-    "Verdict on a claim from the printed values alone: a dict as from `check_claim`, with `not printed` for `not run`; figures print none."
+    """Verdict on a claim from the printed values alone: a dict as from `check_claim`, with `not printed` for `not
+    run`; figures print none."""
     printed = {}
     if claim.study in list_printed():
         table = printed_table(claim.study)

@@ -33,35 +33,79 @@ def section_of(source, number):
 
 
 def structural_keys(name):
-    "{(row as both documents write it, group, dataset, metric): (key, value)} of the structural values of a printed table."
+    """{(row as both documents write it, group, dataset, metric): (key, value)} of the structural values of a printed
+    table."""
     table = printed_table(name)
     lines = table[structural(table)].itertuples()
-    return {(plain_row(line.row), line.group, line.dataset, line.metric): ((line.row, line.group, line.dataset, line.metric), line.value) for line in lines}
+    return {
+        (plain_row(line.row), line.group, line.dataset, line.metric): (
+            (line.row, line.group, line.dataset, line.metric),
+            line.value,
+        )
+        for line in lines
+    }
 
 
 def catalogue():
-    "What is printed, in order: dicts with id, title, caption, section, system, kind (table or figure), needs, same_as and structural (see `structural_keys`)."
-    items = [{"id": line.table, "kind": "table", "caption": line.caption, "structural": structural_keys(line.table), **common(line, line.table)}
-             for line in printed_index().itertuples()]
-    items += [{"id": line.figure, "kind": "figure", "caption": line.shows, "structural": {}, **common(line, line.figure)} for line in printed_figures().itertuples()]
+    """What is printed, in order: dicts with id, title, caption, section, system, kind (table or figure), needs,
+    same_as and structural (see `structural_keys`)."""
+    items = [
+        {
+            "id": line.table,
+            "kind": "table",
+            "caption": line.caption,
+            "structural": structural_keys(line.table),
+            **common(line, line.table),
+        }
+        for line in printed_index().itertuples()
+    ]
+    items += [
+        {"id": line.figure, "kind": "figure", "caption": line.shows, "structural": {}, **common(line, line.figure)}
+        for line in printed_figures().itertuples()
+    ]
     sources = list(LETTERS.values())
-    return sorted(items, key=lambda item: (sources.index(item["section"][0]), item["section"][1], item["kind"] == "figure"))
+    return sorted(
+        items, key=lambda item: (sources.index(item["section"][0]), item["section"][1], item["kind"] == "figure")
+    )
 
 
 def common(line, name):
     "What tables and figures have in common."
     needs = "" if line.needs in ("-", "none") or line.needs.startswith("none") else line.needs
-    return {"title": study_title(name), "section": section_of(line.source, line.number), "system": line.system, "needs": needs, "same_as": line.same_as}
+    return {
+        "title": study_title(name),
+        "section": section_of(line.source, line.number),
+        "system": line.system,
+        "needs": needs,
+        "same_as": line.same_as,
+    }
 
 # %% ../../nbs/study/ledger.ipynb #4b08c4cc
 RANK = {"paper": 4, "gpu": 3, "desk": 2, "quick": 1}
-NEEDED = {"study": str, "chapter": str, "profile": str, "facts": dict, "data": dict, "cells": list, "claims": list, "sources": dict}
-PARTS = {"cells": {"row", "group", "dataset", "metric", "unit", "paper", "ours", "verdict"}, "ours": {"kind", "n"}, "data": {"used", "stand_in"},
-         "claims": {"name", "text", "source", "verdict", "in_paper", "relations"}, "relations": {"relation", "metric", "dataset", "verdict"}}
+NEEDED = {
+    "study": str,
+    "chapter": str,
+    "profile": str,
+    "facts": dict,
+    "data": dict,
+    "cells": list,
+    "claims": list,
+    "sources": dict,
+}
+PARTS = {
+    "cells": {"row", "group", "dataset", "metric", "unit", "paper", "ours", "verdict"},
+    "ours": {"kind", "n"},
+    "data": {"used", "stand_in"},
+    "claims": {"name", "text", "source", "verdict", "in_paper", "relations"},
+    "relations": {"relation", "metric", "dataset", "verdict"},
+}
 
 
 def read_record(path, known):
-    "The study's record in a JSON file, or None where the file is something else. ValueError where it is damaged or of an unknown table."
+    """The study's record in a JSON file, or None where the file is something else.
+
+    ValueError where it is damaged or of an unknown table.
+    """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError):
@@ -120,20 +164,57 @@ def best_records(records):
 def ledger_entry(item, record, own=True):
     """A catalogue's item with what its record says: a dict. `record`: None where nothing was run.
 
-    `own`: False for the record of the table that prints the same values: its structural verdicts count where the values are the same, its claims only there.
+    `own`: False for the record of the table that prints the same values: its structural verdicts count where the values
+    are the same, its claims only there.
     """
-    entry = {**item, "structural": len(item["structural"]), "exact": 0, "inexact": 0, "covered": record is not None, "own": own, "measured": 0, "claims": [], "stale": [],
-             "units": {}, "page": None, "profile": "", "data": "", "seeds": 0, "date": "", "commit": "", "chapter": ""}
+    entry = {
+        **item,
+        "structural": len(item["structural"]),
+        "exact": 0,
+        "inexact": 0,
+        "covered": record is not None,
+        "own": own,
+        "measured": 0,
+        "claims": [],
+        "stale": [],
+        "units": {},
+        "page": None,
+        "profile": "",
+        "data": "",
+        "seeds": 0,
+        "date": "",
+        "commit": "",
+        "chapter": "",
+    }
     if record is None:
         return entry
     ours = [cell for cell in record["cells"] if cell["ours"]]
     printed = {key: value for key, (_, value) in item["structural"].items()}
-    verdicts = Counter(cell["verdict"] for cell in ours if cell["ours"]["kind"] == "structural" and printed.get(plain_key(cell)) == cell["paper"])
-    stand_ins = [f"{name['used']} for {printed_as}" if name["stand_in"] else printed_as for printed_as, name in record["data"].items()]
-    return {**entry, "exact": verdicts["exact"], "inexact": verdicts["fails"], "measured": sum(cell["ours"]["kind"] == "measured" for cell in ours) if own else 0,
-            "claims": record["claims"] if own else [], "units": {cell["metric"]: cell["unit"] for cell in record["cells"]}, "stale": stale(record["sources"]),
-            "page": record["page"], "profile": record["profile"], "data": ", ".join(stand_ins), "seeds": num_seeds(record), "chapter": record["chapter"],
-            "date": record["facts"].get("date", "")[:10], "commit": record["facts"].get("commit", "")}
+    verdicts = Counter(
+        cell["verdict"]
+        for cell in ours
+        if cell["ours"]["kind"] == "structural" and printed.get(plain_key(cell)) == cell["paper"]
+    )
+    stand_ins = [
+        f"{name['used']} for {printed_as}" if name["stand_in"] else printed_as
+        for printed_as, name in record["data"].items()
+    ]
+    return {
+        **entry,
+        "exact": verdicts["exact"],
+        "inexact": verdicts["fails"],
+        "measured": sum(cell["ours"]["kind"] == "measured" for cell in ours) if own else 0,
+        "claims": record["claims"] if own else [],
+        "units": {cell["metric"]: cell["unit"] for cell in record["cells"]},
+        "stale": stale(record["sources"]),
+        "page": record["page"],
+        "profile": record["profile"],
+        "data": ", ".join(stand_ins),
+        "seeds": num_seeds(record),
+        "chapter": record["chapter"],
+        "date": record["facts"].get("date", "")[:10],
+        "commit": record["facts"].get("commit", ""),
+    }
 
 
 def plain_key(cell):
@@ -147,39 +228,61 @@ def claim_counts(entries):
 
 
 def totals(entries):
-    "What stands at the top: how much is covered, how much of the structural values is exact, how the claims stand. A value that two sources print counts once."
+    """What stands at the top: how much is covered, how much of the structural values is exact, how the claims stand. A
+    value that two sources print counts once."""
     tables, figures = ([entry for entry in entries if entry["kind"] == kind] for kind in ("table", "figure"))
     once = [entry for entry in entries if not entry["same_as"]]
     exact, covered = sum(entry["exact"] for entry in once), sum(entry["exact"] + entry["inexact"] for entry in once)
-    return {"tables": len(tables), "tables_covered": sum(entry["covered"] for entry in tables), "figures": len(figures),
-            "figures_covered": sum(entry["covered"] for entry in figures), "structural": sum(entry["structural"] for entry in once),
-            "structural_covered": covered, "exact": exact, "claims": dict(claim_counts(entries)),
-            "fail_in_paper": sum(claim["in_paper"] == "fails" for entry in entries for claim in entry["claims"]), "stale": sum(bool(entry["stale"]) and entry["own"] for entry in entries)}
+    return {
+        "tables": len(tables),
+        "tables_covered": sum(entry["covered"] for entry in tables),
+        "figures": len(figures),
+        "figures_covered": sum(entry["covered"] for entry in figures),
+        "structural": sum(entry["structural"] for entry in once),
+        "structural_covered": covered,
+        "exact": exact,
+        "claims": dict(claim_counts(entries)),
+        "fail_in_paper": sum(claim["in_paper"] == "fails" for entry in entries for claim in entry["claims"]),
+        "stale": sum(bool(entry["stale"]) and entry["own"] for entry in entries),
+    }
 
 
 def ledger(reports=None):
-    """The ledger of a folder of reports (default: the checkout's): its entries, totals, and problems {file: what is wrong}.
+    """The ledger of a folder of reports (default: the checkout's): its entries, totals, and problems {file: what is
+    wrong}.
 
     FileNotFoundError where there is no such folder.
     """
     folder = Path(reports) if reports else report_dir()
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder of reports {folder}: give the one that a chapter wrote to, reports/ of the checkout")
+        raise FileNotFoundError(
+            f"there is no folder of reports {folder}: give the one that a chapter wrote to, reports/ of the checkout"
+        )
     items = catalogue()
     records, problems = read_records(folder, {item["id"] for item in items})
     best = best_records(records)
-    entries = [ledger_entry(item, best.get(item["id"]) or best.get(item["same_as"]), own=item["id"] in best) for item in items]
+    entries = [
+        ledger_entry(item, best.get(item["id"]) or best.get(item["same_as"]), own=item["id"] in best) for item in items
+    ]
     return {"entries": entries, "totals": totals(entries), "problems": problems}
 
 # %% ../../nbs/study/ledger.ipynb #3da8baeb
-CLAIM_WORDS = (("holds", ("claim holds", "claims hold"), "good"), ("fails", ("claim fails", "claims fail"), "bad"),
-               ("undecided", ("claim undecided", "claims undecided"), "open"), ("not run", ("claim not run", "claims not run"), "minor"))
+CLAIM_WORDS = (
+    ("holds", ("claim holds", "claims hold"), "good"),
+    ("fails", ("claim fails", "claims fail"), "bad"),
+    ("undecided", ("claim undecided", "claims undecided"), "open"),
+    ("not run", ("claim not run", "claims not run"), "minor"),
+)
 
 
 def claims_said(entries):
     "How the claims of some entries stand, as [(words, tone)]."
     counts = claim_counts(entries)
-    return [(f"{counts[verdict]} {words[counts[verdict] > 1]}", tone) for verdict, words, tone in CLAIM_WORDS if counts[verdict]]
+    return [
+        (f"{counts[verdict]} {words[counts[verdict] > 1]}", tone)
+        for verdict, words, tone in CLAIM_WORDS
+        if counts[verdict]
+    ]
 
 
 def standing(entry):
@@ -188,7 +291,12 @@ def standing(entry):
         return [("not run", "")]
     said = []
     if entry["structural"]:
-        said.append((f"{entry['exact']} of {entry['structural']} exact", "good" if entry["exact"] == entry["structural"] else ""))
+        said.append(
+            (
+                f"{entry['exact']} of {entry['structural']} exact",
+                "good" if entry["exact"] == entry["structural"] else "",
+            )
+        )
     if entry["inexact"]:
         said.append((f"{entry['inexact']} not exact", "bad"))
     said += claims_said([entry])
@@ -204,7 +312,13 @@ def circumstances(entry):
     if not entry["covered"]:
         return f"needs {entry['needs']}" if entry["needs"] else ""
     seeds = {0: "", 1: "1 seed (not in the intervals)"}.get(entry["seeds"], f"{entry['seeds']} seeds")
-    parts = [f"{entry['chapter']} {entry['profile']}", entry["data"], seeds, entry["date"], f"commit {entry['commit']}" if entry["commit"] else ""]
+    parts = [
+        f"{entry['chapter']} {entry['profile']}",
+        entry["data"],
+        seeds,
+        entry["date"],
+        f"commit {entry['commit']}" if entry["commit"] else "",
+    ]
     return ", ".join(filter(None, parts))
 
 
@@ -226,11 +340,23 @@ def total_lines(sums):
     "The totals as (number, words, tone)."
     share = lambda part, whole: f"{100 * part / whole:.1f} %" if whole else "–"
     claims = sums["claims"]
-    return [(f"{sums['tables_covered']} of {sums['tables']}", "tables covered", ""), (f"{sums['figures_covered']} of {sums['figures']}", "result figures covered", ""),
-            (share(sums["exact"], sums["structural"]), f"of {sums['structural']:,} printed structural values exact ({sums['exact']:,})", ""),
-            (share(sums["exact"], sums["structural_covered"]), f"of the {sums['structural_covered']:,} that we compared exact", "minor"),
-            *((str(claims.get(verdict, 0)), words[1], tone) for verdict, words, tone in CLAIM_WORDS),
-            (str(sums["fail_in_paper"]), "claims fail on the paper's own numbers", "minor"), (str(sums["stale"]), "stale", "open" if sums["stale"] else "minor")]
+    return [
+        (f"{sums['tables_covered']} of {sums['tables']}", "tables covered", ""),
+        (f"{sums['figures_covered']} of {sums['figures']}", "result figures covered", ""),
+        (
+            share(sums["exact"], sums["structural"]),
+            f"of {sums['structural']:,} printed structural values exact ({sums['exact']:,})",
+            "",
+        ),
+        (
+            share(sums["exact"], sums["structural_covered"]),
+            f"of the {sums['structural_covered']:,} that we compared exact",
+            "minor",
+        ),
+        *((str(claims.get(verdict, 0)), words[1], tone) for verdict, words, tone in CLAIM_WORDS),
+        (str(sums["fail_in_paper"]), "claims fail on the paper's own numbers", "minor"),
+        (str(sums["stale"]), "stale", "open" if sums["stale"] else "minor"),
+    ]
 
 
 def sections(entries):
@@ -248,22 +374,67 @@ def ledger_csv(found):
     lines = []
     for entry in found["entries"]:
         counts = claim_counts([entry])
-        fields = ("id", "title", "kind", "system", "caption", "covered", "same_as", "chapter", "profile", "data", "seeds", "measured", "structural", "exact", "inexact")
-        lines.append({**{field: entry[field] for field in fields}, **{f"claims_{verdict.replace(' ', '_')}": counts[verdict] for verdict, *_ in CLAIM_WORDS},
-                      "stale": " ".join(entry["stale"]), "date": entry["date"], "commit": entry["commit"]})
+        fields = (
+            "id",
+            "title",
+            "kind",
+            "system",
+            "caption",
+            "covered",
+            "same_as",
+            "chapter",
+            "profile",
+            "data",
+            "seeds",
+            "measured",
+            "structural",
+            "exact",
+            "inexact",
+        )
+        lines.append(
+            {
+                **{field: entry[field] for field in fields},
+                **{f"claims_{verdict.replace(' ', '_')}": counts[verdict] for verdict, *_ in CLAIM_WORDS},
+                "stale": " ".join(entry["stale"]),
+                "date": entry["date"],
+                "commit": entry["commit"],
+            }
+        )
     return pd.DataFrame(lines).to_csv(index=False)
 
 
 def ledger_markdown(found):
     "The ledger as Markdown: totals, then a section for each chapter with its claims."
-    parts = ["# Ledger", INTRODUCTION, "\n".join(f"- **{value}** {words}" for value, words, _ in total_lines(found["totals"]))]
+    parts = [
+        "# Ledger",
+        INTRODUCTION,
+        "\n".join(f"- **{value}** {words}" for value, words, _ in total_lines(found["totals"])),
+    ]
     parts += [f"> {sentence}" for sentence in problem_lines(found["problems"])]
     for name, entries in sections(found["entries"]):
-        frame = pd.DataFrame([[entry["caption"], ", ".join(words for words, _ in standing(entry)), circumstances(entry), stale_note(entry)] for entry in entries],
-                             index=pd.Index([entry["title"] for entry in entries], name="printed"), columns=["shows", "verdict", "run", "stale"])
-        claims = [f"- {entry['title']}, {claim['name']} ({claim['source']}): {claim['text']} – **{claim['verdict']}** (in the paper: {claim['in_paper']})\n"
-                  + "\n".join(f"  - {relation}: {'; '.join(f'{where} {text}'.strip() for where, text in places)}" for relation, places in tested(claim, entry["units"]))
-                  for entry in entries for claim in entry["claims"]]
+        frame = pd.DataFrame(
+            [
+                [
+                    entry["caption"],
+                    ", ".join(words for words, _ in standing(entry)),
+                    circumstances(entry),
+                    stale_note(entry),
+                ]
+                for entry in entries
+            ],
+            index=pd.Index([entry["title"] for entry in entries], name="printed"),
+            columns=["shows", "verdict", "run", "stale"],
+        )
+        claims = [
+            f"- {entry['title']}, {claim['name']} ({claim['source']}): {claim['text']} – **{claim['verdict']}** (in "
+            f"the paper: {claim['in_paper']})\n"
+            + "\n".join(
+                f"  - {relation}: {'; '.join(f'{where} {text}'.strip() for where, text in places)}"
+                for relation, places in tested(claim, entry["units"])
+            )
+            for entry in entries
+            for claim in entry["claims"]
+        ]
         parts += [f"## {name}", markdown(frame), *(["\n".join(claims)] if claims else [])]
     return "\n\n".join(parts) + "\n"
 
@@ -273,12 +444,20 @@ def problem_lines(problems):
     return [f"{name} {wrong}: it is not counted." for name, wrong in problems.items()]
 
 
-INTRODUCTION = ("Every table and every figure with results of the five sources (W: Wei Li's thesis, J: its HAN journal paper, C: the CDNet supplement, N: Chih-Ting Liu's thesis, "
-                "M: the MSINet report), and what the runs in this folder say about it: structural values (costs, counts) are exact, "
-                "which is to lie within the tolerance that the table's file states, 1 % unless it says otherwise, or not, and one that thesis and journal both print counts once; what was measured on stand-ins is never compared with printed numbers, the papers' sentences are tested instead, as relations between cells: the difference of "
-                "the two sides [95 % interval] and the verdict. A claim of several relations fails where one of them fails on one score of one data set, whatever the "
-                "others say, and it fails under these conditions only: narrow networks, few epochs, simulated or other images. Of each table the best run counts: paper before desk "
-                "before quick, and quick has one seed. (W L1531: about line 1531 of the thesis, in the text that we worked from.)")
+INTRODUCTION = (
+    "Every table and every figure with results of the five sources (W: Wei Li's thesis, J: its HAN journal paper, C: "
+    "the CDNet supplement, N: Chih-Ting Liu's thesis, "
+    "M: the MSINet report), and what the runs in this folder say about it: structural values (costs, counts) are "
+    "exact, "
+    "which is to lie within the tolerance that the table's file states, 1 % unless it says otherwise, or not, and one "
+    "that thesis and journal both print counts once; what was measured on stand-ins is never compared with printed "
+    "numbers, the papers' sentences are tested instead, as relations between cells: the difference of "
+    "the two sides [95 % interval] and the verdict. A claim of several relations fails where one of them fails on one "
+    "score of one data set, whatever the "
+    "others say, and it fails under these conditions only: narrow networks, few epochs, simulated or other images. Of "
+    "each table the best run counts: paper before desk "
+    "before quick, and quick has one seed. (W L1531: about line 1531 of the thesis, in the text that we worked from.)"
+)
 
 # %% ../../nbs/study/ledger.ipynb #9bfc9a6b
 PAGE_STYLE = """
@@ -312,22 +491,31 @@ def claims_html(entry):
     lines = []
     for claim in entry["claims"]:
         paper = f' <span class="dim">in the paper: {verdict_html(claim["in_paper"])}</span>'
-        relations = "".join(f"<li>{html.escape(relation)}<br>{' '.join(f'<span class=tested>{html.escape(where)} {verdict_html(text)}</span>' for where, text in places)}</li>"
-                            for relation, places in tested(claim, entry["units"]))
-        lines.append(f'<li>{verdict_html(claim["verdict"])} {html.escape(claim["text"])} <span class="dim">({html.escape(claim["source"])})</span>{paper}'
-                     f"<ul>{relations}</ul></li>")
+        relations = "".join(
+            f"<li>{html.escape(relation)}<br>{' '.join(f'<span class=tested>{html.escape(where)} {verdict_html(text)}</span>' for where, text in places)}</li>"
+            for relation, places in tested(claim, entry["units"])
+        )
+        lines.append(
+            f'<li>{verdict_html(claim["verdict"])} {html.escape(claim["text"])} <span class="dim">({html.escape(claim["source"])})</span>{paper}'
+            f"<ul>{relations}</ul></li>"
+        )
     word = "claim" if len(lines) == 1 else "claims"
     return f"<details><summary>{len(lines)} {word}</summary><ul>{''.join(lines)}</ul></details>"
 
 
 def item_html(entry, folder):
-    "One line of the ledger, its title a link to the study's page or picture where there is one. `folder`: where the ledger will lie."
+    """One line of the ledger, its title a link to the study's page or picture where there is one.
+
+    `folder`: where the ledger will lie.
+    """
     title = html.escape(entry["title"])
     if entry["page"]:
         title = f'<a href="{quote(os.path.relpath(entry["page"], folder))}">{title}</a>'
-    note = f'<br>{html.escape(stale_note(entry))}' if entry["stale"] else ""
-    return (f'<div class="item{"" if entry["covered"] else " none"}" id="{entry["id"]}"><div><b>{title}</b> {html.escape(entry["caption"])}</div>'
-            f'<div>{chips(standing(entry))}</div><div class="dim">{html.escape(circumstances(entry))}{note}</div>{claims_html(entry)}</div>')
+    note = f"<br>{html.escape(stale_note(entry))}" if entry["stale"] else ""
+    return (
+        f'<div class="item{"" if entry["covered"] else " none"}" id="{entry["id"]}"><div><b>{title}</b> {html.escape(entry["caption"])}</div>'
+        f'<div>{chips(standing(entry))}</div><div class="dim">{html.escape(circumstances(entry))}{note}</div>{claims_html(entry)}</div>'
+    )
 
 
 def section_html(name, entries, folder):
@@ -339,21 +527,36 @@ def section_html(name, entries, folder):
 
 def ledger_html(found, folder):
     "The ledger as one self-contained page that will lie in `folder`."
-    bar = "".join(f'<div class="{tone}"><b>{value}</b><span>{words}</span></div>' for value, words, tone in total_lines(found["totals"]))
-    problems = "".join(f'<p class="problem">{html.escape(sentence)}</p>' for sentence in problem_lines(found["problems"]))
+    bar = "".join(
+        f'<div class="{tone}"><b>{value}</b><span>{words}</span></div>'
+        for value, words, tone in total_lines(found["totals"])
+    )
+    problems = "".join(
+        f'<p class="problem">{html.escape(sentence)}</p>' for sentence in problem_lines(found["problems"])
+    )
     body = "\n".join(section_html(name, entries, folder) for name, entries in sections(found["entries"]))
-    return html_page("Ledger", f'<h1>Ledger</h1>\n<div class="bar">{bar}</div>\n<p class="dim">{INTRODUCTION}</p>\n{problems}\n{body}', PAGE_STYLE)
+    return html_page(
+        "Ledger",
+        f'<h1>Ledger</h1>\n<div class="bar">{bar}</div>\n<p class="dim">{INTRODUCTION}</p>\n{problems}\n{body}',
+        PAGE_STYLE,
+    )
 
 # %% ../../nbs/study/ledger.ipynb #d4bb9517
 def write_ledger(reports=None, out=None):
-    """Compute the ledger of a folder of reports and write ledger.md, .html and .csv into `out` (default: the same folder); returns it.
+    """Compute the ledger of a folder of reports and write ledger.md, .html and .csv into `out` (default: the same
+    folder); returns it.
 
-    Files that cannot be used are under `problems`; the rest is written all the same. FileNotFoundError where a folder is not there.
+    Files that cannot be used are under `problems`; the rest is written all the same. FileNotFoundError where a folder
+    is not there.
     """
     found = ledger(reports)
     folder = Path(out or reports or report_dir())
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} to write the ledger to: make it first")
-    for kind, text in (("md", ledger_markdown(found)), ("html", ledger_html(found, folder)), ("csv", ledger_csv(found))):
+    for kind, text in (
+        ("md", ledger_markdown(found)),
+        ("html", ledger_html(found, folder)),
+        ("csv", ledger_csv(found)),
+    ):
         replace(folder / f"ledger.{kind}", text)
     return found

@@ -38,7 +38,8 @@ CAMERAS = {"train": range(8), "test": range(8, 12)}
 
 
 def resized(images, size):
-    "uint8 images (N, 3, size, size), each pixel the mean of those it covers; as they are where `size` is theirs or None."
+    """uint8 images (N, 3, size, size), each pixel the mean of those it covers; as they are where `size` is theirs or
+    None."""
     if size is None or images.shape[-1] == size:
         return images
     return F.interpolate(images.float(), (size, size), mode="area").round().to(torch.uint8)
@@ -47,7 +48,9 @@ def resized(images, size):
 def labelled_images(source, split, data_root=""):
     "(images, labels) of a source, `split` train or test: uint8 (N, 3, S, S) and integers (N,)."
     if "people" in source:
-        crops = render_crops(range(source["people"]), CAMERAS[split], size=(32, 32), shots=source.get("shots", 4), progress=False)
+        crops = render_crops(
+            range(source["people"]), CAMERAS[split], size=(32, 32), shots=source.get("shots", 4), progress=False
+        )
         images, labels = torch.from_numpy(crops.images).permute(0, 3, 1, 2), torch.as_tensor(crops.pids)
     else:
         images, labels = load_classification(source["dataset"], data_root, split, limit=source.get("limit"))
@@ -82,14 +85,19 @@ def classifier_of(config, num_classes):
 
 # %% ../../nbs/study/nas.ipynb #f2e7476c
 def weights_path(config):
-    "Where the weights of a training lie in the cache, whatever is tested with them; elsewhere once the code that they rest on has changed."
-    training = {key: config.get(key) for key in ("model", "options", "calibration", "genotype", "network", "head", "train", "recipe", "seed")}
+    """Where the weights of a training lie in the cache, whatever is tested with them; elsewhere once the code that
+    they rest on has changed."""
+    training = {
+        key: config.get(key)
+        for key in ("model", "options", "calibration", "genotype", "network", "head", "train", "recipe", "seed")
+    }
     training["sources"] = sources_of(["scalable_arch.study.nas", *modules_of(config)])
     return cache_dir() / "models" / f"{trial_name(training)}.safetensors"
 
 
 def fitted(model, config, fit):
-    "`model` with the weights of its training and the curve, from the cache; where they are not there yet `fit()` trains it and gives the curve."
+    """`model` with the weights of its training and the curve, from the cache; where they are not there yet `fit()`
+    trains it and gives the curve."""
     path = weights_path(config)
     if path.is_file():
         return model, load_model(path, model)["curve"]
@@ -107,7 +115,13 @@ def trained(config, *, checkpoint=None, given=None, progress=None):
     given = given or {}
     images, labels = labelled_images(config["train"], "train", given.get("data_root", ""))
     model = classifier_of(config, int(labels.max()) + 1).to(given.get("device", "cpu"))
-    return fitted(model, config, lambda: fit_classifier(model, images, labels, seed=config["seed"], checkpoint=checkpoint, progress=progress, **config["recipe"]))
+    return fitted(
+        model,
+        config,
+        lambda: fit_classifier(
+            model, images, labels, seed=config["seed"], checkpoint=checkpoint, progress=progress, **config["recipe"]
+        ),
+    )
 
 # %% ../../nbs/study/nas.ipynb #dbe03eb1
 def place_of(model):
@@ -118,13 +132,26 @@ def place_of(model):
 
 def modules_of(config):
     "Modules, beside those that this one imports, whose code a result rests on."
-    described, models = json.dumps(config).replace("\\", ""), [part["model"] for part in (config, config.get("teacher", {})) if "model" in part]
-    methods = {"nos": any(mark in described for mark in ('"calibration"', '"space": "nos"')), "nge": '"controller"' in described}
-    return [f"scalable_arch.{name}" for name in [*(name for name, used in methods.items() if used), *dict.fromkeys(MODELS[model] for model in models)]]
+    described, models = (
+        json.dumps(config).replace("\\", ""),
+        [part["model"] for part in (config, config.get("teacher", {})) if "model" in part],
+    )
+    methods = {
+        "nos": any(mark in described for mark in ('"calibration"', '"space": "nos"')),
+        "nge": '"controller"' in described,
+    }
+    return [
+        f"scalable_arch.{name}"
+        for name in [
+            *(name for name, used in methods.items() if used),
+            *dict.fromkeys(MODELS[model] for model in models),
+        ]
+    ]
 
 
 def train_classifier(config, *, checkpoint, given, progress):
-    """Trial function: train a classifier; its errors on the images of each source in `test` {name: source}, its cost, and its curve.
+    """Trial function: train a classifier; its errors on the images of each source in `test` {name: source}, its cost,
+    and its curve.
 
     For the rest of `config` see `trained`, for the other arguments `scalable_arch.study.trials.execute`.
     """
@@ -132,14 +159,27 @@ def train_classifier(config, *, checkpoint, given, progress):
     record = {"metrics": {}, "queries": {}}
     for name, source in config["test"].items():
         images, labels = labelled_images(source, "test", given.get("data_root", ""))
-        wrong = {f"top{top}": (~named_rightly(model, images, labels, top=top, progress=progress)).int().tolist() for top in (1, 5)}
+        wrong = {
+            f"top{top}": (~named_rightly(model, images, labels, top=top, progress=progress)).int().tolist()
+            for top in (1, 5)
+        }
         record["queries"][name] = wrong
         record["metrics"][name] = {top: float(np.mean(values)) for top, values in wrong.items()}
     cost = measure(model, (3, *images.shape[2:]))
-    return record | {"cost": {"macs": cost.macs, "params": cost.params}, "curves": curve, "device": place_of(model), "modules": modules_of(config)}
+    return record | {
+        "cost": {"macs": cost.macs, "params": cost.params},
+        "curves": curve,
+        "device": place_of(model),
+        "modules": modules_of(config),
+    }
 
 # %% ../../nbs/study/nas.ipynb #8aef4579
-CONTROLLERS = {"alphas": ("nas.supernet", "AlphaController"), "plain": ("nge", "PlainController"), "rnn": ("nge", "RNNController"), "nge": ("nge", "NGEController")}
+CONTROLLERS = {
+    "alphas": ("nas.supernet", "AlphaController"),
+    "plain": ("nge", "PlainController"),
+    "rnn": ("nge", "RNNController"),
+    "nge": ("nge", "NGEController"),
+}
 
 
 def supernet_of(config, num_classes):
@@ -181,26 +221,48 @@ def embeddings_of(controller):
 def find_cells(config, *, checkpoint, given, progress):
     """Trial function: search for cells; the genotype found and how the search went, an entry an epoch.
 
-    `config`: `space`, `controller` {"kind": one of CONTROLLERS, ...}, `supernet` {"channels", "cells"}, `train` (a source), `search` (see
-    `nas.search.search`), `seed`; if wanted `embeddings`: every how many epochs the entry has them, and `teacher` with `guidance`, options of
+    `config`: `space`, `controller` {"kind": one of CONTROLLERS, ...}, `supernet` {"channels", "cells"}, `train` (a
+    source), `search` (see
+    `nas.search.search`), `seed`; if wanted `embeddings`: every how many epochs the entry has them, and `teacher` with
+    `guidance`, options of
     `nos.AttentionGuidance`. See `scalable_arch.study.trials.execute`.
     """
     images, labels = labelled_images(config["train"], "train", given.get("data_root", ""))
-    supernet, every = supernet_of(config, int(labels.max()) + 1).to(given.get("device", "cpu")), config.get("embeddings", 0)
+    supernet, every = (
+        supernet_of(config, int(labels.max()) + 1).to(given.get("device", "cpu")),
+        config.get("embeddings", 0),
+    )
 
     def note(entry):
         if every and entry["epoch"] % every == 0:
             entry["embeddings"] = embeddings_of(supernet.controller)
 
-    curve = search(supernet, images, labels, seed=config["seed"], guidance=guidance_of(config, given, progress), checkpoint=checkpoint, progress=progress,
-                   on_epoch=note, **config["search"])
-    curve = [entry | {"probabilities": rounded(entry["probabilities"])} for entry in ({k: v for k, v in entry.items() if k != "seconds"} for entry in curve)]
-    return {"metrics": {"search": {"train": curve[-1]["accuracy"], "valid": curve[-1]["validation_accuracy"]}}, "genotype": curve[-1]["genotype"],
-            "curves": curve, "device": place_of(supernet), "modules": modules_of(config)}
+    curve = search(
+        supernet,
+        images,
+        labels,
+        seed=config["seed"],
+        guidance=guidance_of(config, given, progress),
+        checkpoint=checkpoint,
+        progress=progress,
+        on_epoch=note,
+        **config["search"],
+    )
+    curve = [
+        entry | {"probabilities": rounded(entry["probabilities"])}
+        for entry in ({k: v for k, v in entry.items() if k != "seconds"} for entry in curve)
+    ]
+    return {
+        "metrics": {"search": {"train": curve[-1]["accuracy"], "valid": curve[-1]["validation_accuracy"]}},
+        "genotype": curve[-1]["genotype"],
+        "curves": curve,
+        "device": place_of(supernet),
+        "modules": modules_of(config),
+    }
 
 # %% ../../nbs/study/nas.ipynb #786fdf2c
 def masked_images(source, split, seed=0, data_root=""):
-    "(images, masks) of a source: `{\"dataset\": \"scenes\", \"scenes\": 240, \"size\": [96, 128]}` or `{\"dataset\": \"voc2012\"}`; `split` train or val."
+    '(images, masks) of a source: `{"dataset": "scenes", "scenes": 240, "size": [96, 128]}` or `{"dataset": "voc2012"}`; `split` train or val.'
     options = {key: value for key, value in source.items() if key != "dataset"}
     if source["dataset"] == "voc2012":
         return load_segmentation("voc2012", data_root, "trainaug" if split == "train" else split, **options)
@@ -210,25 +272,39 @@ def masked_images(source, split, seed=0, data_root=""):
 def segmenter_of(config, num_classes):
     "The untrained segmenter of a configuration; its random weights depend on the seed alone."
     torch.manual_seed(config["seed"])
-    backbone = ImageNetNetwork(genotype_of(config), num_classes=None, auxiliary=False, output_stride=16, **config["network"])
+    backbone = ImageNetNetwork(
+        genotype_of(config), num_classes=None, auxiliary=False, output_stride=16, **config["network"]
+    )
     return DeepLabV3(backbone, num_classes=num_classes, **config["head"])
 
 
 def trained_segmenter(config, *, checkpoint=None, given=None, progress=None):
     """The trained segmenter of a configuration and its curve, from the cache or by training it now.
 
-    `config`: `genotype`, `network` {"channels", "cells"}, `head` (options of `DeepLabV3`), `train` (see `masked_images`), `recipe` (see
+    `config`: `genotype`, `network` {"channels", "cells"}, `head` (options of `DeepLabV3`), `train` (see
+    `masked_images`), `recipe` (see
     `fit_segmentation`), `seed`.
     """
     given = given or {}
     root, source = given.get("data_root", ""), config["train"]
     model = segmenter_of(config, len(segmentation_classes(source["dataset"], root))).to(given.get("device", "cpu"))
-    return fitted(model, config, lambda: fit_segmentation(model, *masked_images(source, "train", config["seed"], root), seed=config["seed"],
-                                                          checkpoint=checkpoint, progress=progress, **config["recipe"]))
+    return fitted(
+        model,
+        config,
+        lambda: fit_segmentation(
+            model,
+            *masked_images(source, "train", config["seed"], root),
+            seed=config["seed"],
+            checkpoint=checkpoint,
+            progress=progress,
+            **config["recipe"],
+        ),
+    )
 
 
 def train_segmenter(config, *, checkpoint, given, progress):
-    """Trial function: train DeepLabv3 on a genotype's network; mean IoU and pixel accuracy on the images of each source in `test` {name: source}.
+    """Trial function: train DeepLabv3 on a genotype's network; mean IoU and pixel accuracy on the images of each source
+    in `test` {name: source}.
 
     For the rest of `config` see `trained_segmenter`, for the other arguments `scalable_arch.study.trials.execute`.
     """

@@ -13,7 +13,17 @@ import json
 import re
 
 from ..data.manifests import list_datasets, load_manifest
-from .ledger import chips, circumstances, claim_counts, claims_html, claims_said, sections, stale_note, standing, total_lines
+from scalable_arch.study.ledger import (
+    chips,
+    circumstances,
+    claim_counts,
+    claims_html,
+    claims_said,
+    sections,
+    stale_note,
+    standing,
+    total_lines,
+)
 
 # %% ../../nbs/study/overview.ipynb #ec22e237
 def sortable(caption, heads, rows, kind=""):
@@ -21,12 +31,16 @@ def sortable(caption, heads, rows, kind=""):
     lines = []
     for row in rows:
         pairs = [cell if isinstance(cell, tuple) else (cell, None) for cell in row]
-        cells = [f'<{tag}{"" if value is None else f" data-sort={chr(34)}{html.escape(str(value))}{chr(34)}"}>{text}</{tag.split()[0]}>'
-                 for tag, (text, value) in zip(['th scope="row"'] + ["td"] * (len(pairs) - 1), pairs)]
+        cells = [
+            f"<{tag}{'' if value is None else f' data-sort={chr(34)}{html.escape(str(value))}{chr(34)}'}>{text}</{tag.split()[0]}>"
+            for tag, (text, value) in zip(['th scope="row"'] + ["td"] * (len(pairs) - 1), pairs)
+        ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
-    return (f'<div class="wide" role="region" aria-label="{html.escape(caption)}" tabindex="0"><table class="sortable {kind}"><caption>{html.escape(caption)}</caption>'
-            f'<thead><tr>{head}</tr></thead><tbody>{chr(10).join(lines)}</tbody></table></div>')
+    return (
+        f'<div class="wide" role="region" aria-label="{html.escape(caption)}" tabindex="0"><table class="sortable {kind}"><caption>{html.escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{chr(10).join(lines)}</tbody></table></div>"
+    )
 
 
 def fenced(text):
@@ -39,55 +53,118 @@ def ledger_row(name, entry, cells):
     title = f'<a href="{cells[entry["id"]]}">{entry["title"]}</a>' if entry["id"] in cells else entry["title"]
     counts, note = claim_counts([entry]), stale_note(entry)
     rank = (counts["fails"], counts["undecided"], counts["holds"]) if entry["covered"] else (-1, 0, 0)
-    exact = (f'{entry["exact"]} of {entry["structural"]}', f'{entry["exact"] / entry["structural"]:.4f}') if entry["structural"] else ("", -1)
-    folded = f'<details><summary>changed since</summary>{html.escape(note)}</details>' if note else ""
+    exact = (
+        (f"{entry['exact']} of {entry['structural']}", f"{entry['exact'] / entry['structural']:.4f}")
+        if entry["structural"]
+        else ("", -1)
+    )
+    folded = f"<details><summary>changed since</summary>{html.escape(note)}</details>" if note else ""
     said = [pair for pair in standing(entry) if not pair[0].endswith(" exact") or pair[1] == "bad"]
-    return [(f'<span id="{entry["id"]}"></span>{title} <span class="dim">{html.escape(entry["caption"])}</span>{claims_html(entry)}', entry["id"]),
-            html.escape(name), exact, (chips(said), ".".join(f"{number:03d}" for number in (count + 1 for count in rank))),
-            (f'<span class="dim">{html.escape(circumstances(entry))}</span>{folded}', entry["date"])]
+    return [
+        (
+            f'<span id="{entry["id"]}"></span>{title} <span class="dim">{html.escape(entry["caption"])}</span>{claims_html(entry)}',
+            entry["id"],
+        ),
+        html.escape(name),
+        exact,
+        (chips(said), ".".join(f"{number:03d}" for number in (count + 1 for count in rank))),
+        (f'<span class="dim">{html.escape(circumstances(entry))}</span>{folded}', entry["date"]),
+    ]
 
 
 def ledger_table(found, cells):
     "The ledger as a table to sort and to filter. `found`: what `ledger` gives. `cells`: see `ledger_row`."
     rows = [ledger_row(name, entry, cells) for name, entries in sections(found["entries"]) for entry in entries]
-    return ('<div class="play filter" hidden><label>Show lines with <input type="search" placeholder="HAN, fails, Market-1501 ..."></label> <span aria-live="polite"></span></div>'
-            + sortable("Every printed table and figure, and what our runs say about it", ["printed", "chapter", "exact values", "verdicts", "run"], rows, "ledger"))
+    return (
+        '<div class="play filter" hidden><label>Show lines with <input type="search" placeholder="HAN, fails, Market-1501 ..."></label> <span aria-live="polite"></span></div>'
+        + sortable(
+            "Every printed table and figure, and what our runs say about it",
+            ["printed", "chapter", "exact values", "verdicts", "run"],
+            rows,
+            "ledger",
+        )
+    )
 
 
 def totals_list(found):
     "The ledger's totals as a list of numbers with words."
-    items = "".join(f'<li class="{tone}"><b>{value}</b> {html.escape(words)}</li>' for value, words, tone in total_lines(found["totals"]))
+    items = "".join(
+        f'<li class="{tone}"><b>{value}</b> {html.escape(words)}</li>'
+        for value, words, tone in total_lines(found["totals"])
+    )
     return f'<ul class="totals">{items}</ul>'
 
 # %% ../../nbs/study/overview.ipynb #5493a753
 def home_of(name, entries, chapters):
-    "Name of the chapter that a section of the ledger belongs to, '' where none is written. `chapters`: names such as ch3_han."
+    """Name of the chapter that a section of the ledger belongs to, '' where none is written.
+
+    `chapters`: names such as ch3_han.
+    """
     known = next((entry["chapter"] for entry in entries if entry["chapter"] in chapters), "")
     systems = {entry["system"].lower() for entry in entries}
     return known or next((chapter for chapter in chapters if chapter.partition("_")[2] in systems), "")
 
 
 def chapters_table(found, chapters):
-    "The ledger's summary, a line for each chapter of the sources. `chapters`: {name: (title, address, state)} of those that are written."
+    """The ledger's summary, a line for each chapter of the sources.
+
+    `chapters`: {name: (title, address, state)} of those that are written.
+    """
     rows = []
     for name, entries in sections(found["entries"]):
         title, address, state = chapters.get(home_of(name, entries, chapters), ("", "", "to come"))
-        covered, exact, inexact, structural = (sum(entry[key] for entry in entries) for key in ("covered", "exact", "inexact", "structural"))
+        covered, exact, inexact, structural = (
+            sum(entry[key] for entry in entries) for key in ("covered", "exact", "inexact", "structural")
+        )
         compared = exact + inexact
         link = f'<a href="{address}">{html.escape(title)}</a>' if address else ""
-        rows.append([html.escape(name), (link, title or "~"), html.escape(state), (f"{covered} of {len(entries)}", covered / len(entries)),
-                     (f"{exact} of {compared}" if compared else "", exact / compared if compared else -1), (str(structural or ""), structural), chips(claims_said(entries))])
-    heads = ["printed in", "chapter of this book", "state", "tables and figures covered", "costs and counts exact, of those compared", "costs and counts printed", "claims"]
-    return sortable("W, J: Wei Li's thesis and journal paper; C: the CDNet supplement; N: Chih-Ting Liu's thesis; M: the MSINet report", heads, rows)
+        rows.append(
+            [
+                html.escape(name),
+                (link, title or "~"),
+                html.escape(state),
+                (f"{covered} of {len(entries)}", covered / len(entries)),
+                (f"{exact} of {compared}" if compared else "", exact / compared if compared else -1),
+                (str(structural or ""), structural),
+                chips(claims_said(entries)),
+            ]
+        )
+    heads = [
+        "printed in",
+        "chapter of this book",
+        "state",
+        "tables and figures covered",
+        "costs and counts exact, of those compared",
+        "costs and counts printed",
+        "claims",
+    ]
+    return sortable(
+        "W, J: Wei Li's thesis and journal paper; C: the CDNet supplement; N: Chih-Ting Liu's thesis; M: the MSINet "
+        "report",
+        heads,
+        rows,
+    )
 
 # %% ../../nbs/study/overview.ipynb #35eee28c
 def scores_said(metrics):
     'The scores of a trial in one line: "test R1 58.7, mAP 47.0"; each search with its first kind of score.'
     lines = []
     for search, kinds in metrics.items():
-        scores = kinds.get("joint") or kinds.get("all scenes") or next((kind for kind in kinds.values() if isinstance(kind, dict)), kinds)
+        scores = (
+            kinds.get("joint")
+            or kinds.get("all scenes")
+            or next((kind for kind in kinds.values() if isinstance(kind, dict)), kinds)
+        )
         error = lambda name: "error " * (name in ("top1", "top5"))
-        numbers = [f"{error(name)}{name} {100 * value:.1f}" for name, value in scores.items() if isinstance(value, float) and 0 <= value <= 1] if isinstance(scores, dict) else []
+        numbers = (
+            [
+                f"{error(name)}{name} {100 * value:.1f}"
+                for name, value in scores.items()
+                if isinstance(value, float) and 0 <= value <= 1
+            ]
+            if isinstance(scores, dict)
+            else []
+        )
         lines.append(f"{search} {', '.join(numbers[:2])}".strip())
     return "; ".join(lines)
 
@@ -98,27 +175,45 @@ def subject(config):
     if genotype:
         cells = json.loads(genotype) if isinstance(genotype, str) else genotype
         return f"cells of {cells['space']}" + (f", random {cells['random']}" if "random" in cells else "")
-    return config.get("model") or (f"search in {config['space']}" if "space" in config else config["run"].rpartition(":")[2])
+    return config.get("model") or (
+        f"search in {config['space']}" if "space" in config else config["run"].rpartition(":")[2]
+    )
 
 
 def trial_row(record, address):
     "A line of a chapter's table of trials."
     config = record["config"]
     trained = config.get("train") or {}
-    data = ", ".join(str(value) if isinstance(value, str) else f"{name} {value}" for name, value in trained.items()) if isinstance(trained, dict) else str(trained)
+    data = (
+        ", ".join(str(value) if isinstance(value, str) else f"{name} {value}" for name, value in trained.items())
+        if isinstance(trained, dict)
+        else str(trained)
+    )
     scores = scores_said({name: kinds for name, kinds in record["metrics"].items() if isinstance(kinds, dict)})
-    return [(f'<a href="{address}">{record["trial"]}</a>', record["trial"]), html.escape(subject(config)), html.escape(data),
-            str(config.get("seed", "")), html.escape(scores), (f'{record["wall_seconds"]:.0f} s', record["wall_seconds"]), f'{record["date"][:10]}, {record["commit"]}']
+    return [
+        (f'<a href="{address}">{record["trial"]}</a>', record["trial"]),
+        html.escape(subject(config)),
+        html.escape(data),
+        str(config.get("seed", "")),
+        html.escape(scores),
+        (f"{record['wall_seconds']:.0f} s", record["wall_seconds"]),
+        f"{record['date'][:10]}, {record['commit']}",
+    ]
 
 
 def trials_table(records, files):
     "All trials of a chapter. `files`: address of its files in the book."
     rows = [trial_row(record, f"{files}/trials/{record['trial']}.json") for record in records]
-    return sortable(f"{len(records)} trials, each one configuration and seed, in a file of its own", ["trial", "of", "trained on", "seed", "scores or errors, %", "time", "run"], rows)
+    return sortable(
+        f"{len(records)} trials, each one configuration and seed, in a file of its own",
+        ["trial", "of", "trained on", "seed", "scores or errors, %", "time", "run"],
+        rows,
+    )
 
 # %% ../../nbs/study/overview.ipynb #edd72dba
 def reading_notes(notebook):
-    "Markdown of a notebook's section of reading notes, '' where it has none, without its parts: they are about results, which stand in the chapter."
+    """Markdown of a notebook's section of reading notes, '' where it has none, without its parts: they are about
+    results, which stand in the chapter."""
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     found = re.search(r"^## (?:\d+\. )?Reading notes[^\n]*\n(.*?)(?=^##|\Z)", text, re.M | re.S)
     return found.group(1).strip() if found else ""
@@ -133,10 +228,15 @@ def counts_table(expected):
         elif isinstance(part, dict):
             flat[name] = part
     if not flat:
-        return ", ".join(f"{value:,} {name}" if isinstance(value, int) else f"{name}: {value}" for name, value in expected.items())
+        return ", ".join(
+            f"{value:,} {name}" if isinstance(value, int) else f"{name}: {value}" for name, value in expected.items()
+        )
     heads = list(dict.fromkeys(name for part in flat.values() for name in part))
     lines = [["split", *heads], ["---"] * (len(heads) + 1)]
-    lines += [[name, *(f"{part[head]:,}" if isinstance(part.get(head), int) else str(part.get(head, "")) for head in heads)] for name, part in flat.items()]
+    lines += [
+        [name, *(f"{part[head]:,}" if isinstance(part.get(head), int) else str(part.get(head, "")) for head in heads)]
+        for name, part in flat.items()
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -145,11 +245,29 @@ def dataset_section(name, readers):
     about = load_manifest(name)
     lines = [f"### {about['title']}", f"*{about['kind']}.* {about['citation']}"]
     lines += [f"**Withdrawn** {about['withdrawn']}."] if about.get("withdrawn") else []
-    lines += [f"- **Licence**: {about['licence']}\n- **A copy**: {about['obtain']}" + (f"\n- **Example of a file**: `{about['layout']['example']}`" if about.get("layout", {}).get("example") else "")]
+    lines += [
+        f"- **Licence**: {about['licence']}\n- **A copy**: {about['obtain']}"
+        + (
+            f"\n- **Example of a file**: `{about['layout']['example']}`"
+            if about.get("layout", {}).get("example")
+            else ""
+        )
+    ]
     lines += [counts_table(about["expected"])] if about.get("expected") else []
-    copied = "expected" in about and "comes_with" not in about  # what comes with a package, or was never released, needs no check
-    command = [f"scalable-arch data get {name}"] if "download" in about else [f"scalable-arch data check {name} --root FOLDER"] if copied else []
-    command += [f"papermill nbs/{chapter}.ipynb out.ipynb -p dataset {name} -p data_root FOLDER -p profile paper" for chapter in readers.get(name, ())]
+    copied = (
+        "expected" in about and "comes_with" not in about
+    )  # what comes with a package, or was never released, needs no check
+    command = (
+        [f"scalable-arch data get {name}"]
+        if "download" in about
+        else [f"scalable-arch data check {name} --root FOLDER"]
+        if copied
+        else []
+    )
+    command += [
+        f"papermill nbs/{chapter}.ipynb out.ipynb -p dataset {name} -p data_root FOLDER -p profile paper"
+        for chapter in readers.get(name, ())
+    ]
     return "\n\n".join([*lines, *(["```sh\n" + "\n".join(command) + "\n```"] if command else [])])
 
 

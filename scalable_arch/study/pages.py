@@ -23,7 +23,8 @@ from .tables import study_title
 
 # %% ../../nbs/study/pages.ipynb #0876584c
 def executed_runs(reports, chapter):
-    "Paths of a chapter's executed notebooks below the folder `reports`, the best profile first; [] where it was never executed."
+    """Paths of a chapter's executed notebooks below the folder `reports`, the best profile first; [] where it was
+    never executed."""
     runs = [path for path in Path(reports).glob(f"{chapter}/*/{chapter}.ipynb") if path.parent.name in RANK]
     return sorted(runs, key=lambda path: RANK[path.parent.name], reverse=True)
 
@@ -34,11 +35,15 @@ def read_executed(path):
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # whatever is wrong with the file, the book is not to stop there
-        raise ValueError(f"{path} is no notebook that can be read ({type(error).__name__}): run the chapter again") from None
+        raise ValueError(
+            f"{path} is no notebook that can be read ({type(error).__name__}): run the chapter again"
+        ) from None
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if output.output_type == "error":
-                raise ValueError(f"{path} stopped in cell {cell.id} with {output.ename}: {output.evalue}; run the chapter again")
+                raise ValueError(
+                    f"{path} stopped in cell {cell.id} with {output.ename}: {output.evalue}; run the chapter again"
+                )
     return notebook
 
 # %% ../../nbs/study/pages.ipynb #9684398b
@@ -63,9 +68,11 @@ LINK = re.compile(r"(!?)\[([^\]\n]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 def relink(text, folder, place):
     """Markdown with its links to files of the repository led to where the book has them.
 
-    `folder`: of the notebook in the repository, "nbs". `place`: gives for a path in the repository the address in the book, or None: then the link's text stays alone.
-    A heading named as Jupyter names it, `#8.-Use-it`, becomes `#8-use-it`, as the book does; a page that is no notebook has no such heading.
+    `folder`: of the notebook in the repository, "nbs". `place`: gives for a path in the repository the address in the
+    book, or None: then the link's text stays alone. A heading named as Jupyter names it, `#8.-Use-it`, becomes
+    `#8-use-it`, as the book does; a page that is no notebook has no such heading.
     """
+
     def turn(match):
         picture, words, target = match.groups()
         path, _, heading = target.partition("#")
@@ -83,7 +90,10 @@ def relink(text, folder, place):
 def formulas_apart(text):
     "Markdown with an empty line before and after each line that begins with $$."
     blocks = re.split(r"(```.*?```)", text, flags=re.S)
-    return "".join(block if number % 2 else re.sub(r"\n*^(\$\$.+?\$\$)[ ]*\n*", r"\n\n\1\n\n", block, flags=re.M | re.S) for number, block in enumerate(blocks)).strip()
+    return "".join(
+        block if number % 2 else re.sub(r"\n*^(\$\$.+?\$\$)[ ]*\n*", r"\n\n\1\n\n", block, flags=re.M | re.S)
+        for number, block in enumerate(blocks)
+    ).strip()
 
 # %% ../../nbs/study/pages.ipynb #b84a32a6
 COLOURS = {"#11703a": "var(--good)", "#b3261e": "var(--bad)", "#8a5a00": "var(--open)"}
@@ -106,7 +116,10 @@ def plain_words(markdown):
 
 
 def dress_outputs(cell, before):
-    "Make a code cell's outputs fit for the book, in place; returns the captions of its pictures. `before`: Markdown that stands before it."
+    """Make a code cell's outputs fit for the book, in place; returns the captions of its pictures.
+
+    `before`: Markdown that stands before it.
+    """
     captions = []
     for output in cell.outputs:
         data = output.get("data", {})
@@ -118,7 +131,9 @@ def dress_outputs(cell, before):
             alt = plain_words(before) if said.startswith("<Figure") else said
             cell.metadata["mystnb"] = {"image": {"alt": " ".join(alt.split()), "loading": "lazy"}}
         if "text/html" in data:
-            data["text/html"] = re.sub(r"(?<=\d) ± ([\d.]+) \(", "\xa0±\xa0\\1\xa0(", "".join(data["text/html"]))  # a number is not broken over lines
+            data["text/html"] = re.sub(
+                r"(?<=\d) ± ([\d.]+) \(", "\xa0±\xa0\\1\xa0(", "".join(data["text/html"])
+            )  # a number is not broken over lines
             for colour, name in COLOURS.items():
                 data["text/html"] = data["text/html"].replace(colour, name)
     for caption in captions:
@@ -159,7 +174,10 @@ def result_cells(run):
 
 # %% ../../nbs/study/pages.ipynb #39aff5d5
 def trial_links(trials, files):
-    "Folded links to the files of some trials; a link to the page of all of them where none is named. `files`: address of the chapter's files."
+    """Folded links to the files of some trials; a link to the page of all of them where none is named.
+
+    `files`: address of the chapter's files.
+    """
     links = " ".join(f'<a href="{files}/trials/{name}.json">{name}</a>' for name in trials)
     word = "trial" if len(trials) == 1 else "trials"
     return f"<details><summary>{len(trials)} {word}</summary> {links}</details>" if trials else ""
@@ -176,7 +194,8 @@ def trials_behind(study):
 def behind(cell, run, files, trials_page):
     """HTML line below a result: links to the cell, to the executed notebook, to the result's files and to its trials.
 
-    `run`: path of the executed notebook. `files`: address of the chapter's files in the book. `trials_page`: of all its trials, or ''.
+    `run`: path of the executed notebook. `files`: address of the chapter's files in the book. `trials_page`: of all its
+    trials, or ''.
     """
     studies = {path.stem: path for path in run.parent.glob("*_[tf]*.json")}
     name, here = result_name(cell, studies), f"{files}/{run.parent.name}"
@@ -198,7 +217,11 @@ def raw_cell(text):
 
 def changed_cells(run, source):
     "How many code cells of the executed notebook `run` read otherwise in its `source` by now, or are gone there."
-    code = lambda notebook: [cell for cell in notebook.cells if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())]
+    code = lambda notebook: [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
+    ]
     now = {cell.id: cell.source for cell in code(nbformat.read(source, as_version=4))}
     return sum(now.get(cell.id) != cell.source for cell in code(read_executed(run)))
 
@@ -206,8 +229,10 @@ def changed_cells(run, source):
 def page_notebook(run, *, source, folder, files, place, trials_page="", widgets=None):
     """The notebook that Sphinx shows for an executed one.
 
-    `run`: its path. `source`: path of the notebook that was executed. `folder`: of its source in the repository. `files`: address of the chapter's files in the book. `place`: see `relink`.
-    `trials_page`: address of the page of its trials. `widgets`: {name of a result: function of the run's path that gives HTML}. ValueError: see `read_executed`.
+    `run`: its path. `source`: path of the notebook that was executed. `folder`: of its source in the repository.
+    `files`: address of the chapter's files in the book. `place`: see `relink`.
+    `trials_page`: address of the page of its trials. `widgets`: {name of a result: function of the run's path that
+    gives HTML}. ValueError: see `read_executed`.
     """
     shown, before = [], ""
     notebook = for_readers(read_executed(run))
@@ -219,11 +244,18 @@ def page_notebook(run, *, source, folder, files, place, trials_page="", widgets=
             shown.append(cell)
             continue
         widget = (widgets or {}).get(result_name(cell, studies)) if shows_result(cell, ("image/",)) else None
-        captions = "".join(f'<div class="caption">{html.escape(caption)}</div>' for caption in dress_outputs(cell, before))
+        captions = "".join(
+            f'<div class="caption">{html.escape(caption)}</div>' for caption in dress_outputs(cell, before)
+        )
         shown += [raw_cell(f'<span class="anchor" id="cell-{cell.id}"></span>'), cell]
         if shows_result(cell):
             shown.append(raw_cell(captions + behind(cell, run, files, trials_page) + (widget(run) if widget else "")))
     changed = changed_cells(run, source)
     if changed:
-        shown.insert(1, raw_cell(f'<p class="since">{changed} of its cells {"read" if changed > 1 else "reads"} otherwise in <code>{source.name}</code> since this was run.</p>'))
+        shown.insert(
+            1,
+            raw_cell(
+                f'<p class="since">{changed} of its cells {"read" if changed > 1 else "reads"} otherwise in <code>{source.name}</code> since this was run.</p>'
+            ),
+        )
     return nbformat.v4.new_notebook(cells=shown, metadata={"kernelspec": notebook.metadata.kernelspec})

@@ -32,11 +32,20 @@ WORLDS = {
 def simulated(source, split, size, **more):
     "What `load_scenes` gives for a source {'world': name, ...}."
     one_of("world", source["world"], WORLDS)
-    return load_scenes(split, size=tuple(size), **WORLDS[source["world"]][split], **{key: value for key, value in source.items() if key != "world"}, **more)
+    return load_scenes(
+        split,
+        size=tuple(size),
+        **WORLDS[source["world"]][split],
+        **{key: value for key, value in source.items() if key != "world"},
+        **more,
+    )
 
 
 def training_scenes(source, size, seed, data_root=""):
-    "The `SceneSet` of a source to train on; a simulated world invents other people and scenes for each seed. `size` (H, W) of simulated scenes."
+    """The `SceneSet` of a source to train on; a simulated world invents other people and scenes for each seed.
+
+    `size` (H, W) of simulated scenes.
+    """
     if "dataset" in source:
         return load_person_search(source["dataset"], data_root)[0]
     return simulated(source, "train", size, seed=seed)
@@ -45,10 +54,14 @@ def training_scenes(source, size, seed, data_root=""):
 def scenes_to_search(source, size, data_root=""):
     "The `SceneSearch` of a source: see `training_scenes`, or {'video': 'vtest'}."
     if "dataset" in source:
-        return load_person_search(source["dataset"], data_root, gallery_size=None)[1]  # galleries are drawn by `scores`, of several sizes
+        return load_person_search(source["dataset"], data_root, gallery_size=None)[
+            1
+        ]  # galleries are drawn by `scores`, of several sizes
     if "video" in source:
         one_of("video", source["video"], ["vtest"])
-        return load_vtest_scenes(size=(2 * size[0], 2 * size[1]))  # people are then as tall as in simulated scenes of `size`
+        return load_vtest_scenes(
+            size=(2 * size[0], 2 * size[1])
+        )  # people are then as tall as in simulated scenes of `size`
     return simulated(source, "test", size)
 
 # %% ../../nbs/study/person_search.ipynb #c5308a35
@@ -59,26 +72,37 @@ def method_of(config):
 
 def weights_path(config):
     "Where the weights of a training lie in the cache, whatever is searched with them."
-    training = {key: config.get(key) for key in ("model", "options", "train", "size", "recipe", "teacher", "distill", "seed")}
+    training = {
+        key: config.get(key) for key in ("model", "options", "train", "size", "recipe", "teacher", "distill", "seed")
+    }
     return cache_dir() / "models" / f"{trial_name(training)}.safetensors"
 
 
 def trained(config, *, checkpoint=None, given=None, progress=None):
-    """The trained network of a configuration and its curve: from the cache, or by training it, and first its teacher, now.
+    """The trained network of a configuration and its curve: from the cache, or by training it, and first its teacher,
+    now.
 
-    `config`: model, options, train, size, recipe (see `fit_person_search`), seed; of a student also `teacher`, a configuration, and `distill`.
+    `config`: model, options, train, size, recipe (see `fit_person_search`), seed; of a student also `teacher`, a
+    configuration, and `distill`.
     """
     given = given or {}
     scenes = training_scenes(config["train"], config["size"], config["seed"], given.get("data_root", ""))
     torch.manual_seed(config["seed"])
-    model = create_model(config["model"], num_classes=len(scenes.labels), **config.get("options", {})).to(given.get("device", "cpu"))
+    model = create_model(config["model"], num_classes=len(scenes.labels), **config.get("options", {})).to(
+        given.get("device", "cpu")
+    )
     path = weights_path(config)
     if path.is_file():
         return model, load_model(path, model)["curve"]
     taught = {}
     if config.get("distill"):
-        taught = {"teacher": trained(config["teacher"], given=given, progress=progress)[0], "distill": config["distill"]}
-    curve = method_of(config).fit_person_search(model, scenes, seed=config["seed"], checkpoint=checkpoint, progress=progress, **taught, **config["recipe"])
+        taught = {
+            "teacher": trained(config["teacher"], given=given, progress=progress)[0],
+            "distill": config["distill"],
+        }
+    curve = method_of(config).fit_person_search(
+        model, scenes, seed=config["seed"], checkpoint=checkpoint, progress=progress, **taught, **config["recipe"]
+    )
     curve = [{key: value for key, value in row.items() if key != "seconds"} for row in curve]
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(path, model, curve=curve)
@@ -86,19 +110,23 @@ def trained(config, *, checkpoint=None, given=None, progress=None):
 
 # %% ../../nbs/study/person_search.ipynb #766eb273
 def find_people(model, found, method, *, progress=None):
-    "What `model` detects in the scenes of a `SceneSearch`, a list of (boxes, scores, features), and features (Q, D) of its queries, as arrays."
+    """What `model` detects in the scenes of a `SceneSearch`, a list of (boxes, scores, features), and features (Q, D)
+    of its queries, as arrays."""
     scenes = found.scenes
     images = (scenes.image(number) for number in range(len(scenes)))
     detections = [tuple(np.asarray(part) for part in seen) for seen in method.detect(model, images, progress=progress)]
-    queries = [method.describe_boxes(model, scenes.image(scene), scenes.boxes[scene][box : box + 1]).numpy()[0] for scene, box in found.queries]
+    queries = [
+        method.describe_boxes(model, scenes.image(scene), scenes.boxes[scene][box : box + 1]).numpy()[0]
+        for scene, box in found.queries
+    ]
     return detections, np.stack(queries)
 
 
 def scores(found, detections, queries, sizes=(0,)):
     """Three dicts: metrics of detection and of each part, the R1 and AP of each valid query, and their pids.
 
-    `sizes` of the gallery: 0 makes the part `all scenes`, all that the protocol allows; N the part `gallery N`, the scenes with the person asked
-    for and others drawn at random, as in CUHK-SYSU's galleries.
+    `sizes` of the gallery: 0 makes the part `all scenes`, all that the protocol allows; N the part `gallery N`, the
+    scenes with the person asked for and others drawn at random, as in CUHK-SYSU's galleries.
     """
     scenes, rng = found.scenes, np.random.default_rng(0)
     seen = evaluate_detection(detections, scenes.boxes)
@@ -106,11 +134,23 @@ def scores(found, detections, queries, sizes=(0,)):
     mixed = [rng.permutation(found.gallery(number)) for number in range(len(found.queries))]
     for size in sizes:
         part = f"gallery {size}" if size else "all scenes"
-        result = evaluate_person_search(queries, detections, queries=found.queries, truth_boxes=scenes.boxes, truth_pids=scenes.pids,
-                                        camids=scenes.camids, galleries=mixed, gallery_size=size or None, protocol=found.protocol)
+        result = evaluate_person_search(
+            queries,
+            detections,
+            queries=found.queries,
+            truth_boxes=scenes.boxes,
+            truth_pids=scenes.pids,
+            camids=scenes.camids,
+            galleries=mixed,
+            gallery_size=size or None,
+            protocol=found.protocol,
+        )
         valid = ~np.isnan(result.ap)
         metrics[part] = {"R1": float(result.cmc[0]), "mAP": float(result.mAP)}
-        per_query[part] = {"R1": (result.first_match[valid] == 0).astype(int).tolist(), "mAP": np.round(result.ap[valid], 4).tolist()}
+        per_query[part] = {
+            "R1": (result.first_match[valid] == 0).astype(int).tolist(),
+            "mAP": np.round(result.ap[valid], 4).tolist(),
+        }
         people[part] = found.query_pids()[valid].tolist()
     return metrics, per_query, people
 
@@ -118,8 +158,8 @@ def scores(found, detections, queries, sizes=(0,)):
 def train_and_find(config, *, checkpoint, given, progress):
     """Trial function: train a network on scenes and search with it; metrics, queries and people by search and part.
 
-    `config` has, beside what `trained` needs: `search` {name: source} and `galleries`, sizes of the gallery (default: all scenes).
-    For the rest see `scalable_arch.study.trials.execute`.
+    `config` has, beside what `trained` needs: `search` {name: source} and `galleries`, sizes of the gallery (default:
+    all scenes). For the rest see `scalable_arch.study.trials.execute`.
     """
     model, curve = trained(config, checkpoint=checkpoint, given=given, progress=progress)
     method, record = method_of(config), {"metrics": {}, "queries": {}, "people": {}}
@@ -127,7 +167,9 @@ def train_and_find(config, *, checkpoint, given, progress):
     for name, source in config["search"].items():
         found = scenes_to_search(source, config["size"], given.get("data_root", ""))
         detections, queries = find_people(folded, found, method, progress=progress)
-        for key, result in zip(("metrics", "queries", "people"), scores(found, detections, queries, config.get("galleries", [0]))):
+        for key, result in zip(
+            ("metrics", "queries", "people"), scores(found, detections, queries, config.get("galleries", [0]))
+        ):
             record[key][name] = result
     device = next(model.parameters()).device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread"

@@ -29,7 +29,8 @@ def read_sheet(name):
 
 
 def with_columns(name, columns):
-    "`read_sheet` of a file that must have these columns, in this order; ValueError, naming the file and what is expected, where it has others."
+    """`read_sheet` of a file that must have these columns, in this order; ValueError, naming the file and what is
+    expected, where it has others."""
     sheet = read_sheet(name)
     if list(sheet.columns) != columns:
         raise ValueError(f"{name}.csv must have the columns {', '.join(columns)}, not {', '.join(sheet.columns)}")
@@ -43,7 +44,8 @@ def index_sheet():
 
 
 def printed_index():
-    "All printed tables, one a line: table (its id), source, number, caption, chapter, system, needs, n_values, same_as (of the journal's tables)."
+    """All printed tables, one a line: table (its id), source, number, caption, chapter, system, needs, n_values,
+    same_as (of the journal's tables)."""
     return index_sheet().copy()
 
 
@@ -53,10 +55,15 @@ def list_printed():
 
 
 def printed_table(name):
-    "A printed table, one value a line, as a DataFrame with the `COLUMNS`. ValueError where there is none of this id, or its header is wrong."
+    """A printed table, one value a line, as a DataFrame with the `COLUMNS`.
+
+    ValueError where there is none of this id, or its header is wrong.
+    """
     if name not in list_printed():
         near = ", ".join(get_close_matches(name, list_printed())) or "none"
-        raise ValueError(f"unknown printed table {name!r}; names like it: {near}; printed_index() lists all {len(list_printed())}")
+        raise ValueError(
+            f"unknown printed table {name!r}; names like it: {near}; printed_index() lists all {len(list_printed())}"
+        )
     table = with_columns(name, COLUMNS)
     return table.assign(value=pd.to_numeric(table.value, errors="coerce"))
 
@@ -83,17 +90,36 @@ def figure_sheet():
 
 
 def printed_figures():
-    "The figures with results, one a line: figure (its id), source, number, place, system, kind, shows, needs, same_as, note."
+    """The figures with results, one a line: figure (its id), source, number, place, system, kind, shows, needs,
+    same_as, note."""
     return figure_sheet().copy()
 
 # %% ../../nbs/study/printed.ipynb #e1801efb
-UNITS = ["percent", "FLOPs", "M", "count", "kernel size", "GPU-days", "cycles", "repeats", "dB", "stride", "epochs", "fps", "s", "blocks", "GB", "GB/s"]
+UNITS = [
+    "percent",
+    "FLOPs",
+    "M",
+    "count",
+    "kernel size",
+    "GPU-days",
+    "cycles",
+    "repeats",
+    "dB",
+    "stride",
+    "epochs",
+    "fps",
+    "s",
+    "blocks",
+    "GB",
+    "GB/s",
+]
 BOUNDS = ["", ">", ">>", "~"]
 WHOLE = ["count", "kernel size", "repeats", "stride", "blocks"]
 
 
 def check_printed(name):
-    "ValueError, in one sentence, where a printed table cannot be right: values, units, bounds, ranges, their number, lines that stand twice."
+    """ValueError, in one sentence, where a printed table cannot be right: values, units, bounds, ranges, their number,
+    lines that stand twice."""
     table, number = printed_table(name), int(index_sheet().set_index("table").n_values[name])
     if len(table) != number:
         raise ValueError(f"{name}.csv has {len(table)} values, and INDEX.csv says {number}")
@@ -120,8 +146,14 @@ def plain_row(name):
 
 
 def same_values(name, other):
-    "Where two tables that should be the same print different values: a DataFrame with the row, both values, and NaN where one has none."
+    """Where two tables that should be the same print different values: a DataFrame with the row, both values, and NaN
+    where one has none."""
     keys = ["row", "group", "dataset", "metric"]
-    both = [printed_table(table).assign(row=lambda frame: frame.row.map(plain_row)).set_index(keys).value.rename(table) for table in (name, other)]
+    both = [
+        printed_table(table).assign(row=lambda frame: frame.row.map(plain_row)).set_index(keys).value.rename(table)
+        for table in (name, other)
+    ]
     merged = pd.concat(both, axis=1).reset_index()
-    return merged[merged[name].ne(merged[other]) & ~(merged[name].isna() & merged[other].isna())].rename(columns={name: "first", other: "second"})
+    return merged[merged[name].ne(merged[other]) & ~(merged[name].isna() & merged[other].isna())].rename(
+        columns={name: "first", other: "second"}
+    )

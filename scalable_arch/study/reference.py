@@ -14,13 +14,25 @@ from pathlib import Path
 
 # %% ../../nbs/study/reference.ipynb #0cfdf44f
 def docstring_markdown(text):
-    "A docstring as Markdown: code in backticks, *words* and examples (`>>>`) stay so, all other signs mean themselves, empty lines separate paragraphs."
+    """A docstring as Markdown: code in backticks, *words* and examples (`>>>`) stay so, all other signs mean
+    themselves, empty lines separate paragraphs."""
     text, *found = re.split(r"(^[ ]*>>> .*?)(?:\n[ ]*\n|\Z)", text.strip(), maxsplit=1, flags=re.M | re.S)
     if found:
         example, rest = found
-        return "\n\n".join(filter(None, (docstring_markdown(text), f"```pycon\n{textwrap.dedent(example).rstrip()}\n```", docstring_markdown(rest))))
+        return "\n\n".join(
+            filter(
+                None,
+                (
+                    docstring_markdown(text),
+                    f"```pycon\n{textwrap.dedent(example).rstrip()}\n```",
+                    docstring_markdown(rest),
+                ),
+            )
+        )
     plain = lambda words: re.sub(r"([\\*_<>$\[\]{}|#~])", r"\\\1", words)
-    parts = re.split(r"(`[^`\n]+`|(?<!\S)\*\w[^*\n]*\w\*(?!\w))", "\n".join(line.strip() for line in text.strip().splitlines()))
+    parts = re.split(
+        r"(`[^`\n]+`|(?<!\S)\*\w[^*\n]*\w\*(?!\w))", "\n".join(line.strip() for line in text.strip().splitlines())
+    )
     return "".join(part if number % 2 else plain(part) for number, part in enumerate(parts))
 
 # %% ../../nbs/study/reference.ipynb #c338ea4d
@@ -30,21 +42,28 @@ CELL = re.compile(r"^# %% (\S+\.ipynb) #(\w+)$", re.M)
 def public_names(tree):
     "What a module's `__all__` lists, a set."
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets
+        ):
             return set(ast.literal_eval(node.value))
     return set()
 
 
 def cells_by_line(source):
     "[(line, notebook's path in the repository, cell id)] of a module that nbdev wrote."
-    return [(source.count("\n", 0, found.start()) + 1, "nbs/" + found.group(1).partition("nbs/")[2], found.group(2)) for found in CELL.finditer(source)]
+    return [
+        (source.count("\n", 0, found.start()) + 1, "nbs/" + found.group(1).partition("nbs/")[2], found.group(2))
+        for found in CELL.finditer(source)
+    ]
 
 
 def signature(node, drop_self=False):
     'Arguments and result of a function as they stand: "(x, *, size=3) -> int"; keyword defaults that are long calls are cut.'
     arguments = node.args
     if drop_self and (arguments.posonlyargs or arguments.args):
-        arguments = ast.arguments(**{**{name: getattr(arguments, name) for name in arguments._fields}, "args": arguments.args[1:]})
+        arguments = ast.arguments(
+            **{**{name: getattr(arguments, name) for name in arguments._fields}, "args": arguments.args[1:]}
+        )
     return f"({ast.unparse(arguments)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
 
 # %% ../../nbs/study/reference.ipynb #803cfb46
@@ -59,7 +78,9 @@ def class_entry(node, link):
     "A class with the arguments of its `__init__` and those of its public methods that have a docstring."
     methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
     made = next((signature(item, drop_self=True) for item in methods if item.name == "__init__"), "")
-    fields = [ast.unparse(item) for item in node.body if isinstance(item, ast.AnnAssign)]  # of a dataclass or a named tuple
+    fields = [
+        ast.unparse(item) for item in node.body if isinstance(item, ast.AnnAssign)
+    ]  # of a dataclass or a named tuple
     inner = []
     for item in methods:
         if item.name.startswith("_") or not ast.get_docstring(item):
@@ -68,25 +89,41 @@ def class_entry(node, link):
         plain = "staticmethod" in marks
         kind, arguments = ("property", "") if "property" in marks else ("method", signature(item, drop_self=not plain))
         inner.append(entry(kind, item.name, arguments, ast.get_docstring(item)))
-    return entry("class", node.name, made or (f"({', '.join(fields)})" if fields else ""), ast.get_docstring(node), link, "\n\n".join(inner))
+    return entry(
+        "class",
+        node.name,
+        made or (f"({', '.join(fields)})" if fields else ""),
+        ast.get_docstring(node),
+        link,
+        "\n\n".join(inner),
+    )
 
 
 def module_markdown(path, name, place):
     """Markdown of a module: its docstring, then its public functions and classes that have one.
 
-    `path`: its file. `name`: scalable_arch.nn.cost. `place`: gives for a notebook's path and cell id the address in the book, or None.
+    `path`: its file. `name`: scalable_arch.nn.cost. `place`: gives for a notebook's path and cell id the address in the
+    book, or None.
     """
     source = Path(path).read_text(encoding="utf-8")
     tree, cells = ast.parse(source), cells_by_line(source)
     parts, public = [], public_names(tree)
     for node in tree.body:
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name not in public or not ast.get_docstring(node):
+        if (
+            not isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            or node.name not in public
+            or not ast.get_docstring(node)
+        ):
             continue
         _, notebook, cell = max((found for found in cells if found[0] <= node.lineno), default=(0, "", ""))
         address = place(notebook, cell)
         link = f'<a href="{address}">developed here</a>' if address else ""
         arguments = signature(node) if isinstance(node, ast.FunctionDef) else ""
-        parts.append(entry("function", node.name, arguments, ast.get_docstring(node), link) if arguments else class_entry(node, link))
+        parts.append(
+            entry("function", node.name, arguments, ast.get_docstring(node), link)
+            if arguments
+            else class_entry(node, link)
+        )
     head = f"```{{py:module}} {name}\n```\n\n## `{name}`\n\n{docstring_markdown(ast.get_docstring(tree) or '')}"
     return "\n\n".join([head, *parts]) if parts else ""
 
@@ -101,15 +138,21 @@ def import_line(package, init):
 
 
 def room_pages(package, place):
-    """{name of a page: its Markdown} of the library in the folder `package`; `library` holds the modules that stand in no room. `place`: see `module_markdown`."""
+    """{name of a page: its Markdown} of the library in the folder `package`; `library` holds the modules that stand in
+    no room. `place`: see `module_markdown`."""
     package, pages = Path(package), {}
     for folder in [package, *sorted(path.parent for path in package.glob("*/__init__.py"))]:
         room = "" if folder == package else folder.name
-        modules = sorted((path for path in folder.glob("*.py") if not path.name.startswith("_")), key=lambda path: (path.stem != "models", path.stem == "cli", path.stem))
+        modules = sorted(
+            (path for path in folder.glob("*.py") if not path.name.startswith("_")),
+            key=lambda path: (path.stem != "models", path.stem == "cli", path.stem),
+        )
         names = [".".join(filter(None, ("scalable_arch", room, path.stem))) for path in modules]
         shown = [text for text in map(lambda path, name: module_markdown(path, name, place), modules, names) if text]
         init = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
         title = f"`scalable_arch.{room}`" if room else "Models, methods, commands"
         imports = import_line(f"scalable_arch.{room}".rstrip("."), init)
-        pages[room or "library"] = "\n\n".join(filter(None, [f"# {title}", docstring_markdown(ast.get_docstring(init) or ""), imports, *shown]))
+        pages[room or "library"] = "\n\n".join(
+            filter(None, [f"# {title}", docstring_markdown(ast.get_docstring(init) or ""), imports, *shown])
+        )
     return pages

@@ -27,7 +27,8 @@ from ..train.loop import extract_features, fit
 
 # %% ../../nbs/study/reid.ipynb #b0617f41
 def mixed_world(split, people, size, seed):
-    "Images, pids and camids of the whole simulated world: 40 cameras to train on, one shot a visit; 6 unseen ones, of tracks, to search in."
+    """Images, pids and camids of the whole simulated world: 40 cameras to train on, one shot a visit; 6 unseen ones,
+    of tracks, to search in."""
     drawn = dict(cameras_per_id=6, shots=3, visit_length=1, seed=seed) if split == "train" else dict(seed=1000)
     crops = render_crops(range(people), range(40 if split == "train" else 6), size=tuple(size), **drawn)
     return torch.from_numpy(crops.images).permute(0, 3, 1, 2).contiguous(), crops.pids, crops.camids
@@ -39,9 +40,11 @@ def options_of(source):
 
 
 def training_set(source, size, seed, data_root=""):
-    """Images (N, 3, H, W) uint8 and labels (N,) from 0 to train on; a simulated world invents other people for each seed.
+    """Images (N, 3, H, W) uint8 and labels (N,) from 0 to train on; a simulated world invents other people for each
+    seed.
 
-    `source`: {"world": name, ...}, {"mixed": True, "people": n} or {"dataset": name}; `size` (H, W); `data_root`: folder of a real data set.
+    `source`: {"world": name, ...}, {"mixed": True, "people": n} or {"dataset": name}; `size` (H, W); `data_root`:
+    folder of a real data set.
     """
     if "mixed" in source:
         images, pids, _ = mixed_world("train", source["people"], size, seed)
@@ -54,7 +57,8 @@ def training_set(source, size, seed, data_root=""):
 
 
 def search_set(source, size, data_root=""):
-    "The `SearchSet` of {'world': name, ...}, {'mixed': True, 'people': n}, {'video': 'vtest'} or {'dataset': name}; see `training_set`."
+    """The `SearchSet` of {'world': name, ...}, {'mixed': True, 'people': n}, {'video': 'vtest'} or {'dataset': name};
+    see `training_set`."""
     if "mixed" in source:
         images, pids, camids = mixed_world("test", source["people"], size, seed=None)
         query = split_query(pids, camids)
@@ -88,7 +92,8 @@ def unit_branches(features, branches):
 
 
 def queries_of(found, features, part):
-    "Query features, their pids and camids: one image a query, or with MQ all images of a queried person in that camera as one."
+    """Query features, their pids and camids: one image a query, or with MQ all images of a queried person in that
+    camera as one."""
     pids, camids = found.pids[found.query], found.camids[found.query]
     if "MQ" not in part:
         return features[found.query], pids, camids
@@ -109,9 +114,19 @@ def search(found, features, part="joint", *, top_k=0):
     features = np.ascontiguousarray(features[:, columns])
     asked, pids, camids = queries_of(found, features, part)
     there = features[found.gallery]
-    compared = {"distances": RerankedDistances(asked, there)} if "RR" in part else {"query_features": asked, "gallery_features": there}
-    result = evaluate(**compared, query_pids=pids, gallery_pids=found.pids[found.gallery], query_camids=camids,
-                      gallery_camids=found.camids[found.gallery], top_k=top_k)
+    compared = (
+        {"distances": RerankedDistances(asked, there)}
+        if "RR" in part
+        else {"query_features": asked, "gallery_features": there}
+    )
+    result = evaluate(
+        **compared,
+        query_pids=pids,
+        gallery_pids=found.pids[found.gallery],
+        query_camids=camids,
+        gallery_camids=found.camids[found.gallery],
+        top_k=top_k,
+    )
     return result, pids
 
 
@@ -122,7 +137,10 @@ def scores(found, features, parts):
         result, pids = search(found, features, part)
         valid = result.first_match >= 0
         metrics[part] = {"R1": float(result.cmc[0]), "mAP": float(result.mAP), "mINP": float(result.mINP)}
-        queries[part] = {"R1": (result.first_match[valid] == 0).astype(int).tolist(), "mAP": np.round(result.ap[valid], 4).tolist()}
+        queries[part] = {
+            "R1": (result.first_match[valid] == 0).astype(int).tolist(),
+            "mAP": np.round(result.ap[valid], 4).tolist(),
+        }
         people[part] = pids[valid].tolist()
     return metrics, queries, people
 
@@ -137,7 +155,8 @@ def untrained(config, num_classes):
 def trained(config, *, checkpoint=None, given=None, progress=None):
     """The trained network of a configuration and its training curve: from the cache, or by training it now.
 
-    `config`: model, options, train, size, recipe (see `scalable_arch.train.fit`), seed. `given`: {"data_root", "device"}.
+    `config`: model, options, train, size, recipe (see `scalable_arch.train.fit`), seed. `given`: {"data_root",
+    "device"}.
     """
     given = given or {}
     images, labels = training_set(config["train"], config["size"], config["seed"], given.get("data_root", ""))
@@ -145,7 +164,9 @@ def trained(config, *, checkpoint=None, given=None, progress=None):
     path = cache_dir() / "models" / f"{trial_name(config)}.safetensors"
     if path.is_file():
         return model, load_model(path, model)["curve"]
-    curve = fit(model, images, labels, seed=config["seed"], checkpoint=checkpoint, progress=progress, **config["recipe"])
+    curve = fit(
+        model, images, labels, seed=config["seed"], checkpoint=checkpoint, progress=progress, **config["recipe"]
+    )
     curve = [{key: value for key, value in row.items() if key != "seconds"} for row in curve]
     if config.get("keep_model"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +210,8 @@ def spread(maps):
 
 @torch.no_grad()
 def attention_of(model, images, batch_size=64):
-    "Lists, one number an image: `region K level L`, height of a region's centre, and `soft level L`, spread of the soft map above its least."
+    """Lists, one number an image: `region K level L`, height of a region's centre, and `soft level L`, spread of the
+    soft map above its least."""
     noted = {}
     for index in torch.arange(len(images)).split(batch_size):
         batch = to_float(images[index]).to(next(model.parameters()).device)

@@ -15,7 +15,7 @@ import re
 import subprocess
 from base64 import b64encode
 from copy import copy
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -37,10 +37,10 @@ class WrongParameter(ValueError):
 def check_parameters(names, **valid):
     """Stop with one sentence if a chapter's parameters cannot be right.
 
-    `names`: the notebook's `globals()`, in the first cell after the parameters. `valid`: for each parameter a list of values or a type.
-    Names that a notebook has anyhow (IPython's, with underscores, modules and functions) are left alone, and so are all others where the same
-    notebook was run before, since they may come from its later cells. A whole number where a text belongs becomes one in `names`, since
-    papermill reads `-p seeds 0` as a number.
+    `names`: the notebook's `globals()`, in the first cell after the parameters. `valid`: for each parameter a list of
+    values or a type. Names that a notebook has anyhow (IPython's, with underscores, modules and functions) are left
+    alone, and so are all others where the same notebook was run before, since they may come from its later cells. A
+    whole number where a text belongs becomes one in `names`, since papermill reads `-p seeds 0` as a number.
     """
     plain = (str, int, float, bool, type(None), list, dict)
     ours = {name for name, value in names.items() if not name.startswith("_") and type(value) in plain}
@@ -77,20 +77,25 @@ def report_dir(*parts):
 
 # %% ../../nbs/study/reports.ipynb #e41d1500
 def provenance(**facts):
-    "A dict of where a result comes from: time, commit, versions, machine, and the `facts` given (seed, data, profile, ...)."
+    """A dict of where a result comes from: time, commit, versions, machine, and the `facts` given (seed, data,
+    profile, ...)."""
     return {
         **facts,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "scalable_arch": scalable_arch.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "machine": f"{platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores, "
+        "{torch.get_num_threads()} threads",
     }
 
 
 def processor():
-    "The processor's name as the system gives it. Another kind rounds otherwise, and what is trained on it comes out otherwise."
+    """The processor's name as the system gives it.
+
+    Another kind rounds otherwise, and what is trained on it comes out otherwise.
+    """
     try:
         named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
@@ -99,13 +104,17 @@ def processor():
 
 
 def commit():
-    "Short hash of the checkout's commit, with + when the code differs from it; 'wheel' outside a checkout, 'unknown' without git."
+    """Short hash of the checkout's commit, with + when the code differs from it; 'wheel' outside a checkout, 'unknown'
+    without git."""
     root = checkout_root()
     if root is None:
         return "wheel"
     git = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
     try:
-        head, changes = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--", "nbs", "scalable_arch", "data_manifests")
+        head, changes = (
+            git("rev-parse", "--short", "HEAD"),
+            git("status", "--porcelain", "--", "nbs", "scalable_arch", "data_manifests"),
+        )
     except OSError:
         return "unknown"
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "") if head.returncode == 0 else "unknown"
@@ -126,7 +135,11 @@ class Picture(str):
         from IPython.display import display  # a notebook asked, so it is there
 
         if self.path.suffix == ".svg":  # no wider than the page
-            shown = {"image/svg+xml": self.path.read_text().replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)}
+            shown = {
+                "image/svg+xml": self.path.read_text().replace(
+                    "<svg ", '<svg style="max-width: 100%; height: auto" ', 1
+                )
+            }
         else:
             shown = {"image/jpeg": b64encode(self.path.read_bytes()).decode()}
         display(shown | {"text/plain": str(self)}, raw=True)
@@ -136,7 +149,8 @@ class Picture(str):
 class Report:
     """The results of one run of a chapter: files in `folder`, each with the provenance of the run.
 
-    `chapter`, `profile`: name the folder reports/chapter/profile, unless `folder` names another one as a tuple of parts.
+    `chapter`, `profile`: name the folder reports/chapter/profile, unless `folder` names another one as a tuple of
+    parts.
     `facts`: what all results of this run rest on (data, seeds, ...).
     """
 
@@ -146,7 +160,8 @@ class Report:
         replace(self.folder / "provenance.json", json.dumps(self.facts, indent=1) + "\n")
 
     def resting_on(self, **facts):
-        "This report for results that rest on other `facts` than the rest of the chapter: the same folder, another caption."
+        """This report for results that rest on other `facts` than the rest of the chapter: the same folder, another
+        caption."""
         other = copy(self)
         other.facts = provenance(chapter=self.facts["chapter"], profile=self.facts["profile"], **facts)
         return other
@@ -154,17 +169,23 @@ class Report:
     def caption(self, text):
         "`text`, then what the result rests on, in one line."
         facts = self.facts
-        named = [f"{key} {value}" for key, value in facts.items() if key not in ("chapter", "date", "commit", "scalable_arch", "torch", "python", "machine")]
+        named = [
+            f"{key} {value}"
+            for key, value in facts.items()
+            if key not in ("chapter", "date", "commit", "scalable_arch", "torch", "python", "machine")
+        ]
         return f"{text} ({facts['chapter']}; {'; '.join(named)}; commit {facts['commit']})"
 
     def table(self, name, frame, text, *, digits=1):
-        "Write a DataFrame as NAME.csv and NAME.md under a caption; returns it for display, floats with `digits` decimals."
+        """Write a DataFrame as NAME.csv and NAME.md under a caption; returns it for display, floats with `digits`
+        decimals."""
         replace(self.folder / f"{name}.csv", frame.to_csv())
         replace(self.folder / f"{name}.md", f"{self.caption(text)}\n\n{markdown_table(frame, digits)}\n")
         return frame.style.format(partial(shown, digits=digits)).set_caption(self.caption(text))
 
     def figure(self, name, figure, text):
-        "Write a matplotlib figure as NAME.svg and .png, one full of photographs as NAME.jpg, with its caption inside; close it and return its `Picture`."
+        """Write a matplotlib figure as NAME.svg and .png, one full of photographs as NAME.jpg, with its caption
+        inside; close it and return its `Picture`."""
         caption = self.caption(text)
         svg, png, jpg = (self.folder / f"{name}.{kind}" for kind in ("svg", "png", "jpg"))
         with matplotlib.rc_context({"svg.hashsalt": name}):  # the same ids for the same figure
@@ -173,7 +194,12 @@ class Report:
         for outdated in (svg, png) if photographs else (jpg,):
             outdated.unlink(missing_ok=True)
         if photographs:
-            figure.savefig(jpg, dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88, "optimize": True, "comment": caption.encode()})
+            figure.savefig(
+                jpg,
+                dpi=130,
+                bbox_inches="tight",
+                pil_kwargs={"quality": 88, "optimize": True, "comment": caption.encode()},
+            )
         else:
             figure.savefig(png, dpi=150, bbox_inches="tight", metadata={"Description": caption})
         pyplot.close(figure)
@@ -197,5 +223,8 @@ def shown(value, digits=1):
 def markdown_table(frame, digits=1):
     "A DataFrame as a Markdown table, index first, floats with `digits` decimals."
     rows = [[frame.index.name or "", *frame.columns], ["---"] * (1 + len(frame.columns))]
-    rows += [[index, *(shown(value, digits) for value in row)] for index, row in zip(frame.index, frame.itertuples(index=False))]
+    rows += [
+        [index, *(shown(value, digits) for value in row)]
+        for index, row in zip(frame.index, frame.itertuples(index=False))
+    ]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

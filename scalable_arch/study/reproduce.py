@@ -23,7 +23,10 @@ def list_chapters():
     "Names of the chapters of the checkout. FileNotFoundError where the library was installed without them."
     root = checkout_root()
     if root is None:
-        raise FileNotFoundError("chapters are notebooks, and a wheel has none: clone the repository and install from there with pip install -e '.[nb]'")
+        raise FileNotFoundError(
+            "chapters are notebooks, and a wheel has none: clone the repository and install from there with pip "
+            "install -e '.[nb]'"
+        )
     return sorted(path.stem for path in (root / "nbs").glob("ch*.ipynb"))
 
 
@@ -71,7 +74,8 @@ def environment(**variables):
 
 @contextmanager
 def cluster_address(scheduler, workers):
-    "Address of a scheduler that answers: the one given, or that of a new cluster here; empty where `workers` is 1 or Dask is not installed."
+    """Address of a scheduler that answers: the one given, or that of a new cluster here; empty where `workers` is 1 or
+    Dask is not installed."""
     if not scheduler and (workers == 1 or not find_spec("distributed")):
         yield ""
         return
@@ -80,7 +84,9 @@ def cluster_address(scheduler, workers):
     try:
         yield scheduler or cluster.scheduler_address
     except KeyboardInterrupt:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # that its workers are stopped is what was asked for
+        logging.getLogger("distributed").setLevel(
+            logging.CRITICAL
+        )  # that its workers are stopped is what was asked for
         raise
     finally:
         client.close()
@@ -93,7 +99,9 @@ def terminal_name():
     return os.ttyname(sys.stderr.fileno()) if hasattr(os, "ttyname") and sys.stderr.isatty() else ""
 
 
-QUIET = ["--IPKernelApp.log_level=CRITICAL"]  # a kernel warns of ports that only this machine sees, and of being stopped; what a cell says is no part of that
+QUIET = [
+    "--IPKernelApp.log_level=CRITICAL"
+]  # a kernel warns of ports that only this machine sees, and of being stopped; what a cell says is no part of that
 
 
 def run_chapter(chapter, path, parameters):
@@ -101,29 +109,47 @@ def run_chapter(chapter, path, parameters):
     papermill = load_papermill()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(chapter_notebook(chapter), path, parameters, kernel_name="python3", progress_bar=False, extra_arguments=QUIET)
+        papermill.execute_notebook(
+            chapter_notebook(chapter),
+            path,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=QUIET,
+        )
     except papermill.PapermillExecutionError as error:
         said = " ".join(str(error.evalue).split())
         raise ValueError(f"{chapter} stopped with {error.ename}: {said}; {path} shows where") from None
 
 # %% ../../nbs/study/reproduce.ipynb #a862a5c2
 def reproduce(chapters, *, profile="quick", seeds=None, workers=None, scheduler=None, out="reproduced"):
-    """Run chapters into the folder `out`; returns the paths of their executed notebooks, `out`/CHAPTER/PROFILE/CHAPTER.ipynb.
+    """Run chapters into the folder `out`; returns the paths of their executed notebooks,
+    `out`/CHAPTER/PROFILE/CHAPTER.ipynb.
 
     `chapters`: names, see `list_chapters`. `seeds`: integers, by default as the profile says. `workers`: trials side by
-    side, by default one a core. `scheduler`: address of a Dask scheduler. A chapter that stops does not keep the others from running;
-    ValueError at the end says which did. Errors before anything runs: ValueError for unknown chapters and parameters,
-    ImportError without papermill, OSError where no scheduler answers.
+    side, by default one a core. `scheduler`: address of a Dask scheduler. A chapter that stops does not keep the others
+    from running; ValueError at the end says which did. Errors before anything runs: ValueError for unknown chapters and
+    parameters, ImportError without papermill, OSError where no scheduler answers.
     """
     workers, out = os.cpu_count() if workers is None else workers, Path(out).resolve()
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(f"workers must be a whole number of at least 1, not {workers!r}")
-    asked = {"profile": profile} | ({"seeds": " ".join(map(str, seeds))} if seeds else {}) | ({"scheduler": scheduler} if scheduler else {})
-    parameters = {chapter: chapter_parameters(chapter, asked=asked, offered={"workers": workers}) for chapter in chapters}
+    asked = (
+        {"profile": profile}
+        | ({"seeds": " ".join(map(str, seeds))} if seeds else {})
+        | ({"scheduler": scheduler} if scheduler else {})
+    )
+    parameters = {
+        chapter: chapter_parameters(chapter, asked=asked, offered={"workers": workers}) for chapter in chapters
+    }
     paths, stopped = [], []
-    settings = {"SCALABLE_ARCH_REPORTS": str(out), "SCALABLE_ARCH_TERMINAL": terminal_name(),
-                "DASK_LOGGING__DISTRIBUTED": "error",
-                "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # trials side by side: threads that spin would slow each other
+    settings = {
+        "SCALABLE_ARCH_REPORTS": str(out),
+        "SCALABLE_ARCH_TERMINAL": terminal_name(),
+        "DASK_LOGGING__DISTRIBUTED": "error",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }  # trials side by side: threads that spin would slow each other
     with environment(**settings), cluster_address(scheduler, workers) as address:
         for chapter in parameters:
             more = chapter_parameters(chapter, asked={}, offered={"scheduler": address})

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/study/shared.ipynb #ae1051ab
 from __future__ import annotations
+
 import json
 import os
 import time
@@ -16,6 +17,7 @@ import torch
 
 from .reports import WrongParameter
 from .trials import run_trials
+
 if TYPE_CHECKING:
     from scalable_arch.study.reports import Report
     from scalable_arch.study.tables import Study
@@ -26,9 +28,13 @@ __all__ = ['ERRORS', 'check_data_root', 'how_to_run', 'run_plan', 'say_if_anothe
 
 # %% ../../nbs/study/shared.ipynb #3dc53841
 def check_data_root(dataset: str, data_root: str, *, without: Collection[str]) -> None:
-    "Stop with one sentence where `dataset` is read from a folder and `data_root` is none; those in `without` need no folder."
+    """Stop with one sentence where `dataset` is read from a folder and `data_root` is none; those in `without` need no
+    folder."""
     if dataset not in without and not data_root:
-        raise WrongParameter(f"dataset {dataset} is read from a folder: say which, as in -p data_root /data/{dataset}; without one there is {', '.join(without)}")
+        raise WrongParameter(
+            f"dataset {dataset} is read from a folder: say which, as in -p data_root /data/{dataset}; without one "
+            f"there is {', '.join(without)}"
+        )
     if dataset not in without and not Path(data_root).is_dir():
         raise WrongParameter(f"data_root {data_root!r} is no folder, and dataset {dataset} is read from one")
 
@@ -38,35 +44,60 @@ def how_to_run(profile: str, *, workers: int = 0, scheduler: str = "", data_root
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "cuda" if torch.cuda.is_available() else "cpu"
     one = profile == "smoke" or device == "cuda"
-    looked_at = True if "JPY_SESSION_NAME" in os.environ else None  # by a Jupyter server's reader; None: on a terminal only, whichever papermill was told of
-    return {"workers": workers or (1 if one else cores), "scheduler": scheduler or None, "given": {"data_root": data_root, "device": device}, "progress": looked_at}
+    looked_at = (
+        True if "JPY_SESSION_NAME" in os.environ else None
+    )  # by a Jupyter server's reader; None: on a terminal only, whichever papermill was told of
+    return {
+        "workers": workers or (1 if one else cores),
+        "scheduler": scheduler or None,
+        "given": {"data_root": data_root, "device": device},
+        "progress": looked_at,
+    }
 
 
-def run_plan(plan: dict[Any, dict[str, Any]], folder: str | Path, what: str = "trials", **running: Any) -> dict[Any, dict[str, Any]]:
+def run_plan(
+    plan: dict[Any, dict[str, Any]], folder: str | Path, what: str = "trials", **running: Any
+) -> dict[Any, dict[str, Any]]:
     "The record of each configuration, under its key; says what they took, once and here. `running`: see `how_to_run`."
     start, found = time.perf_counter(), run_trials(list(plan.values()), folder, **running)
     minutes = sum({record["trial"]: record["wall_seconds"] for record in found}.values()) / 60
-    print(f"{len(found)} {what}, which took {minutes:.0f} minutes of one core; here and now {(time.perf_counter() - start) / 60:.1f} minutes")
+    print(
+        f"{len(found)} {what}, which took {minutes:.0f} minutes of one core; here and now "
+        f"{(time.perf_counter() - start) / 60:.1f} minutes"
+    )
     return dict(zip(plan, found))
 
 # %% ../../nbs/study/shared.ipynb #17c14d27
 def say_if_another(record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
     "Say so where a network that is shown, trained along `curve`, is not that of the trial's `record`."
     if curve != record["curves"]:
-        print(f"The network shown here was trained again, on a processor that rounds otherwise than that of trial {record['trial']}: "
-              f"its last loss is {curve[-1]['loss']:.4f}, the trial's {record['curves'][-1]['loss']:.4f}. Tables are of the trial.")
+        print(
+            "The network shown here was trained again, on a processor that rounds otherwise than that of trial "
+            f"{record['trial']}: "
+            f"its last loss is {curve[-1]['loss']:.4f}, the trial's {record['curves'][-1]['loss']:.4f}. Tables are of "
+            "the trial."
+        )
 
 # %% ../../nbs/study/shared.ipynb #b34082c4
-def image_sources(dataset: str, profile: str, *, size: int, people: int, shots: int = 8) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def image_sources(
+    dataset: str, profile: str, *, size: int, people: int, shots: int = 8
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Two dicts by printed data set: a source (see `study.nas.labelled_images`), and what its images are called.
 
-    `dataset`: cifar10, or what stands for it; `smoke` takes the digits of scikit-learn instead of Fashion-MNIST. `size` of the images in pixels;
+    `dataset`: cifar10, or what stands for it; `smoke` takes the digits of scikit-learn instead of Fashion-MNIST. `size`
+    of the images in pixels;
     `people` and `shots`: simulated persons and their pictures from each camera.
     """
     if dataset == "cifar10":
-        return {"CIFAR-10": {"dataset": "cifar10", "size": size}, "CIFAR-100": {"dataset": "cifar100", "size": size}}, {"CIFAR-10": "CIFAR-10", "CIFAR-100": "CIFAR-100"}
+        return {"CIFAR-10": {"dataset": "cifar10", "size": size}, "CIFAR-100": {"dataset": "cifar100", "size": size}}, {
+            "CIFAR-10": "CIFAR-10",
+            "CIFAR-100": "CIFAR-100",
+        }
     searched = "digits" if profile == "smoke" and dataset == "fashion_mnist" else dataset
-    return {"CIFAR-10": {"dataset": searched, "size": size}, "CIFAR-100": {"people": people, "shots": shots, "size": size}}, {"CIFAR-10": searched, "CIFAR-100": "persons"}
+    return {
+        "CIFAR-10": {"dataset": searched, "size": size},
+        "CIFAR-100": {"people": people, "shots": shots, "size": size},
+    }, {"CIFAR-10": searched, "CIFAR-100": "persons"}
 
 
 def learnt_and_tested(source: dict[str, Any], trained: int, tested: int) -> dict[str, Any]:
@@ -78,20 +109,51 @@ def learnt_and_tested(source: dict[str, Any], trained: int, tested: int) -> dict
 ERRORS = {"CIFAR-10": "Error_C10", "CIFAR-100": "Error_C100"}
 
 
-def put_errors(study: Study, records: list[dict[str, Any]], *, row: str, dataset: str, metric: str | None = None, top: str = "top1", group: str = "",
-               printed: bool = True) -> None:
-    "Put the errors of trained classifiers into a row of a study, one record a seed; without records nothing. `top`: top1 or top5."
+def put_errors(
+    study: Study,
+    records: list[dict[str, Any]],
+    *,
+    row: str,
+    dataset: str,
+    metric: str | None = None,
+    top: str = "top1",
+    group: str = "",
+    printed: bool = True,
+) -> None:
+    """Put the errors of trained classifiers into a row of a study, one record a seed; without records nothing.
+
+    `top`: top1 or top5.
+    """
     if records:
-        study.measured([record["queries"]["test"][top] for record in records], row=row, metric=metric or ERRORS[dataset], dataset=dataset, group=group,
-                       seeds=[record["config"]["seed"] for record in records], printed=printed)
+        study.measured(
+            [record["queries"]["test"][top] for record in records],
+            row=row,
+            metric=metric or ERRORS[dataset],
+            dataset=dataset,
+            group=group,
+            seeds=[record["config"]["seed"] for record in records],
+            printed=printed,
+        )
         study.add_trials(records)
 
 # %% ../../nbs/study/shared.ipynb #9a5b28e1
 def claims_table(report: Report, title: str) -> Any:
-    "All claims of a chapter's studies with their verdicts, written into the report and styled for display; says how many hold."
-    studies = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(report.folder.glob("wei_li_thesis_*.json"))]
-    rows = [{"about": study["study"], "claim": f"{claim['name']}: {claim['text']}", "source": claim["source"], "in the paper": claim["in_paper"],
-             "here": claim["verdict"]} for study in studies for claim in study["claims"]]
+    """All claims of a chapter's studies with their verdicts, written into the report and styled for display; says how
+    many hold."""
+    studies = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(report.folder.glob("wei_li_thesis_*.json"))
+    ]
+    rows = [
+        {
+            "about": study["study"],
+            "claim": f"{claim['name']}: {claim['text']}",
+            "source": claim["source"],
+            "in the paper": claim["in_paper"],
+            "here": claim["verdict"],
+        }
+        for study in studies
+        for claim in study["claims"]
+    ]
     claims = pd.DataFrame(rows, columns=["about", "claim", "source", "in the paper", "here"]).set_index("about")
     print("; ".join(f"{number} {verdict}" for verdict, number in claims["here"].value_counts().items()))
     return report.table("claims", claims, title)

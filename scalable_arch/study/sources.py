@@ -16,7 +16,7 @@ import io
 import json
 import threading
 import tokenize
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +38,10 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 def docstrings(tree):
     "Spans of the docstrings of a module, its classes and functions."
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS)) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS))
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             text = node.body[0]
             yield text.lineno, text.col_offset, text.end_lineno, text.end_col_offset
 
@@ -56,10 +59,15 @@ def annotations(tree, lines):
     for node in (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)):
         for argument, default in defaults(node.args):
             if argument.annotation:
-                end = (default.lineno, default.col_offset) if default else (argument.end_lineno, argument.end_col_offset)
-                yield (argument.lineno, argument.col_offset + len(argument.arg.encode()), *end), b"=" if default else b""
+                end = (
+                    (default.lineno, default.col_offset) if default else (argument.end_lineno, argument.end_col_offset)
+                )
+                yield (
+                    (argument.lineno, argument.col_offset + len(argument.arg.encode()), *end),
+                    b"=" if default else b"",
+                )
         if node.returns:
-            before = lines[node.returns.lineno - 1][:node.returns.col_offset].rpartition(b"->")[0].rstrip()
+            before = lines[node.returns.lineno - 1][: node.returns.col_offset].rpartition(b"->")[0].rstrip()
             yield (node.returns.lineno, len(before), node.returns.end_lineno, node.returns.end_col_offset), b""
 
 # %% ../../nbs/study/sources.ipynb #ce3d76c1
@@ -73,33 +81,56 @@ def used_names(tree):
     elif isinstance(tree, ast.If) and for_types(tree):
         return
     for field, value in ast.iter_fields(tree):
-        if not (field == "annotation" and isinstance(tree, ast.arg) or field == "returns" and isinstance(tree, FUNCTIONS)):
+        if not (
+            field == "annotation" and isinstance(tree, ast.arg) or field == "returns" and isinstance(tree, FUNCTIONS)
+        ):
             for node in value if isinstance(value, list) else [value]:
                 yield from used_names(node) if isinstance(node, ast.AST) else ()
 
 
 def for_types(statement):
     "Whether a statement is a block that only type checkers read."
-    return isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
+    )
 
 
 def typing_statements(tree):
     "Spans of the statements of a module that annotations alone need."
     used = set(used_names(tree))
     for node in tree.body:
-        names = {alias.asname or alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) and node.module in TYPING else None
+        names = (
+            {alias.asname or alias.name for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module in TYPING
+            else None
+        )
         if for_types(node) or names and not names & used:
             yield node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 # %% ../../nbs/study/sources.ipynb #68694c56
 REFUSALS = {"ValueError", "TypeError"}
 HARMLESS = {"abs", "callable", "getattr", "hasattr", "isinstance", "issubclass", "len", "type"}
-EFFECTS = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)  # a comprehension may use up what it reads
+EFFECTS = (
+    ast.NamedExpr,
+    ast.Await,
+    ast.Yield,
+    ast.YieldFrom,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+    ast.Lambda,
+)  # a comprehension may use up what it reads
 
 
 def without_effect(condition):
     "Whether evaluating a condition can change nothing."
-    return all(isinstance(part.func, ast.Name) and part.func.id in HARMLESS if isinstance(part, ast.Call) else not isinstance(part, EFFECTS) for part in ast.walk(condition))
+    return all(
+        isinstance(part.func, ast.Name) and part.func.id in HARMLESS
+        if isinstance(part, ast.Call)
+        else not isinstance(part, EFFECTS)
+        for part in ast.walk(condition)
+    )
 
 
 def only_refuses(statement):
@@ -117,7 +148,7 @@ def refusals(tree, lines):
         if field == "body" and getattr(tree, "handlers", None):
             continue  # what is raised here is caught
         for node in value if isinstance(value, list) else [value]:
-            if only_refuses(node) and lines[node.lineno - 1][node.col_offset:].startswith(b"if"):  # not an elif
+            if only_refuses(node) and lines[node.lineno - 1][node.col_offset :].startswith(b"if"):  # not an elif
                 yield node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
             elif isinstance(node, ast.AST):
                 yield from refusals(node, lines)
@@ -126,31 +157,41 @@ def refusals(tree, lines):
 def continued(tree):
     "Numbers of the lines on which the arguments of a function go on."
     for node in (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)):
-        parts = [part for pair in defaults(node.args) for part in pair if part] + [part for part in [node.returns] if part]
+        parts = [part for pair in defaults(node.args) for part in pair if part] + [
+            part for part in [node.returns] if part
+        ]
         yield from range(node.lineno + 1, max([part.end_lineno for part in parts], default=0) + 1)
 
 
 def cut(lines, span, instead=b""):
     "Put `instead` where a span stood, in place; the lines keep their numbers."
     first, column, last, end = span
-    lines[first - 1:last] = [lines[first - 1][:column] + instead + lines[last - 1][end:]] + [b""] * (last - first)
+    lines[first - 1 : last] = [lines[first - 1][:column] + instead + lines[last - 1][end:]] + [b""] * (last - first)
 
 
 def without_words(text, tree):
-    "A source text with nothing where docstrings, refusals, annotations and what serves them stood; its lines keep their numbers."
+    """A source text with nothing where docstrings, refusals, annotations and what serves them stood; its lines keep
+    their numbers."""
     lines = text.encode().split(b"\n")
-    spans = [(span, b"") for span in (*docstrings(tree), *typing_statements(tree), *refusals(tree, lines))] + list(annotations(tree, lines))
+    spans = [(span, b"") for span in (*docstrings(tree), *typing_statements(tree), *refusals(tree, lines))] + list(
+        annotations(tree, lines)
+    )
     for span, instead in sorted(spans, reverse=True):  # from the end, so that columns stay true
         cut(lines, span, instead)
     return b"\n".join(lines).decode()
 
 
 def bare_code(text):
-    "A Python source text without comments, docstrings, annotations, refusals, blank lines and trailing spaces; one that is not plain Python (magics) as it is."
+    """A Python source text without comments, docstrings, annotations, refusals, blank lines and trailing spaces; one
+    that is not plain Python (magics) as it is."""
     try:
         tree = syntax_tree(text)
         lines = without_words(text, tree).split("\n")
-        comments = [token.start for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline) if token.type == tokenize.COMMENT]
+        comments = [
+            token.start
+            for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline)
+            if token.type == tokenize.COMMENT
+        ]
     except (SyntaxError, tokenize.TokenError):
         return text
     for row, column in comments:
@@ -174,7 +215,8 @@ def in_library(name):
 
 
 def module_path(name):
-    "File of a module or package, or None where there is none: `scalable_arch.train.loop`; a reader's own as Python finds it."
+    """File of a module or package, or None where there is none: `scalable_arch.train.loop`; a reader's own as Python
+    finds it."""
     if in_library(name):
         base = LIBRARY.joinpath(*name.split(".")[1:])
         return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path in TEXTS), None)
@@ -191,14 +233,20 @@ def module_text(name):
     return TEXTS[path] if path in TEXTS else path.read_text(encoding="utf-8")
 
 # %% ../../nbs/study/sources.ipynb #cdb68bbd
-UNCOUNTED = {"scalable_arch.models", "scalable_arch.study.sources"}  # the one finds by name, the other says what is old: they decide no number
+UNCOUNTED = {
+    "scalable_arch.models",
+    "scalable_arch.study.sources",
+}  # the one finds by name, the other says what is old: they decide no number
 
 
-@lru_cache(maxsize=None)
+@cache
 def import_statements(text):
     "The import statements of a source text as (level, module, names); level None: plain `import` of the names."
     found = [node for node in ast.walk(syntax_tree(text)) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return [(getattr(node, "level", None), getattr(node, "module", None), [alias.name for alias in node.names]) for node in found]
+    return [
+        (getattr(node, "level", None), getattr(node, "module", None), [alias.name for alias in node.names])
+        for node in found
+    ]
 
 
 def imported_modules(name):
@@ -212,7 +260,9 @@ def imported_modules(name):
         base = ".".join([*above, *([module] if module else [])])
         below = [f"{base}.{name}" for name in names]
         modules = [name for name in below if in_library(name) and module_path(name)]
-        yield from modules if len(modules) == len(below) else [base, *modules]  # a package whose modules alone are named does not count
+        yield from (
+            modules if len(modules) == len(below) else [base, *modules]
+        )  # a package whose modules alone are named does not count
 
 
 def required_modules(names):
@@ -221,11 +271,15 @@ def required_modules(names):
     while open_names:
         name = open_names.pop()
         found.add(name)
-        open_names += {other for other in imported_modules(name) if in_library(other) and "." in other and module_path(other)} - found - UNCOUNTED
+        open_names += (
+            {other for other in imported_modules(name) if in_library(other) and "." in other and module_path(other)}
+            - found
+            - UNCOUNTED
+        )
     return sorted(found)
 
 # %% ../../nbs/study/sources.ipynb #0d547978
-@lru_cache(maxsize=None)
+@cache
 def text_fingerprint(text):
     "Short hash of the code in a source text."
     return hashlib.sha256(bare_code(text).encode()).hexdigest()[:12]
@@ -240,7 +294,9 @@ def notebook_path(name):
 def notebook_code(path):
     "The code cells of a notebook as one text, without those tagged as parameters."
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    cells = [cell for cell in cells if not {"parameters", "injected-parameters"} & set(cell["metadata"].get("tags", []))]
+    cells = [
+        cell for cell in cells if not {"parameters", "injected-parameters"} & set(cell["metadata"].get("tags", []))
+    ]
     return "\n".join("".join(cell["source"]) for cell in cells)
 
 
@@ -260,12 +316,18 @@ def fingerprints(names):
     modules = [name for name in names if not name.endswith(".ipynb")]
     for name in modules:
         if not module_path(name):
-            raise FileNotFoundError(f"there is no module {name}: name it as an import statement would, scalable_arch.train.loop")
+            raise FileNotFoundError(
+                f"there is no module {name}: name it as an import statement would, scalable_arch.train.loop"
+            )
     notebooks = [name for name in names if name.endswith(".ipynb") and notebook_path(name)]
     return {name: fingerprint(name) for name in [*required_modules(modules), *notebooks]}
 
 
 def stale(recorded):
-    "Names in a recorded {name: fingerprint} whose code is another now, or gone; notebooks are passed over where there are none."
-    return [name for name, mark in recorded.items()
-            if name not in UNCOUNTED and fingerprint(name) != mark and (notebook_path(name) or not name.endswith(".ipynb"))]
+    """Names in a recorded {name: fingerprint} whose code is another now, or gone; notebooks are passed over where
+    there are none."""
+    return [
+        name
+        for name, mark in recorded.items()
+        if name not in UNCOUNTED and fingerprint(name) != mark and (notebook_path(name) or not name.endswith(".ipynb"))
+    ]

@@ -17,14 +17,22 @@ from itertools import groupby
 import pandas as pd
 
 from ..errors import one_of
-from .claims import check_claim, in_paper, known_studies, load_claims, paired_bootstrap, relation_verdict, scores_by_person
+from scalable_arch.study.claims import (
+    check_claim,
+    in_paper,
+    known_studies,
+    load_claims,
+    paired_bootstrap,
+    relation_verdict,
+    scores_by_person,
+)
 from .printed import list_printed, printed_table
 from .reports import replace
 from .sources import fingerprint, fingerprints
 
 # %% ../../nbs/study/tables.ipynb #3d7b32cb
 def number(value, unit="", *, decimals=1, sign=False):
-    'A number as a table shows it: 63.1 (percent), 7.01e8, 126441; with its sign where asked. An en dash for None.'
+    "A number as a table shows it: 63.1 (percent), 7.01e8, 126441; with its sign where asked. An en dash for None."
     if value is None:
         return "–"
     plus = "+" if sign else ""
@@ -73,8 +81,10 @@ TONES = {"exact": "good", "holds": "good", "fails": "bad", "undecided": "open", 
 
 def html_page(title, body, style=""):
     "A whole page that needs no other file: UTF-8, fit for phones, light and dark."
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
 
 # %% ../../nbs/study/tables.ipynb #d4b59c01
 def verdict_html(text):
@@ -85,24 +95,38 @@ def verdict_html(text):
     if text in known:
         return f'<span class="v {tone}">{text}</span>'
     head = html.escape(text)
-    return f'{head[:-len(words[-1])]}<span class="v {tone}">{words[-1]}</span>' if tone else head
+    return f'{head[: -len(words[-1])]}<span class="v {tone}">{words[-1]}</span>' if tone else head
 
 
 def html_table(frame):
-    "A DataFrame of texts as an HTML table: two-level headings, headings and index entries that repeat span their cells, verdicts coloured."
+    """A DataFrame of texts as an HTML table: two-level headings, headings and index entries that repeat span their
+    cells, verdicts coloured."""
     heads = [tuple(map(str, name)) if isinstance(name, tuple) else (str(name),) for name in frame.columns]
     lines = ['<div class="wide"><table>', "<thead>"]
     for level in range(len(heads[0])):
         last = level == len(heads[0]) - 1
         cells = [f"<th>{html.escape(name or '') if last else ''}</th>" for name in frame.index.names]
-        cells += [f'<th colspan="{width}">{html.escape(head[level])}</th>' for head, width in (((head, 1) for head in heads) if last else runs(heads))]
+        cells += [
+            f'<th colspan="{width}">{html.escape(head[level])}</th>'
+            for head, width in (((head, 1) for head in heads) if last else runs(heads))
+        ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines += ["</thead>", "<tbody>"]
     keys = [tuple(map(str, key)) if isinstance(key, tuple) else (str(key),) for key in frame.index]
-    spans = [{at: width for at, (_, width) in starts([key[: level + 1] for key in keys])} for level in range(len(keys[0]) if keys else 0)]
+    spans = [
+        {at: width for at, (_, width) in starts([key[: level + 1] for key in keys])}
+        for level in range(len(keys[0]) if keys else 0)
+    ]
     for at, (key, row) in enumerate(zip(keys, frame.itertuples(index=False))):
-        cells = [f'<th rowspan="{spans[level][at]}">{verdict_html(text)}</th>' for level, text in enumerate(key) if at in spans[level]]
-        cells += [f'<td{" class=num" if value[:1] in set("0123456789+-−–>~<") else ""}>{verdict_html(value)}</td>' for value in map(str, row)]
+        cells = [
+            f'<th rowspan="{spans[level][at]}">{verdict_html(text)}</th>'
+            for level, text in enumerate(key)
+            if at in spans[level]
+        ]
+        cells += [
+            f"<td{' class=num' if value[:1] in set('0123456789+-−–>~<') else ''}>{verdict_html(value)}</td>"
+            for value in map(str, row)
+        ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join([*lines, "</tbody>", "</table></div>"])
 
@@ -185,7 +209,8 @@ def check_key(name, key, lines):
 
 # %% ../../nbs/study/tables.ipynb #f787f981
 def structural_verdict(ours, paper, bound="", tolerance=0.01):
-    "exact where ours is within the relative tolerance of the printed value, or on the side of a printed bound (>, >>, <); else fails."
+    """exact where ours is within the relative tolerance of the printed value, or on the side of a printed bound (>,
+    >>, <); else fails."""
     beyond = bound.startswith(">") and ours > paper or bound.startswith("<") and ours < paper
     return "exact" if beyond or abs(ours - paper) <= tolerance * abs(paper) else "fails"
 
@@ -199,7 +224,8 @@ def measured_verdict(scores, paper, margin):
 class Cells:
     """The cells of one printed table or figure, the paper's and ours.
 
-    `name`: id such as wei_li_thesis_t3_04. `data`: {printed data set: what was used}; the same name is the real data, any other a stand-in.
+    `name`: id such as wei_li_thesis_t3_04. `data`: {printed data set: what was used}; the same name is the real data,
+    any other a stand-in.
     `margin`: percent points within which a value measured on the real data counts as met.
     """
 
@@ -218,22 +244,36 @@ class Cells:
     def measured(self, samples, *, row, metric, dataset="", group="", people=None, seeds=None, unit=None, printed=True):
         """Put a measured cell in; the same cell again replaces it.
 
-        `samples`: for each seed the scores of all queries, fractions where the unit is percent (one score for each seed will do). `people`: the person
-        of each query. `seeds`: their names (default 0, 1, ...). `unit`: default the printed one. `printed`: False for a cell that the paper does not have.
+        `samples`: for each seed the scores of all queries, fractions where the unit is percent (one score for each seed
+        will do). `people`: the person of each query. `seeds`: their names (default 0, 1, ...). `unit`: default the
+        printed one. `printed`: False for a cell that the paper does not have.
         """
         key = (row, group, dataset, metric)
         if printed and self.lines:
             check_key(self.name, key, self.lines)
         if dataset and not self.data.used(dataset):
-            raise ValueError(f"{self.name}: say what was used for {dataset} with data={{{base_name(dataset)!r}: its name}}")
+            raise ValueError(
+                f"{self.name}: say what was used for {dataset} with data={{{base_name(dataset)!r}: its name}}"
+            )
         unit = unit or self.unit(metric)
-        self.scores[key] = scores = scores_by_person(samples, people, seeds=seeds, scale=100.0 if unit == "percent" else 1.0)
+        self.scores[key] = scores = scores_by_person(
+            samples, people, seeds=seeds, scale=100.0 if unit == "percent" else 1.0
+        )
         means = scores.means
-        self.ours[key] = {"kind": "measured", "mean": float(means.mean()), "sd": float(means.std(ddof=1)) if len(means) > 1 else None, "n": len(means),
-                          "seeds": list(scores.seeds), "queries": int(scores.sizes.sum()), "people": len(scores.people), "unit": unit}
+        self.ours[key] = {
+            "kind": "measured",
+            "mean": float(means.mean()),
+            "sd": float(means.std(ddof=1)) if len(means) > 1 else None,
+            "n": len(means),
+            "seeds": list(scores.seeds),
+            "queries": int(scores.sizes.sum()),
+            "people": len(scores.people),
+            "unit": unit,
+        }
 
     def structural(self, value, *, row, metric, dataset="", group="", tolerance=0.01, unit=None, printed=True):
-        """Put a structural cell in: one number that depends on no data, in the unit and counting convention of the printed one.
+        """Put a structural cell in: one number that depends on no data, in the unit and counting convention of the
+        printed one.
 
         `tolerance`: relative gap up to which it is exact. `printed`: False for a cell that the paper does not have.
         """
@@ -241,11 +281,20 @@ class Cells:
         if printed and self.lines:
             check_key(self.name, key, self.lines)
         self.scores[key] = float(value)
-        self.ours[key] = {"kind": "structural", "mean": float(value), "sd": None, "n": None, "tolerance": tolerance, "unit": unit or self.unit(metric)}
+        self.ours[key] = {
+            "kind": "structural",
+            "mean": float(value),
+            "sd": None,
+            "n": None,
+            "tolerance": tolerance,
+            "unit": unit or self.unit(metric),
+        }
 
     def all(self):
         "All cells as dicts, the printed ones in their order and then those of ours alone."
-        own = {key[:2] for key, line in self.lines.items() if str(line["ours"]).lower() == "true"} | {key[:2] for key in self.ours}
+        own = {key[:2] for key, line in self.lines.items() if str(line["ours"]).lower() == "true"} | {
+            key[:2] for key in self.ours
+        }
         return [describe_cell(self, key, own) for key in dict.fromkeys([*self.lines, *self.ours])]
 
 # %% ../../nbs/study/tables.ipynb #8e947492
@@ -255,17 +304,33 @@ def describe_cell(cells, key, own):
     measured = bool(ours) and ours["kind"] == "measured"
     stand_in = measured and cells.data.stand_in(key[2])
     unit = ours["unit"] if ours else line["unit"]
-    found = dict(zip(("row", "group", "dataset", "metric"), key), unit=unit, paper=line and line["value"], bound=line["bound"] if line else "",
-                 convention=line["convention"] if line else "", flag=line["flag"] if line else "", ours=ours, data=cells.data.label(key[2]) if measured else "", stand_in=stand_in)
+    found = dict(
+        zip(("row", "group", "dataset", "metric"), key),
+        unit=unit,
+        paper=line and line["value"],
+        bound=line["bound"] if line else "",
+        convention=line["convention"] if line else "",
+        flag=line["flag"] if line else "",
+        ours=ours,
+        data=cells.data.label(key[2]) if measured else "",
+        stand_in=stand_in,
+    )
     verdict, gap = "not run" if key[:2] in own else "printed only", None
     if ours and not line:
         verdict = "not printed"
     elif stand_in:
         verdict = "needs data"
     elif ours:
-        gap = ours["mean"] - line["value"] if unit == "percent" or not line["value"] else 100 * (ours["mean"] / line["value"] - 1)
-        verdict = (measured_verdict(cells.scores[key], line["value"], cells.margin) if measured
-                   else structural_verdict(ours["mean"], line["value"], line["bound"], ours["tolerance"]))
+        gap = (
+            ours["mean"] - line["value"]
+            if unit == "percent" or not line["value"]
+            else 100 * (ours["mean"] / line["value"] - 1)
+        )
+        verdict = (
+            measured_verdict(cells.scores[key], line["value"], cells.margin)
+            if measured
+            else structural_verdict(ours["mean"], line["value"], line["bound"], ours["tolerance"])
+        )
     return {**found, "gap": gap, "verdict": verdict}
 
 # %% ../../nbs/study/tables.ipynb #cd4a71d2
@@ -274,10 +339,22 @@ def long_frame(cells):
     short = lambda value: None if value is None else float(f"{value:.6g}")
     own = lambda cell, field: (cell["ours"] or {}).get(field)
     lines = [
-        {**{field: cell[field] for field in ("row", "group", "dataset", "metric", "unit", "bound")}, "paper": cell["paper"], "convention": cell["convention"],
-         "data": cell["data"], "stand_in": cell["stand_in"], "ours": short(own(cell, "mean")), "sd": short(own(cell, "sd")), "n": own(cell, "n"),
-         "queries": own(cell, "queries"), "gap": short(cell["gap"]), "verdict": cell["verdict"], "flag": cell["flag"]}
-        for cell in cells]
+        {
+            **{field: cell[field] for field in ("row", "group", "dataset", "metric", "unit", "bound")},
+            "paper": cell["paper"],
+            "convention": cell["convention"],
+            "data": cell["data"],
+            "stand_in": cell["stand_in"],
+            "ours": short(own(cell, "mean")),
+            "sd": short(own(cell, "sd")),
+            "n": own(cell, "n"),
+            "queries": own(cell, "queries"),
+            "gap": short(cell["gap"]),
+            "verdict": cell["verdict"],
+            "flag": cell["flag"],
+        }
+        for cell in cells
+    ]
     return pd.DataFrame(lines).astype({"n": "Int64", "queries": "Int64"})
 
 
@@ -290,44 +367,83 @@ def same_digits(value, printed):
 def cell_columns(cell):
     "{(heading, subheading): text} of one cell in the page."
     unit, ours, name = cell["unit"], cell["ours"], cell["metric"]
-    paper = {(cell["dataset"], f"{name} paper"): printed_number(cell["paper"], unit, cell["bound"])} if cell["paper"] is not None else {}
+    paper = (
+        {(cell["dataset"], f"{name} paper"): printed_number(cell["paper"], unit, cell["bound"])}
+        if cell["paper"] is not None
+        else {}
+    )
     if not ours:
         return paper
     if cell["stand_in"]:
-        return {**paper, (f"{cell['data']}, stand-in for {base_name(cell['dataset']) or 'the data'}", f"{name} ours"): spread(ours, unit)}
+        return {
+            **paper,
+            (f"{cell['data']}, stand-in for {base_name(cell['dataset']) or 'the data'}", f"{name} ours"): spread(
+                ours, unit
+            ),
+        }
     explained = cell["verdict"] == "exact" and same_digits(ours["mean"], cell["paper"])
-    gap = "" if cell["gap"] is None or explained else number(cell["gap"], "percent", sign=True) + ("" if unit == "percent" else " %")
-    return {**paper, (cell["dataset"], f"{name} ours"): spread(ours, unit), (cell["dataset"], f"{name} gap"): gap, (cell["dataset"], f"{name} verdict"): cell["verdict"]}
+    gap = (
+        ""
+        if cell["gap"] is None or explained
+        else number(cell["gap"], "percent", sign=True) + ("" if unit == "percent" else " %")
+    )
+    return {
+        **paper,
+        (cell["dataset"], f"{name} ours"): spread(ours, unit),
+        (cell["dataset"], f"{name} gap"): gap,
+        (cell["dataset"], f"{name} verdict"): cell["verdict"],
+    }
 
 # %% ../../nbs/study/tables.ipynb #8eaa25f3
 def ranked_columns(cells):
-    "Columns of the page in order: a data set's own and then its stand-in's, a metric's paper, ours, gap and verdict together, structural ones last."
+    """Columns of the page in order: a data set's own and then its stand-in's, a metric's paper, ours, gap and verdict
+    together, structural ones last."""
     datasets, metrics = ([*dict.fromkeys(cell[field] for cell in cells)] for field in ("dataset", "metric"))
     kinds, rank = ("paper", "ours", "gap", "verdict"), {}
     for cell in cells:
         for head, sub in cell_columns(cell):
             kind = sub.rpartition(" ")[2]
-            rank[head, sub] = (not cell["dataset"], datasets.index(cell["dataset"]), cell["stand_in"] and kind == "ours", metrics.index(cell["metric"]), kinds.index(kind))
+            rank[head, sub] = (
+                not cell["dataset"],
+                datasets.index(cell["dataset"]),
+                cell["stand_in"] and kind == "ours",
+                metrics.index(cell["metric"]),
+                kinds.index(kind),
+            )
     return sorted(rank, key=rank.get)
 
 
 def row_remark(cells):
     "What is to be said of a whole row: needs data, not run, printed only, not printed, or nothing."
     verdicts = {cell["verdict"] for cell in cells}
-    return next((word for word in ("needs data", "not run", "printed only", "not printed") if verdicts == {word} or word == "needs data" in verdicts), "")
+    return next(
+        (
+            word
+            for word in ("needs data", "not run", "printed only", "not printed")
+            if verdicts == {word} or word == "needs data" in verdicts
+        ),
+        "",
+    )
 
 
 def wide_frame(cells):
-    "DataFrame of texts laid out like the paper's table: a line for each row and group, two-level columns, a remark first."
+    """DataFrame of texts laid out like the paper's table: a line for each row and group, two-level columns, a remark
+    first."""
     rows, columns = {}, ranked_columns(cells)
     for cell in cells:
         rows.setdefault((cell["row"], cell["group"]), []).append(cell)
     lines = []
     for parts in rows.values():
         found = {column: text for cell in parts for column, text in cell_columns(cell).items()}
-        lines.append([row_remark(parts), *(found.get(column, "–" if column[1].endswith("paper") else "") for column in columns)])
+        lines.append(
+            [row_remark(parts), *(found.get(column, "–" if column[1].endswith("paper") else "") for column in columns)]
+        )
     grouped = any(group for _, group in rows)
-    index = pd.MultiIndex.from_tuples(rows, names=["row", "group"]) if grouped else pd.Index([row for row, _ in rows], name="row")
+    index = (
+        pd.MultiIndex.from_tuples(rows, names=["row", "group"])
+        if grouped
+        else pd.Index([row for row, _ in rows], name="row")
+    )
     return pd.DataFrame(lines, index=index, columns=pd.MultiIndex.from_tuples([("", "remark"), *columns]))
 
 # %% ../../nbs/study/tables.ipynb #9d766763
@@ -348,15 +464,20 @@ def claims_frame(results, unit):
         for entry in claim["relations"]:
             parts[entry["relation"]][entry.get("data", ""), entry["metric"]] = outcome(entry, unit(entry["metric"]))
         for relation, found in parts.items():
-            index.append((f"{claim['name']}: {claim['text']} ({claim['source']})", claim["verdict"], claim["in_paper"], relation))
+            index.append(
+                (f"{claim['name']}: {claim['text']} ({claim['source']})", claim["verdict"], claim["in_paper"], relation)
+            )
             paper = [entry["verdict"] for entry in claim["printed"] if entry["relation"] == relation]
             lines.append({**found, "printed values": paper_tally(paper)})
     places = [place for place in dict.fromkeys(place for line in lines for place in line) if place != "printed values"]
     order = [data for data, _ in places]
     places.sort(key=lambda place: (not place[0], order.index(place[0])))
     names = ["claim", "verdict", "in the paper", "relation"]
-    return pd.DataFrame([[line.get(place, "") for place in [*places, "printed values"]] for line in lines], index=pd.MultiIndex.from_tuples(index, names=names),
-                        columns=[*(f"{data} {metric}".strip() for data, metric in places), "printed values"])
+    return pd.DataFrame(
+        [[line.get(place, "") for place in [*places, "printed values"]] for line in lines],
+        index=pd.MultiIndex.from_tuples(index, names=names),
+        columns=[*(f"{data} {metric}".strip() for data, metric in places), "printed values"],
+    )
 
 
 def paper_tally(verdicts):
@@ -379,37 +500,65 @@ def study_title(name):
 
 def styled(frame, name, caption):
     "A DataFrame of texts as a pandas Styler: verdicts coloured, the caption above, the same HTML every time."
-    colours = {"good": "color: #11703a; font-weight: 600", "bad": "color: #b3261e; font-weight: 600", "open": "color: #8a5a00; font-weight: 600"}
+    colours = {
+        "good": "color: #11703a; font-weight: 600",
+        "bad": "color: #b3261e; font-weight: 600",
+        "open": "color: #8a5a00; font-weight: 600",
+    }
     tone = lambda text: colours.get(TONES.get(text.split()[-1] if text.split() else "", ""), "")
-    left = [{"selector": "caption", "props": "text-align: left"}, {"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: pre-line"}]
+    left = [
+        {"selector": "caption", "props": "text-align: left"},
+        {"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: pre-line"},
+    ]
     return frame.style.map(tone).map_index(tone, axis=0).set_uuid(name).set_caption(caption).set_table_styles(left)
 
 # %% ../../nbs/study/tables.ipynb #949126d2
 def tested_claims(cells):
-    "The claims of some `Cells` with their verdicts, on ours (`relations`) and on the printed values (`printed`): dicts that JSON can hold."
+    """The claims of some `Cells` with their verdicts, on ours (`relations`) and on the printed values (`printed`):
+    dicts that JSON can hold."""
     found = []
     for claim in load_claims(cells.name):
         ours, paper = check_claim(claim, cells.scores), in_paper(claim)
         for entry in ours["relations"]:
             entry["data"] = cells.data.label(entry["dataset"]) if entry["dataset"] else ""
-        found.append({"name": claim.name, "text": claim.text, "source": claim.source, "margin": claim.margin, "verdict": ours["verdict"],
-                      "in_paper": paper["verdict"], "relations": ours["relations"], "printed": paper["relations"]})
+        found.append(
+            {
+                "name": claim.name,
+                "text": claim.text,
+                "source": claim.source,
+                "margin": claim.margin,
+                "verdict": ours["verdict"],
+                "in_paper": paper["verdict"],
+                "relations": ours["relations"],
+                "printed": paper["relations"],
+            }
+        )
     return found
 
 
 def study_record(study, results):
     "What NAME.json holds: from this alone the ledger is computed."
     facts = study.report.facts
-    return {"study": study.name, "chapter": facts["chapter"], "profile": facts["profile"], "facts": facts,
-            "data": {name: {"used": used, "stand_in": study.data.stand_in(name)} for name, used in study.data.items()},
-            "cells": study.all(), "claims": results, "trials": study.trials, "sources": dict(sorted(study.sources.items()))}
+    return {
+        "study": study.name,
+        "chapter": facts["chapter"],
+        "profile": facts["profile"],
+        "facts": facts,
+        "data": {name: {"used": used, "stand_in": study.data.stand_in(name)} for name, used in study.data.items()},
+        "cells": study.all(),
+        "claims": results,
+        "trials": study.trials,
+        "sources": dict(sorted(study.sources.items())),
+    }
 
 # %% ../../nbs/study/tables.ipynb #1595cf7b
 class Study(Cells):
     """One printed table or figure beside a chapter's own values, its claims, and the files of both.
 
-    `name`, `data`, `margin`: see `Cells`. `report`: of the running chapter. `trials`: hashes or records of the trials behind it.
-    `depends`: modules and notebooks whose later change makes the result stale ("scalable_arch.han", "nbs/ch3_han.ipynb").
+    `name`, `data`, `margin`: see `Cells`. `report`: of the running chapter. `trials`: hashes or records of the trials
+    behind it.
+    `depends`: modules and notebooks whose later change makes the result stale ("scalable_arch.han",
+    "nbs/ch3_han.ipynb").
     """
 
     def __init__(self, name, report, *, data=None, trials=(), depends=(), margin=1.0):
@@ -418,38 +567,67 @@ class Study(Cells):
         self.add_trials(trials)
 
     def add_trials(self, trials):
-        "Remember trials that cells rest on, as hashes or records; a record brings the fingerprints of the code that made it, the oldest counts."
+        """Remember trials that cells rest on, as hashes or records; a record brings the fingerprints of the code that
+        made it, the oldest counts."""
         for trial in trials:
             record = trial if isinstance(trial, dict) else {"trial": str(trial)}
             self.trials = sorted({*self.trials, record["trial"]})
-            self.sources.update({name: mark for name, mark in record.get("sources", {}).items() if name not in self.sources or mark != fingerprint(name)})
+            self.sources.update(
+                {
+                    name: mark
+                    for name, mark in record.get("sources", {}).items()
+                    if name not in self.sources or mark != fingerprint(name)
+                }
+            )
 
-    def searched(self, records, *, row, dataset, search="test", part="joint", group="", metrics=("R1", "mAP"), printed=True):
+    def searched(
+        self, records, *, row, dataset, search="test", part="joint", group="", metrics=("R1", "mAP"), printed=True
+    ):
         """Put in the cells of a row from re-identification trials, one record for each seed (see `study.reid`).
 
-        `search`, `part`: which search and which part of the feature. Without records the cells stay empty. ValueError where the records
-        searched for different people.
+        `search`, `part`: which search and which part of the feature. Without records the cells stay empty. ValueError
+        where the records searched for different people.
         """
         if not records:
             return
         people = [record["people"][search][part] for record in records]
         if any(other != people[0] for other in people):
-            raise ValueError(f"{self.name}, {row}: the trials {', '.join(record['trial'] for record in records)} searched for different people on {search}")
+            raise ValueError(
+                f"{self.name}, {row}: the trials {', '.join(record['trial'] for record in records)} searched for "
+                f"different people on {search}"
+            )
         for metric in metrics:
-            self.measured([record["queries"][search][part][metric] for record in records], row=row, metric=metric, dataset=dataset, group=group, people=people[0],
-                          seeds=[record["config"]["seed"] for record in records], printed=printed)
+            self.measured(
+                [record["queries"][search][part][metric] for record in records],
+                row=row,
+                metric=metric,
+                dataset=dataset,
+                group=group,
+                people=people[0],
+                seeds=[record["config"]["seed"] for record in records],
+                printed=printed,
+            )
         self.add_trials(records)
 
     def headline(self):
         "Title, what stands in for what, how many seeds."
         numbers = sorted({ours["n"] for ours in self.ours.values() if ours["n"]})
         stand_ins = [f"{used} stands in for {name}" for name, used in self.data.items() if self.data.stand_in(name)]
-        return "; ".join([study_title(self.name), *stand_ins, *([f"seeds: {' or '.join(map(str, numbers))}"] if numbers else [])])
+        return "; ".join(
+            [study_title(self.name), *stand_ins, *([f"seeds: {' or '.join(map(str, numbers))}"] if numbers else [])]
+        )
 
     def table(self):
         "Write NAME.csv, .md, .html and .json into the report's folder; returns the table styled for display."
         results, cells = tested_claims(self), self.all()
-        write_pages(self.report, self.name, self.headline(), cells, claims_frame(results, self.unit) if results else None, self.picture)
+        write_pages(
+            self.report,
+            self.name,
+            self.headline(),
+            cells,
+            claims_frame(results, self.unit) if results else None,
+            self.picture,
+        )
         replace(self.report.folder / f"{self.name}.json", json_lines(study_record(self, results)))
         return styled(wide_frame(cells), self.name, self.report.caption(self.headline()))
 
@@ -459,7 +637,8 @@ class Study(Cells):
         return styled(claims_frame(tested_claims(self), self.unit), f"{self.name}_claims", caption)
 
     def figure(self, figure, text=""):
-        "Write a matplotlib figure under the study's headline and `text`, and all that `table` writes; returns its `Picture`, see `Report.figure`."
+        """Write a matplotlib figure under the study's headline and `text`, and all that `table` writes; returns its
+        `Picture`, see `Report.figure`."""
         picture = self.report.figure(self.name, figure, "; ".join(filter(None, [self.headline(), text])))
         self.picture = picture.path.name
         self.table()
@@ -469,18 +648,34 @@ class Study(Cells):
 def json_lines(record):
     "A dict as JSON text, a line for each key and for each item of its lists."
     dump = lambda value: json.dumps(value, allow_nan=False, ensure_ascii=False)
-    lists = lambda value: "[\n  " + ",\n  ".join(map(dump, value)) + "\n ]" if isinstance(value, list) and value else dump(value)
+    lists = lambda value: (
+        "[\n  " + ",\n  ".join(map(dump, value)) + "\n ]" if isinstance(value, list) and value else dump(value)
+    )
     return "{\n " + ",\n ".join(f"{dump(key)}: {lists(value)}" for key, value in record.items()) + "\n}\n"
 
 
 def claims_note(ours):
     "What the intervals of claims rest on, in one sentence. `ours`: the cells that were run."
     measured = [cell for cell in ours if cell["n"]]
-    drawn = ["persons"] if any(cell["people"] < cell["queries"] for cell in measured) else ["images"] if any(cell["queries"] > 1 for cell in measured) else []
+    drawn = (
+        ["persons"]
+        if any(cell["people"] < cell["queries"] for cell in measured)
+        else ["images"]
+        if any(cell["queries"] > 1 for cell in measured)
+        else []
+    )
     drawn += ["seeds"] if any(cell["n"] > 1 for cell in measured) else []
-    over = " and ".join(drawn if measured else ["persons", "seeds"]) + (" only, since there is one seed" if measured and "seeds" not in drawn else "")
-    interval = f"95 % interval by paired bootstrap over {over}" if drawn or not measured else "no interval, since there is one score of one seed"
-    return f"Difference of the left side and the right [{interval}] and verdict; a structural difference has no interval."
+    over = " and ".join(drawn if measured else ["persons", "seeds"]) + (
+        " only, since there is one seed" if measured and "seeds" not in drawn else ""
+    )
+    interval = (
+        f"95 % interval by paired bootstrap over {over}"
+        if drawn or not measured
+        else "no interval, since there is one score of one seed"
+    )
+    return (
+        f"Difference of the left side and the right [{interval}] and verdict; a structural difference has no interval."
+    )
 
 
 def flag_lines(cells):
@@ -488,18 +683,31 @@ def flag_lines(cells):
     found = {}
     for cell in cells:
         if cell["flag"]:
-            found.setdefault(cell["flag"], []).append(" ".join(filter(None, (cell["row"], cell["group"], cell["dataset"], cell["metric"]))))
+            found.setdefault(cell["flag"], []).append(
+                " ".join(filter(None, (cell["row"], cell["group"], cell["dataset"], cell["metric"])))
+            )
     return [f"Printed so, but to be doubted: {', '.join(about)}: {flag}" for flag, about in found.items()]
 
 
 def write_pages(report, name, headline, cells, claims, picture=None):
-    "Write a study's NAME.html and, where it has cells, .csv and .md. `claims`: DataFrame of texts, or None. `picture`: name of a file beside, or None."
+    """Write a study's NAME.html and, where it has cells, .csv and .md.
+
+    `claims`: DataFrame of texts, or None. `picture`: name of a file beside, or None.
+    """
     title, caption, wide = study_title(name), report.caption(headline), wide_frame(cells)
-    image = f'<p><img src="{html.escape(picture)}" alt="{html.escape(title)}" style="max-width: 100%"></p>\n' if picture else ""
+    image = (
+        f'<p><img src="{html.escape(picture)}" alt="{html.escape(title)}" style="max-width: 100%"></p>\n'
+        if picture
+        else ""
+    )
     note, flags = claims_note([cell["ours"] for cell in cells if cell["ours"]]), flag_lines(cells)
     if cells:
         replace(report.folder / f"{name}.csv", long_frame(cells).to_csv(index=False))
-        replace(report.folder / f"{name}.md", "\n\n".join([caption, markdown(wide), *flags, *([note, markdown(claims)] if claims is not None else [])]) + "\n")
+        replace(
+            report.folder / f"{name}.md",
+            "\n\n".join([caption, markdown(wide), *flags, *([note, markdown(claims)] if claims is not None else [])])
+            + "\n",
+        )
     body = f'<h1>{html.escape(title)}</h1>\n<p class="dim">{html.escape(caption)}</p>\n{image}{html_table(wide) if cells else ""}'
     body += "".join(f'\n<p class="dim">{html.escape(line)}</p>' for line in flags)
     if claims is not None:

@@ -26,7 +26,8 @@ TABLES = ("macro", "invented")
 
 
 def invented_table(seed):
-    "A `MacroBench` of random worths: 0.90 + 0.01 * (sum of normal single ones + sum of half as large pairs), runs with noise of 0.002; without costs."
+    """A `MacroBench` of random worths: 0.90 + 0.01 * (sum of normal single ones + sum of half as large pairs), runs
+    with noise of 0.002; without costs."""
     rng, choices = np.random.default_rng([seed, 0]), np.array(list(product(range(3), repeat=8)))
     single, pairs = rng.normal(size=(8, 3)), 0.5 * rng.normal(size=(7, 3, 3))
     worth = single[np.arange(8), choices].sum(1) + pairs[np.arange(7), choices[:, :-1], choices[:, 1:]].sum(1)
@@ -42,7 +43,8 @@ def table_of(config):
 
 # %% ../../nbs/study/tabular.ipynb #5c874db6
 def noisy_reward(table, seed):
-    "A function choices -> accuracy in percent of one of the network's runs, drawn anew in each call; the same draws for the same seed."
+    """A function choices -> accuracy in percent of one of the network's runs, drawn anew in each call; the same draws
+    for the same seed."""
     rng = np.random.default_rng([seed, 1])
     return lambda choices: 100 * table.accuracies[table.index(choices), rng.integers(table.accuracies.shape[1])]
 
@@ -57,7 +59,8 @@ POLICIES = ("logits", "plain", "nge")
 
 
 def make_policy(name, sizes):
-    "A new policy for choices among `sizes`, all equal: `logits`, or a chain of layers with `plain` or `nge` embeddings."
+    """A new policy for choices among `sizes`, all equal: `logits`, or a chain of layers with `plain` or `nge`
+    embeddings."""
     one_of("policy", name, POLICIES)
     if name == "logits":
         return LogitsPolicy(sizes)
@@ -65,7 +68,8 @@ def make_policy(name, sizes):
 
 
 def run_search(method, sizes, evaluate, *, budget, seed):
-    "The `Search` that a dict describes: `search` (random, evolution, reinforce), `policy` and `lr` where it learns, `population` and `sample` of evolution."
+    """The `Search` that a dict describes: `search` (random, evolution, reinforce), `policy` and `lr` where it learns,
+    `population` and `sample` of evolution."""
     kind = one_of("search", method["search"], ("random", "evolution", "reinforce"))
     if kind == "random":
         return random_search(sizes, evaluate, budget=budget, seed=seed)
@@ -74,10 +78,16 @@ def run_search(method, sizes, evaluate, *, budget, seed):
     if kind == "reinforce":
         return reinforce(sizes, evaluate, budget=budget, policy=policy, lr=method["lr"], seed=seed)
     guide = PolicyGuide(policy, sizes, lr=method["lr"], seed=seed) if policy else None
-    return regularised_evolution(sizes, evaluate, budget=budget, population=method["population"], sample=method["sample"], guide=guide, seed=seed)
+    return regularised_evolution(
+        sizes, evaluate, budget=budget, population=method["population"], sample=method["sample"], guide=guide, seed=seed
+    )
 
 # %% ../../nbs/study/tabular.ipynb #ae60c1d5
-RATES = {"logits": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), "plain": (3e-4, 6e-4, 1e-3, 2e-3, 5e-3, 1e-2), "nge": (1e-4, 2e-4, 3e-4, 6e-4, 1e-3, 2e-3)}
+RATES = {
+    "logits": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    "plain": (3e-4, 6e-4, 1e-3, 2e-3, 5e-3, 1e-2),
+    "nge": (1e-4, 2e-4, 3e-4, 6e-4, 1e-3, 2e-3),
+}
 POPULATIONS = ((10, 3), (20, 5), (20, 10), (50, 10), (50, 25), (100, 10))
 EVOLUTION = {"search": "evolution", "population": 20, "sample": 10}
 SEARCHES = {
@@ -97,11 +107,16 @@ def settings(name):
     method = SEARCHES[one_of("search", name, SEARCHES)]
     if "policy" in method:
         return [method | {"lr": lr} for lr in RATES[method["policy"]]]
-    return [method | {"population": population, "sample": sample} for population, sample in POPULATIONS] if method["search"] == "evolution" else []
+    return (
+        [method | {"population": population, "sample": sample} for population, sample in POPULATIONS]
+        if method["search"] == "evolution"
+        else []
+    )
 
 
 def settling(seed, budget=300):
-    "The configuration of a trial of `compare_searches` on an invented table with all `settings` of all searches, named 'search: number'."
+    """The configuration of a trial of `compare_searches` on an invented table with all `settings` of all searches,
+    named 'search: number'."""
     tried = {f"{name}: {number}": method for name in SEARCHES for number, method in enumerate(settings(name))}
     return comparison(seed, table="invented", budget=budget, searches=tried)
 
@@ -117,32 +132,52 @@ def settled(records):
 
 # %% ../../nbs/study/tabular.ipynb #7da8ea12
 def compare_searches(config, *, checkpoint=None, given=None, progress=None):
-    """Trial function: run searches in a table with one seed; `metrics` {search: accuracy, regret, mean_regret} in percent (points), and curves of the regret.
+    """Trial function: run searches in a table with one seed; `metrics` {search: accuracy, regret, mean_regret} in
+    percent (points), and curves of the regret.
 
-    `config`: `table` (macro or invented), `searches` {name: dict as in `SEARCHES`}, `budget` of queries, `seed`. For the rest see `scalable_arch.study.trials.execute`.
+    `config`: `table` (macro or invented), `searches` {name: dict as in `SEARCHES`}, `budget` of queries, `seed`. For
+    the rest see `scalable_arch.study.trials.execute`.
     """
     table, metrics, seen = table_of(config), {}, {}
     sizes, best = (3,) * table.choices.shape[1], 100 * table.mean_accuracy.max()
     for name, method in config["searches"].items():
-        search = run_search(method, sizes, noisy_reward(table, config["seed"]), budget=config["budget"], seed=config["seed"])
+        search = run_search(
+            method, sizes, noisy_reward(table, config["seed"]), budget=config["budget"], seed=config["seed"]
+        )
         seen[name] = regrets(table, search)
         metrics[name] = {"accuracy": best - seen[name][-1], "regret": seen[name][-1], "mean_regret": seen[name].mean()}
     step = math.ceil(config["budget"] / 30)
     places = sorted({*range(step - 1, config["budget"], step), config["budget"] - 1})
-    curves = [{"queries": place + 1} | {name: round(float(regret[place]), 4) for name, regret in seen.items()} for place in places]
-    return {"metrics": {name: {key: round(float(value), 4) for key, value in found.items()} for name, found in metrics.items()}, "curves": curves}
+    curves = [
+        {"queries": place + 1} | {name: round(float(regret[place]), 4) for name, regret in seen.items()}
+        for place in places
+    ]
+    return {
+        "metrics": {
+            name: {key: round(float(value), 4) for key, value in found.items()} for name, found in metrics.items()
+        },
+        "curves": curves,
+    }
 
 
 def comparison(seed, *, table="macro", budget=300, searches=SEARCHES):
     "The configuration of a trial of `compare_searches`."
-    return {"run": "scalable_arch.study.tabular:compare_searches", "table": table, "searches": searches, "budget": budget, "seed": seed}
+    return {
+        "run": "scalable_arch.study.tabular:compare_searches",
+        "table": table,
+        "searches": searches,
+        "budget": budget,
+        "seed": seed,
+    }
 
 # %% ../../nbs/study/tabular.ipynb #30bc780f
 def mean_and_half(values):
     "Mean over the last axis and half the width of its 95 % interval, by Student's t; nan for a single value."
     values = np.asarray(values, float)
     n = values.shape[-1]
-    half = student_t.ppf(0.975, n - 1) * values.std(-1, ddof=1) / n**0.5 if n > 1 else np.full(values.shape[:-1], math.nan)
+    half = (
+        student_t.ppf(0.975, n - 1) * values.std(-1, ddof=1) / n**0.5 if n > 1 else np.full(values.shape[:-1], math.nan)
+    )
     return values.mean(-1), half
 
 
@@ -152,14 +187,20 @@ def gathered(records, search, key):
 
 
 def compare(records, search, rival, key="regret"):
-    "How much larger `key` is for `search` than for `rival`, paired by seed: a dict of difference, half (95 % interval) and verdict (lower, higher, undecided)."
+    """How much larger `key` is for `search` than for `rival`, paired by seed: a dict of difference, half (95 %
+    interval) and verdict (lower, higher, undecided)."""
     difference, half = mean_and_half(gathered(records, search, key) - gathered(records, rival, key))
     called = abs(difference) > half  # never for a nan
-    return {"difference": float(difference), "half": float(half), "verdict": ("lower" if difference < 0 else "higher") if called else "undecided"}
+    return {
+        "difference": float(difference),
+        "half": float(half),
+        "verdict": ("lower" if difference < 0 else "higher") if called else "undecided",
+    }
 
 
 def regret_table(records, rivals=("random search", "evolution")):
-    "DataFrame of all searches: accuracy of what they found, regret at the end and on average with half a 95 % interval, how often the best was found, and against `rivals`."
+    """DataFrame of all searches: accuracy of what they found, regret at the end and on average with half a 95 %
+    interval, how often the best was found, and against `rivals`."""
     rows = {}
     for name in records[0]["metrics"]:
         row = {"accuracy %": gathered(records, name, "accuracy").mean()}
@@ -177,7 +218,9 @@ def draw_regrets(axis, records, searches=None):
     queries = [point["queries"] for point in records[0]["curves"]]
     for name in searches or records[0]["metrics"]:
         mean, half = mean_and_half(np.array([[point[name] for point in record["curves"]] for record in records]).T)
-        line, = axis.plot(queries, mean, label=name)
-        axis.fill_between(queries, np.maximum(mean - half, 1e-3), mean + half, color=line.get_color(), alpha=0.15, linewidth=0)
+        (line,) = axis.plot(queries, mean, label=name)
+        axis.fill_between(
+            queries, np.maximum(mean - half, 1e-3), mean + half, color=line.get_color(), alpha=0.15, linewidth=0
+        )
     axis.set(xlabel="queries", ylabel="regret, percentage points", yscale="log")
     axis.legend(fontsize=8)

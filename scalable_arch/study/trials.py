@@ -51,11 +51,16 @@ def trial_function(config):
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"a trial's config needs run='module:function', which can be imported, not {config.get('run')!r} ({error})") from None
+        raise ValueError(
+            f"a trial's config needs run='module:function', which can be imported, not {config.get('run')!r} ({error})"
+        ) from None
 
 # %% ../../nbs/study/trials.ipynb #adacc6b5
 def count_down(config, *, checkpoint, given, progress):
-    "The smallest trial function: counts from `start` to 0. Every trial function has this signature and returns a dict with `metrics`."
+    """The smallest trial function: counts from `start` to 0.
+
+    Every trial function has this signature and returns a dict with `metrics`.
+    """
     steps = list(range(config["start"], -1, -1))
     return {"metrics": {"steps": len(steps)}, "curves": [{"step": i, "count": n} for i, n in enumerate(steps)]}
 
@@ -76,7 +81,8 @@ def single_threaded():
 
 # %% ../../nbs/study/trials.ipynb #acd7d451
 def peak_memory(reset=False):
-    "Largest memory of this process so far in MB, counted anew after `reset` where Linux lets us; None where it cannot be told."
+    """Largest memory of this process so far in MB, counted anew after `reset` where Linux lets us; None where it
+    cannot be told."""
     try:
         if reset:
             Path("/proc/self/clear_refs").write_text("5")
@@ -88,12 +94,19 @@ def peak_memory(reset=False):
 
 def spent(since):
     "Seconds of the wall's clock and of this process's CPUs since a pair of readings."
-    return {"wall_seconds": round(time.perf_counter() - since[0], 2), "cpu_seconds": round(time.process_time() - since[1], 2)}
+    return {
+        "wall_seconds": round(time.perf_counter() - since[0], 2),
+        "cpu_seconds": round(time.process_time() - since[1], 2),
+    }
 
 # %% ../../nbs/study/trials.ipynb #23a3dded
 def sources_of(modules):
     "Fingerprints of `modules` and what they import; of the room `study`, which measures and shows, only modules named."
-    return {name: mark for name, mark in fingerprints(modules).items() if name in modules or not name.startswith("scalable_arch.study.")}
+    return {
+        name: mark
+        for name, mark in fingerprints(modules).items()
+        if name in modules or not name.startswith("scalable_arch.study.")
+    }
 
 
 def checksum(record):
@@ -105,9 +118,9 @@ def checksum(record):
 def execute(config, *, given=None, progress=False):
     """Run a trial here and now; returns its record, a dict that JSON can hold, without writing it.
 
-    `given`: what the function needs to know but what does not make another trial (where a data set lies). A killed trial
-    leaves its checkpoint in the cache, and the next call continues it: `continued` then says that the times are those of the
-    last leg. BlockingIOError where another runner has it in hand.
+    `given`: what the function needs to know but what does not make another trial (where a data set lies). A killed
+    trial leaves its checkpoint in the cache, and the next call continues it: `continued` then says that the times are
+    those of the last leg. BlockingIOError where another runner has it in hand.
     """
     function, name = trial_function(config), trial_name(config)
     folder, modules = cache_dir() / "runs" / name, [config["run"].partition(":")[0]]
@@ -134,7 +147,10 @@ def drop_checkpoint(name):
 
 
 def write_trial(folder, record):
-    "Write a record to folder/NAME.json in one move and drop the trial's checkpoint; returns the path. OSError where it cannot be written."
+    """Write a record to folder/NAME.json in one move and drop the trial's checkpoint; returns the path.
+
+    OSError where it cannot be written.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / f"{record['trial']}.json"
     write_whole(path, (json.dumps(record, allow_nan=False) + "\n").encode())
@@ -189,7 +205,10 @@ def follow_parent():
 
 # %% ../../nbs/study/trials.ipynb #a5b4b7d7
 class ProcessPool(concurrent.futures.ThreadPoolExecutor):
-    "Executor over `workers` new processes; a task whose process dies is given to a new one, once. ChildProcessError when that dies too."
+    """Executor over `workers` new processes; a task whose process dies is given to a new one, once.
+
+    ChildProcessError when that dies too.
+    """
 
     def __init__(self, workers):
         super().__init__(workers)
@@ -273,27 +292,44 @@ def connect(scheduler, workers):
     except ImportError:
         raise ImportError("a cluster needs Dask: pip install 'scalable_arch[scale]'") from None
     if scheduler == "local":
-        quiet = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # an interrupt from the keyboard is ours to answer
-        return Client(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=None, preload=quiet))
+        # an interrupt from the keyboard is ours to answer
+        quiet = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+        return Client(
+            LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=None, preload=quiet
+            )
+        )
     try:
         client = Client(scheduler, timeout="5s")
     except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, or give \"local\"") from error
+        raise OSError(
+            f'no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, or give "local"'
+        ) from error
     return client
 
 
 def check_workers(client, modules, patience=30):
-    "OSError unless the cluster has a worker within `patience` seconds, and all workers run the same code of `modules` as we do."
+    """OSError unless the cluster has a worker within `patience` seconds, and all workers run the same code of
+    `modules` as we do."""
     address = client.scheduler.address
     try:
         client.wait_for_workers(1, timeout=patience)
     except TimeoutError:
-        raise OSError(f"the Dask scheduler at {address} has no worker: start one with `dask worker {address} --nthreads 1`") from None
+        raise OSError(
+            f"the Dask scheduler at {address} has no worker: start one with `dask worker {address} --nthreads 1`"
+        ) from None
     here = sources_of(modules)
     for worker, there in client.run(sources_of, modules, on_error="return").items():
         if there != here:
-            what = there if isinstance(there, Exception) else f"other code of {min(key for key in here if there.get(key) != here[key])}"
-            raise OSError(f"the Dask worker at {worker} has another version of the library than we ({what}): install ours there and restart it")
+            what = (
+                there
+                if isinstance(there, Exception)
+                else f"other code of {min(key for key in here if there.get(key) != here[key])}"
+            )
+            raise OSError(
+                f"the Dask worker at {worker} has another version of the library than we ({what}): install ours there "
+                "and restart it"
+            )
 
 # %% ../../nbs/study/trials.ipynb #ab1c37ea
 LOST = {  # what Dask calls it, and what to do
@@ -307,6 +343,7 @@ def run_on_cluster(configs, scheduler, workers, *, given):
     "As `run_in_processes`, by a Dask cluster; at the end the workers drop the checkpoints of what was written."
     client, written = connect(scheduler, workers), []
     from dask.distributed import as_completed
+
     try:
         check_workers(client, sorted({config["run"].partition(":")[0] for config in configs}))
         futures = {client.submit(partial(execute, given=given), config, pure=False): config for config in configs}
@@ -353,10 +390,16 @@ def until(seconds):
 
 
 def progress_bar(total, progress):
-    "Bar over trials, on stderr or the terminal that $SCALABLE_ARCH_TERMINAL names; `progress` None shows it on a terminal only."
+    """Bar over trials, on stderr or the terminal that $SCALABLE_ARCH_TERMINAL names; `progress` None shows it on a
+    terminal only."""
     name = os.environ.get("SCALABLE_ARCH_TERMINAL")
-    return tqdm(desc="trials", total=total, file=open(name, "w") if name else sys.stderr, disable=None if progress is None else not progress,
-                bar_format="{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed}{postfix}")
+    return tqdm(
+        desc="trials",
+        total=total,
+        file=open(name, "w") if name else sys.stderr,
+        disable=None if progress is None else not progress,
+        bar_format="{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed}{postfix}",
+    )
 
 
 def run_pending(configs, *, workers, scheduler, given, progress):
@@ -369,11 +412,19 @@ def run_pending(configs, *, workers, scheduler, given, progress):
 
 # %% ../../nbs/study/trials.ipynb #de360cb6
 def run_missing(configs, folder, known, *, workers, scheduler, given, progress):
-    "{name: record} of trials that have to be run, each written to `folder` as soon as it is there. `known`: records that tell how long trials take."
+    """{name: record} of trials that have to be run, each written to `folder` as soon as it is there.
+
+    `known`: records that tell how long trials take.
+    """
     found, errors, left = {}, [], {trial_name(config): config for config in configs}
-    Path(folder).mkdir(parents=True, exist_ok=True)  # a folder that cannot be written stops us before the work, not after
+    Path(folder).mkdir(
+        parents=True, exist_ok=True
+    )  # a folder that cannot be written stops us before the work, not after
     engine = run_pending(configs, workers=workers, scheduler=scheduler, given=given, progress=progress)
-    with closing(engine), progress_bar(len(configs), progress) as bar:  # closed at once, also by an error: nothing goes on behind our back
+    with (
+        closing(engine),
+        progress_bar(len(configs), progress) as bar,
+    ):  # closed at once, also by an error: nothing goes on behind our back
         bar.set_postfix_str(until(seconds_left(left.values(), known, workers)))
         for config, record in engine:
             if isinstance(record, Exception):
@@ -409,9 +460,14 @@ def run_trials(configs, folder, *, workers=1, scheduler=None, given=None, rerun_
         records.update(dict.fromkeys(old))
     elif old:
         changed = sorted({module for name in old for module in stale(records[name]["sources"])})
-        warnings.warn(f"{len(old)} of {len(records)} trials in {folder} were run before {', '.join(changed)} changed: "
-                      "kept; rerun_stale=True runs them again", stacklevel=2)
+        warnings.warn(
+            f"{len(old)} of {len(records)} trials in {folder} were run before {', '.join(changed)} changed: "
+            "kept; rerun_stale=True runs them again",
+            stacklevel=2,
+        )
     pending = list({name: config for name, config in zip(names, configs) if not records[name]}.values())
     if pending:
-        records.update(run_missing(pending, folder, known, workers=workers, scheduler=scheduler, given=given, progress=progress))
+        records.update(
+            run_missing(pending, folder, known, workers=workers, scheduler=scheduler, given=given, progress=progress)
+        )
     return [records[name] for name in names]

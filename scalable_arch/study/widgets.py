@@ -20,7 +20,10 @@ from .tables import study_title
 
 # %% ../../nbs/study/widgets.ipynb #850dd395
 def cut_places(white, parts):
-    "Where to cut a line of pixels into `parts`: `white` (n,) says which are white. Returns parts + 1 places from 0 to n."
+    """Where to cut a line of pixels into `parts`: `white` (n,) says which are white.
+
+    Returns parts + 1 places from 0 to n.
+    """
     places = [0]
     for number in range(1, parts):
         even = round(number * len(white) / parts)
@@ -41,7 +44,10 @@ def cut_picture(picture, rows, columns):
     "A PIL picture as a list of `rows` lists of `columns` PIL pictures."
     white = np.asarray(picture.convert("L")) > 245
     across, down = cut_places(white.all(0), columns), cut_places(white.all(1), rows)
-    return [[picture.crop((left, top, right, bottom)) for left, right in zip(across, across[1:])] for top, bottom in zip(down, down[1:])]
+    return [
+        [picture.crop((left, top, right, bottom)) for left, right in zip(across, across[1:])]
+        for top, bottom in zip(down, down[1:])
+    ]
 
 # %% ../../nbs/study/widgets.ipynb #8660d6c7
 def inline_picture(picture, words, quality=85, **attributes):
@@ -49,96 +55,180 @@ def inline_picture(picture, words, quality=85, **attributes):
     written = io.BytesIO()
     picture.convert("RGB").save(written, "JPEG", quality=quality, optimize=True)
     more = "".join(f' {name}="{html.escape(str(value))}"' for name, value in attributes.items())
-    return (f'<img src="data:image/jpeg;base64,{b64encode(written.getvalue()).decode()}" alt="{html.escape(words)}" '
-            f'width="{picture.width}" height="{picture.height}"{more}>')
+    return (
+        f'<img src="data:image/jpeg;base64,{b64encode(written.getvalue()).decode()}" alt="{html.escape(words)}" '
+        f'width="{picture.width}" height="{picture.height}"{more}>'
+    )
 
 # %% ../../nbs/study/widgets.ipynb #b7684da4
 def ranked_widget(run):
-    "The ranked lists of chapter 3, one query at a time; '' where the run left no picture. `run`: path of the executed notebook."
+    """The ranked lists of chapter 3, one query at a time; '' where the run left no picture.
+
+    `run`: path of the executed notebook.
+    """
     path = run.parent / "ranked_lists.jpg"
     if not path.is_file():
         return ""
     picture = Image.open(path)
     queries, matches = [], []
-    for number, (row,) in enumerate(cut_picture(picture, max(1, round(picture.height / picture.width * 9 / 2.05)), 1), 1):
+    for number, (row,) in enumerate(
+        cut_picture(picture, max(1, round(picture.height / picture.width * 9 / 2.05)), 1), 1
+    ):
         left = cut_places((np.asarray(row.convert("L")) > 245).all(0), 11)[1]
         chosen = number == 1
-        queries.append(f'<button type="button" aria-pressed="{str(chosen).lower()}" data-query="{number}">'
-                       f'{inline_picture(row.crop((0, 0, left, row.height)), f"query {number}")}</button>')
-        matches.append(f'<div data-matches="{number}"{"" if chosen else " hidden"}>'
-                       f'{inline_picture(row.crop((left, 0, row.width, row.height)), f"the ten nearest gallery images of query {number}, the nearest first")}</div>')
-    return (f'<div class="play ranked" role="group" aria-label="Ranked lists, one query at a time"><p>Point at a query, or tab to it, for its gallery matches: '
-            f'green frames are the same person.</p><div class="queries">{"".join(queries)}</div><div class="matches" aria-live="polite">{"".join(matches)}</div></div>')
+        queries.append(
+            f'<button type="button" aria-pressed="{str(chosen).lower()}" data-query="{number}">'
+            f"{inline_picture(row.crop((0, 0, left, row.height)), f'query {number}')}</button>"
+        )
+        matches.append(
+            f'<div data-matches="{number}"{"" if chosen else " hidden"}>'
+            f"{inline_picture(row.crop((left, 0, row.width, row.height)), f'the ten nearest gallery images of query {number}, the nearest first')}</div>"
+        )
+    return (
+        f'<div class="play ranked" role="group" aria-label="Ranked lists, one query at a time"><p>Point at a query, or tab to it, for its gallery matches: '
+        f'green frames are the same person.</p><div class="queries">{"".join(queries)}</div><div class="matches" aria-live="polite">{"".join(matches)}</div></div>'
+    )
 
 # %% ../../nbs/study/widgets.ipynb #bcfd8c81
 KINDS = ("image", *(f"{kind} attention, level {level}" for level in (1, 2, 3) for kind in ("hard", "soft")))
 
 
 def attention_widget(run):
-    "The columns of W Fig. 3.7, switched by level; '' where the run left no picture. `run`: path of the executed notebook."
+    """The columns of W Fig. 3.7, switched by level; '' where the run left no picture. `run`: path of the executed
+    notebook."""
     path = run.parent / "wei_li_thesis_f3_07.jpg"
     if not path.is_file():
         return ""
-    columns, = cut_picture(Image.open(path), 1, len(KINDS))
-    share = [100 * column.width / sum(column.width for column in columns) for column in columns]  # of the whole, so that all keep one scale
-    shown = [inline_picture(column, kind, style=f"width: {width:.2f}%", **({"data-level": (place + 1) // 2} if place else {}))
-             for place, (kind, column, width) in enumerate(zip(KINDS, columns, share))]
-    boxes = " ".join(f'<label><input type="checkbox" checked data-level="{level}"> level {level}</label>' for level in (1, 2, 3))
-    return (f'<div class="play levels" role="group" aria-label="Attention levels to show"><p>Show {boxes}</p>'
-            f'<div class="strips" tabindex="0" role="region" aria-label="columns of attention">{"".join(shown)}</div></div>')
+    (columns,) = cut_picture(Image.open(path), 1, len(KINDS))
+    share = [
+        100 * column.width / sum(column.width for column in columns) for column in columns
+    ]  # of the whole, so that all keep one scale
+    shown = [
+        inline_picture(
+            column, kind, style=f"width: {width:.2f}%", **({"data-level": (place + 1) // 2} if place else {})
+        )
+        for place, (kind, column, width) in enumerate(zip(KINDS, columns, share))
+    ]
+    boxes = " ".join(
+        f'<label><input type="checkbox" checked data-level="{level}"> level {level}</label>' for level in (1, 2, 3)
+    )
+    return (
+        f'<div class="play levels" role="group" aria-label="Attention levels to show"><p>Show {boxes}</p>'
+        f'<div class="strips" tabindex="0" role="region" aria-label="columns of attention">{"".join(shown)}</div></div>'
+    )
 
 # %% ../../nbs/study/widgets.ipynb #5fdb5b68
-COSTS = {"FLOPs": "FLOPs", "FLOPs_scene": "FLOPs of a scene", "MultAdds": "multiply-adds", "Params_M": "parameters, millions"}
-ACCURACIES = {"R1": "rank-1", "mAP": "mAP", "Top1": "top-1", "mIoU": "mIoU", "accuracy": "accuracy", "Error": "error", "Error_top1": "top-1 error",
-              "Error_top5": "top-5 error", "Error_C10": "error", "Error_C100": "error"}
+COSTS = {
+    "FLOPs": "FLOPs",
+    "FLOPs_scene": "FLOPs of a scene",
+    "MultAdds": "multiply-adds",
+    "Params_M": "parameters, millions",
+}
+ACCURACIES = {
+    "R1": "rank-1",
+    "mAP": "mAP",
+    "Top1": "top-1",
+    "mIoU": "mIoU",
+    "accuracy": "accuracy",
+    "Error": "error",
+    "Error_top1": "top-1 error",
+    "Error_top5": "top-5 error",
+    "Error_C10": "error",
+    "Error_C100": "error",
+}
 
 
 def printed_points(name):
-    "Points of one printed table: dicts of table, row, group, dataset, metric, accuracy, measure, cost, convention, whose."
+    """Points of one printed table: dicts of table, row, group, dataset, metric, accuracy, measure, cost, convention,
+    whose."""
     lines = printed_table(name).to_dict("records")
     costs, points = {}, []
     for line in lines:
         if line["metric"] in COSTS and not line["dataset"]:
             costs.setdefault((line["row"], line["group"]), []).append(line)
     for line in lines:
-        for cost in costs.get((line["row"], line["group"]), ()) if line["metric"] in ACCURACIES and line["dataset"] else ():
-            points.append({"table": study_title(name), **{key: line[key] for key in ("row", "group", "dataset", "metric")}, "accuracy": line["value"],
-                           "measure": cost["metric"], "cost": cost["value"], "convention": cost["convention"], "whose": "method" if line["ours"] == "true" else "printed"})
+        for cost in (
+            costs.get((line["row"], line["group"]), ()) if line["metric"] in ACCURACIES and line["dataset"] else ()
+        ):
+            points.append(
+                {
+                    "table": study_title(name),
+                    **{key: line[key] for key in ("row", "group", "dataset", "metric")},
+                    "accuracy": line["value"],
+                    "measure": cost["metric"],
+                    "cost": cost["value"],
+                    "convention": cost["convention"],
+                    "whose": "method" if line["ours"] == "true" else "printed",
+                }
+            )
     return points
 
 
 def our_points(record):
-    "As `printed_points`, of a study's record: rows of which we have both a cost and an accuracy. `data`, `n`: what it was measured on, how many seeds."
+    """As `printed_points`, of a study's record: rows of which we have both a cost and an accuracy.
+
+    `data`, `n`: what it was measured on, how many seeds.
+    """
     ours = [cell for cell in record["cells"] if cell["ours"]]
     costs, points = {}, []
     for cell in ours:
         if cell["metric"] in COSTS and not cell["dataset"]:
             costs.setdefault((cell["row"], cell["group"]), []).append(cell)
     for cell in ours:
-        for cost in costs.get((cell["row"], cell["group"]), ()) if cell["metric"] in ACCURACIES and cell["dataset"] else ():
-            points.append({"table": study_title(record["study"]), "row": cell["row"], "group": cell["group"], "dataset": cell["dataset"], "metric": cell["metric"],
-                           "accuracy": round(cell["ours"]["mean"], 2), "measure": cost["metric"], "cost": cost["ours"]["mean"], "convention": cost["convention"],
-                           "whose": "ours", "data": cell["data"] if cell["stand_in"] else "", "n": cell["ours"]["n"]})
+        for cost in (
+            costs.get((cell["row"], cell["group"]), ()) if cell["metric"] in ACCURACIES and cell["dataset"] else ()
+        ):
+            points.append(
+                {
+                    "table": study_title(record["study"]),
+                    "row": cell["row"],
+                    "group": cell["group"],
+                    "dataset": cell["dataset"],
+                    "metric": cell["metric"],
+                    "accuracy": round(cell["ours"]["mean"], 2),
+                    "measure": cost["metric"],
+                    "cost": cost["ours"]["mean"],
+                    "convention": cost["convention"],
+                    "whose": "ours",
+                    "data": cell["data"] if cell["stand_in"] else "",
+                    "n": cell["ours"]["n"],
+                }
+            )
     return points
 
 
-ONE_SET = {"Market-1501 (SQ)": "Market-1501", "CUHK03 (D)": "CUHK03 (Detected)", "CUHK03 (L)": "CUHK03 (Labelled)", "CIFAR-10 (test)": "CIFAR-10"}  # two names of one protocol
+ONE_SET = {
+    "Market-1501 (SQ)": "Market-1501",
+    "CUHK03 (D)": "CUHK03 (Detected)",
+    "CUHK03 (L)": "CUHK03 (Labelled)",
+    "CIFAR-10 (test)": "CIFAR-10",
+}  # two names of one protocol
 
 
 def all_points(records):
-    "Points of all printed tables, and of our `records`, in the order of the sources; those that stand twice once, and a data set under one name."
+    """Points of all printed tables, and of our `records`, in the order of the sources; those that stand twice once,
+    and a data set under one name."""
     index = printed_index()
     printed = [point for name in index[index.same_as == ""].table for point in printed_points(name)]
-    found = [point | {"dataset": ONE_SET.get(point["dataset"], point["dataset"])} for point in printed + [point for record in records for point in our_points(record)]]
+    found = [
+        point | {"dataset": ONE_SET.get(point["dataset"], point["dataset"])}
+        for point in printed + [point for record in records for point in our_points(record)]
+    ]
     return list({json.dumps(point): point for point in found}.values())
 
 # %% ../../nbs/study/widgets.ipynb #f9da73df
 def plot_widget(points):
     "The plot, its choices and its data; with JavaScript off the sentence that says so."
-    data = json.dumps({"points": points, "costs": COSTS, "accuracies": ACCURACIES}, ensure_ascii=False).replace("</", "<\\/")
-    selects = "".join(f'<label>{words} <select data-choice="{name}"></select></label>' for words, name in
-                      (("Data set", "dataset"), ("Accuracy", "metric"), ("Cost", "measure")))
-    return (f'<div class="play scatter"><div class="choices">{selects}<label><input type="checkbox" data-choice="ours" checked> ours on stand-ins</label></div>'
-            '<noscript><p>The plot needs JavaScript; its numbers are in the printed tables.</p></noscript>'
-            '<div class="plot"></div><p class="about" aria-live="polite"></p><details><summary>The points as a table</summary><div class="wide points"></div></details>'
-            f'<script type="application/json">{data}</script></div>')
+    data = json.dumps({"points": points, "costs": COSTS, "accuracies": ACCURACIES}, ensure_ascii=False).replace(
+        "</", "<\\/"
+    )
+    selects = "".join(
+        f'<label>{words} <select data-choice="{name}"></select></label>'
+        for words, name in (("Data set", "dataset"), ("Accuracy", "metric"), ("Cost", "measure"))
+    )
+    return (
+        f'<div class="play scatter"><div class="choices">{selects}<label><input type="checkbox" data-choice="ours" checked> ours on stand-ins</label></div>'
+        "<noscript><p>The plot needs JavaScript; its numbers are in the printed tables.</p></noscript>"
+        '<div class="plot"></div><p class="about" aria-live="polite"></p><details><summary>The points as a table</summary><div class="wide points"></div></details>'
+        f'<script type="application/json">{data}</script></div>'
+    )

@@ -27,7 +27,8 @@ except ImportError:  # Windows
 
 # %% ../../nbs/train/checkpoint.ipynb #0c530e15
 def sync_folder(folder):
-    "Force a folder's list of names out to the disk, so that a rename survives a power cut, where the file system can do that."
+    """Force a folder's list of names out to the disk, so that a rename survives a power cut, where the file system can
+    do that."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -67,7 +68,8 @@ def checksum(tensors, text):
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
-    """Write `tensors` ({name: tensor}, any dtype and device) and `state` (a JSON dict) to the file `path`, whole or not at all.
+    """Write `tensors` ({name: tensor}, any dtype and device) and `state` (a JSON dict) to the file `path`, whole or not
+    at all.
 
     OSError with one sentence where it cannot be written; the file that was there is kept.
     """
@@ -80,9 +82,11 @@ CHECKPOINT_FILE = "checkpoint.safetensors"  # its name inside a run's folder
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The (tensors, state) that `save_checkpoint` wrote to the file `path`, or to `checkpoint.safetensors` in the folder `path`.
+    """The (tensors, state) that `save_checkpoint` wrote to the file `path`, or to `checkpoint.safetensors` in the
+    folder `path`.
 
-    FileNotFoundError where there is none, ValueError where the file is damaged or of another kind; nothing is unpickled.
+    FileNotFoundError where there is none, ValueError where the file is damaged or of another kind; nothing is
+    unpickled.
     """
     path = Path(path)
     path = path / CHECKPOINT_FILE if path.is_dir() else path
@@ -107,12 +111,14 @@ def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_model(path: str | Path, model: torch.nn.Module, **about: Any) -> None:
-    "Write the weights and buffers of `model` to the file `path`, with the JSON-like facts `about` it; see `save_checkpoint`."
+    """Write the weights and buffers of `model` to the file `path`, with the JSON-like facts `about` it; see
+    `save_checkpoint`."""
     save_checkpoint(path, model_tensors(model), about)
 
 
 def load_model(path: str | Path, model: torch.nn.Module) -> dict[str, Any]:
-    """Load weights into `model`, in place, from a file of `save_model` or a run's checkpoint (file or folder); returns its state.
+    """Load weights into `model`, in place, from a file of `save_model` or a run's checkpoint (file or folder); returns
+    its state.
 
     ValueError where the file is damaged or holds a network of another structure; then `model` is as before.
     """
@@ -131,8 +137,10 @@ def copy_into(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path:
         raise ValueError(f"{path} holds a network of another structure: {has} has {name}, {lacks} has not")
     for name in wanted:
         if found[name].shape != wanted[name].shape:
-            raise ValueError(f"{path} holds a network of another structure: {name} is {tuple(found[name].shape)} there "
-                             f"and {tuple(wanted[name].shape)} in the model")
+            raise ValueError(
+                f"{path} holds a network of another structure: {name} is {tuple(found[name].shape)} there "
+                f"and {tuple(wanted[name].shape)} in the model"
+            )
     with torch.no_grad():
         for name, x in wanted.items():
             x.copy_(found[name])
@@ -142,7 +150,8 @@ def copy_into(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path:
 def folder_lock(folder):
     """Hold `folder` (made if missing) for this run; BlockingIOError with one sentence where another run holds it.
 
-    The lock ends with the process, also a killed one. Without `fcntl` (Windows) there is no lock, and a warning says so.
+    The lock ends with the process, also a killed one. Without `fcntl` (Windows) there is no lock, and a warning says
+    so.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -157,8 +166,10 @@ def folder_lock(folder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise BlockingIOError(f"another run (process {file.read().decode() or 'unknown'}) is using the folder {folder}: "
-                                  "wait for it or choose another folder") from None
+            raise BlockingIOError(
+                f"another run (process {file.read().decode() or 'unknown'}) is using the folder {folder}: "
+                "wait for it or choose another folder"
+            ) from None
         with suppress(OSError):  # the number is a courtesy; a full disk must not stop the run here
             file.truncate(0)
             file.write(str(os.getpid()).encode())

@@ -26,8 +26,20 @@ from ..data.batches import random_flip
 from ..data.images import to_float
 from ..errors import one_of
 from scalable_arch.train.loop import (
-    check_finite, check_images, check_labels, data_settings, epoch_batches, epoch_seeds, in_mode, kept_sentence, loss_name, placement,
-    progress_bar, resume_run, run_context, save_run,
+    check_finite,
+    check_images,
+    check_labels,
+    data_settings,
+    epoch_batches,
+    epoch_seeds,
+    in_mode,
+    kept_sentence,
+    loss_name,
+    placement,
+    progress_bar,
+    resume_run,
+    run_context,
+    save_run,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +51,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/train/classify.ipynb #8813e35c
 def random_crop(images, padding, generator):
-    """Shift each image of the batch (N, C, H, W) by up to `padding` pixels each way, black where nothing was; any dtype and device."""
+    """Shift each image of the batch (N, C, H, W) by up to `padding` pixels each way, black where nothing was; any
+    dtype and device."""
     if padding == 0:
         return images
     number, _, height, width = images.shape
@@ -52,7 +65,8 @@ def random_crop(images, padding, generator):
 
 # %% ../../nbs/train/classify.ipynb #d105a1f2
 def cutout(images, length, generator):
-    """Paint a square of `length` pixels around a random pixel of each image of the batch (N, C, H, W) with 0, the mean of normalised images; a new tensor.
+    """Paint a square of `length` pixels around a random pixel of each image of the batch (N, C, H, W) with 0, the mean
+    of normalised images; a new tensor.
 
     Source: DeVries & Taylor, arXiv 1708.04552; what would lie outside is cut off.
     """
@@ -69,7 +83,8 @@ def covered(number, side, length, generator):
 
 # %% ../../nbs/train/classify.ipynb #72503c1c
 def augmented_batch(images, index, settings, generator, device, dtype):
-    "Images at `index`, cropped, mirrored and cut out at random as `settings` say: normalised floats (B, 3, H, W), channels last in memory."
+    """Images at `index`, cropped, mirrored and cut out at random as `settings` say: normalised floats (B, 3, H, W),
+    channels last in memory."""
     batch = random_crop(images[index].to(device), settings["crop_padding"], generator)
     batch = random_flip(batch, generator) if settings["flip"] else batch
     batch = to_float(batch).to(dtype)
@@ -91,23 +106,31 @@ def scheduled_rate(place, *, epochs, lr, schedule="cosine", milestones=(), gamma
 
 # %% ../../nbs/train/classify.ipynb #c7f2c0c2
 def read_output(output, num_images, num_labels):
-    "A model's output as (logits, auxiliary logits or None); ValueError unless they are (B, num_classes) for this batch and its labels."
+    """A model's output as (logits, auxiliary logits or None); ValueError unless they are (B, num_classes) for this
+    batch and its labels."""
     logits, auxiliary = output if isinstance(output, tuple) and len(output) == 2 else (output, None)
     for x in (logits, auxiliary):
         if x is None and x is auxiliary:
             continue
         if not isinstance(x, torch.Tensor) or x.ndim != 2 or len(x) != num_images:
             found = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-            raise ValueError(f"a classifier must return logits (B, num_classes), or (logits, auxiliary logits), for a batch of "
-                             f"B={num_images}, not {found}")
+            raise ValueError(
+                f"a classifier must return logits (B, num_classes), or (logits, auxiliary logits), for a batch of "
+                f"B={num_images}, not {found}"
+            )
         if x.shape[1] < num_labels:
-            raise ValueError(f"the model has num_classes={x.shape[1]}, but there is a label {num_labels - 1}: "
-                             f"make it with num_classes={num_labels} or more")
+            raise ValueError(
+                f"the model has num_classes={x.shape[1]}, but there is a label {num_labels - 1}: "
+                f"make it with num_classes={num_labels} or more"
+            )
     return logits, auxiliary
 
 
 def classification_loss(logits, auxiliary, targets, auxiliary_weight=0.4, label_smoothing=0.0):
-    "Cross-entropy of the logits, plus `auxiliary_weight` times that of the auxiliary logits where there are any. W sec. 6.3.5."
+    """Cross-entropy of the logits, plus `auxiliary_weight` times that of the auxiliary logits where there are any.
+
+    W sec. 6.3.5.
+    """
     loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if auxiliary is None:
         return loss
@@ -115,7 +138,10 @@ def classification_loss(logits, auxiliary, targets, auxiliary_weight=0.4, label_
 
 # %% ../../nbs/train/classify.ipynb #5c06398f
 def classifier_step(model, optimizer, batch, targets, num_labels, settings, guidance):
-    """One step; returns (loss, images named rightly). FloatingPointError, before anything is changed, where the loss is not finite."""
+    """One step; returns (loss, images named rightly).
+
+    FloatingPointError, before anything is changed, where the loss is not finite.
+    """
     optimizer.zero_grad()
     output, maps = model.forward_with_maps(batch) if guidance else (model(batch), None)
     logits, auxiliary = read_output(output, len(batch), num_labels)
@@ -132,8 +158,11 @@ def classifier_step(model, optimizer, batch, targets, num_labels, settings, guid
 
 
 def set_place(model, optimizer, place, settings):
-    "Set the learning rate for a place in the run (epochs done), and the model's `drop_path_rate`, which grows linearly; returns the former."
-    rate = scheduled_rate(place, **{key: settings[key] for key in ("epochs", "lr", "schedule", "milestones", "gamma", "warmup")})
+    """Set the learning rate for a place in the run (epochs done), and the model's `drop_path_rate`, which grows
+    linearly; returns the former."""
+    rate = scheduled_rate(
+        place, **{key: settings[key] for key in ("epochs", "lr", "schedule", "milestones", "gamma", "warmup")}
+    )
     for group in optimizer.param_groups:
         group["lr"] = rate
     if hasattr(model, "drop_path_rate"):
@@ -142,7 +171,8 @@ def set_place(model, optimizer, place, settings):
 
 # %% ../../nbs/train/classify.ipynb #e80f084d
 def classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch, bar):
-    """One pass over the images, after `fit_classifier`'s `settings`: {"epoch", "loss", "accuracy", "lr" (of its first step), "seconds"}, means over images.
+    """One pass over the images, after `fit_classifier`'s `settings`: {"epoch", "loss", "accuracy", "lr" (of its first
+    step), "seconds"}, means over images.
 
     FloatingPointError that names the step where the loss, or after the epoch a weight, is not finite.
     """
@@ -157,36 +187,59 @@ def classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch
         first_rate = rate if first_rate is None else first_rate
         batch = augmented_batch(images, index, settings, generator, device, dtype)
         try:
-            value, right = classifier_step(model, optimizer, batch, labels[index].to(device), num_labels, settings, guidance)
+            value, right = classifier_step(
+                model, optimizer, batch, labels[index].to(device), num_labels, settings, guidance
+            )
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} at epoch {epoch + 1}, step {step + 1} of {len(batches)}") from None
         total, correct, seen = total + value * len(index), correct + right, seen + len(index)
         bar.set_postfix_str(f"epoch {epoch + 1}, loss {total / seen:.3f}, accuracy {correct / seen:.0%}", refresh=False)
         bar.update(len(index))
     check_finite(model, epoch)
-    return {"epoch": epoch + 1, "loss": total / seen, "accuracy": correct / seen, "lr": first_rate,
-            "seconds": time.perf_counter() - started}
+    return {
+        "epoch": epoch + 1,
+        "loss": total / seen,
+        "accuracy": correct / seen,
+        "lr": first_rate,
+        "seconds": time.perf_counter() - started,
+    }
 
 # %% ../../nbs/train/classify.ipynb #bb6e7bf9
 def check_classifier_recipe(settings, checkpoint_every):
     "One sentence for settings that no run can have."
     one_of("schedule", settings["schedule"], SCHEDULES)
     whole = {"epochs": 1, "batch_size": 2, "warmup": 0, "cutout": 0, "crop_padding": 0, "seed": 0}
-    for name, value, least in [*((name, settings[name], least) for name, least in whole.items()), ("checkpoint_every", checkpoint_every, 1)]:
+    for name, value, least in [
+        *((name, settings[name], least) for name, least in whole.items()),
+        ("checkpoint_every", checkpoint_every, 1),
+    ]:
         if not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    least_most = {"lr": (0, math.inf), "momentum": (0, 1), "weight_decay": (0, math.inf), "clip": (0, math.inf), "gamma": (0, 1),
-                  "auxiliary_weight": (0, math.inf), "drop_path": (0, 0.999), "label_smoothing": (0, 0.999)}
+    least_most = {
+        "lr": (0, math.inf),
+        "momentum": (0, 1),
+        "weight_decay": (0, math.inf),
+        "clip": (0, math.inf),
+        "gamma": (0, 1),
+        "auxiliary_weight": (0, math.inf),
+        "drop_path": (0, 0.999),
+        "label_smoothing": (0, 0.999),
+    }
     for name, (least, most) in least_most.items():
         if not least <= settings[name] <= most:
-            raise ValueError(f"{name} must be a number from {least} to {most}, not {settings[name]!r}" if most < math.inf
-                             else f"{name} must be a number of at least {least}, not {settings[name]!r}")
+            raise ValueError(
+                f"{name} must be a number from {least} to {most}, not {settings[name]!r}"
+                if most < math.inf
+                else f"{name} must be a number of at least {least}, not {settings[name]!r}"
+            )
     if settings["warmup"] >= settings["epochs"]:
         raise ValueError(f"warmup={settings['warmup']} epochs must be fewer than epochs={settings['epochs']}")
     if settings["milestones"] != sorted(settings["milestones"]):
         raise ValueError(f"milestones must be epochs in rising order, not {tuple(settings['milestones'])}")
     if settings["schedule"] == "steps" and not settings["milestones"]:
-        raise ValueError("schedule='steps' needs milestones: the epochs at which the learning rate is multiplied by gamma")
+        raise ValueError(
+            "schedule='steps' needs milestones: the epochs at which the learning rate is multiplied by gamma"
+        )
 
 
 def kept_settings(settings):
@@ -195,37 +248,77 @@ def kept_settings(settings):
     return {name: value for name, value in settings.items() if name != "epochs" or not open_end}
 
 # %% ../../nbs/train/classify.ipynb #0e11c129
-def fit_classifier(model: nn.Module, images: Images, labels: ArrayLike, *, epochs: int, batch_size: int = 128, lr: float = 0.025,
-                   schedule: Literal["cosine", "linear", "steps"] = "cosine", milestones: Sequence[int] = (), gamma: float = 0.1, warmup: int = 0,
-                   momentum: float = 0.9, weight_decay: float = 3e-4, clip: float | None = 5.0, auxiliary_weight: float = 0.4, drop_path: float = 0.3,
-                   cutout: int = 16, crop_padding: int = 4, flip: bool = True, label_smoothing: float = 0.0,
-                   guidance: Callable[[Any, torch.Tensor], torch.Tensor] | None = None, seed: int = 0, checkpoint: str | Path | None = None,
-                   checkpoint_every: int = 1, progress: bool | None = None,
-                   on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit_classifier(
+    model: nn.Module,
+    images: Images,
+    labels: ArrayLike,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    lr: float = 0.025,
+    schedule: Literal["cosine", "linear", "steps"] = "cosine",
+    milestones: Sequence[int] = (),
+    gamma: float = 0.1,
+    warmup: int = 0,
+    momentum: float = 0.9,
+    weight_decay: float = 3e-4,
+    clip: float | None = 5.0,
+    auxiliary_weight: float = 0.4,
+    drop_path: float = 0.3,
+    cutout: int = 16,
+    crop_padding: int = 4,
+    flip: bool = True,
+    label_smoothing: float = 0.0,
+    guidance: Callable[[Any, torch.Tensor], torch.Tensor] | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1,
+    progress: bool | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train `model` in place by SGD to name images; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
-    `model`: images (B, 3, H, W) -> logits, or in train mode (logits, auxiliary logits); its `drop_path_rate`, if it has one, grows
-    linearly from 0 to `drop_path`. `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index
-    tensor. `labels`: N integers from 0. `schedule`: cosine, linear, or steps (times `gamma` at each epoch of `milestones`). `clip`:
-    norm of all gradients together, 0 or None for none. `cutout`, `crop_padding`: pixels, 0 for none. `guidance`: function (stage maps,
-    batch) -> loss to add; the model then has a method forward_with_maps(batch) -> (output, stage maps). `checkpoint`: folder; the
-    run is saved there every `checkpoint_every` epochs and at the end, and a run found there with the same settings is continued, with the
-    same bits as if it had never stopped (same machine, versions and threads). `progress`: None shows a bar on a terminal. `on_epoch`:
-    called with the epoch's dict, after it was saved.
+    `model`: images (B, 3, H, W) -> logits, or in train mode (logits, auxiliary logits); its `drop_path_rate`, if it has
+    one, grows linearly from 0 to `drop_path`. `images`: uint8 (N, 3, H, W), or an object with a length that gives such
+    a tensor for an index tensor. `labels`: N integers from 0. `schedule`: cosine, linear, or steps (times `gamma` at
+    each epoch of `milestones`). `clip`: norm of all gradients together, 0 or None for none. `cutout`, `crop_padding`:
+    pixels, 0 for none. `guidance`: function (stage maps, batch) -> loss to add; the model then has a method
+    forward_with_maps(batch) -> (output, stage maps). `checkpoint`: folder; the run is saved there every
+    `checkpoint_every` epochs and at the end, and a run found there with the same settings is continued, with the same
+    bits as if it had never stopped (same machine, versions and threads). `progress`: None shows a bar on a terminal.
+    `on_epoch`: called with the epoch's dict, after it was saved.
     Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
-    BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is kept.
-    Source: W sec. 6.3.1 and 6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
+    BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
+    kept. Source: W sec. 6.3.1 and 6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
     """
-    settings = dict(epochs=epochs, batch_size=batch_size, lr=float(lr), schedule=schedule, milestones=list(milestones), gamma=float(gamma),
-                    warmup=warmup, momentum=float(momentum), weight_decay=float(weight_decay), clip=float(clip or 0),
-                    auxiliary_weight=float(auxiliary_weight), drop_path=float(drop_path) if hasattr(model, "drop_path_rate") else 0.0,
-                    cutout=cutout, crop_padding=crop_padding, flip=bool(flip), label_smoothing=float(label_smoothing),
-                    guidance=guidance and loss_name(guidance), seed=seed)
+    settings = dict(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=float(lr),
+        schedule=schedule,
+        milestones=list(milestones),
+        gamma=float(gamma),
+        warmup=warmup,
+        momentum=float(momentum),
+        weight_decay=float(weight_decay),
+        clip=float(clip or 0),
+        auxiliary_weight=float(auxiliary_weight),
+        drop_path=float(drop_path) if hasattr(model, "drop_path_rate") else 0.0,
+        cutout=cutout,
+        crop_padding=crop_padding,
+        flip=bool(flip),
+        label_smoothing=float(label_smoothing),
+        guidance=guidance and loss_name(guidance),
+        seed=seed,
+    )
     check_classifier_recipe(settings, checkpoint_every)
     check_images(images)
     labels = check_labels(labels, len(images))
     if guidance and not hasattr(model, "forward_with_maps"):
-        raise ValueError(f"a {type(model).__name__} cannot be guided: it has no method forward_with_maps(images) -> (output, stage maps)")
+        raise ValueError(
+            f"a {type(model).__name__} cannot be guided: it has no method forward_with_maps(images) -> (output, stage "
+            "maps)"
+        )
     kept = kept_settings(settings) | {"dtype": str(placement(model)[1]), **data_settings(images, labels)}
     return run_epochs(model, images, labels, settings, kept, guidance, checkpoint, checkpoint_every, progress, on_epoch)
 
@@ -235,7 +328,9 @@ def run_epochs(model, images, labels, settings, kept, guidance, checkpoint, chec
     epochs = settings["epochs"]
     model.to(memory_format=torch.channels_last)
     trained = [x for x in model.parameters() if x.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=settings["lr"], momentum=settings["momentum"], weight_decay=settings["weight_decay"])
+    optimizer = torch.optim.SGD(
+        trained, lr=settings["lr"], momentum=settings["momentum"], weight_decay=settings["weight_decay"]
+    )
     with run_context(model, checkpoint), own_drop_path(model):
         history = resume_run(checkpoint, model, optimizer, kept, epochs) if checkpoint else []
         with progress_bar("training", epochs * len(labels), len(history) * len(labels), progress) as bar:
@@ -264,10 +359,20 @@ def own_drop_path(model):
 
 # %% ../../nbs/train/classify.ipynb #ba72850a
 @torch.inference_mode()
-def named_rightly(model: nn.Module, images: Images, labels: ArrayLike, *, top: int = 1, batch_size: int = 256, progress: bool | None = None) -> torch.Tensor:
-    """Whether the label of each image is among the `top` classes that `model`, in eval mode, finds likeliest: bool (N,), on the CPU.
+def named_rightly(
+    model: nn.Module,
+    images: Images,
+    labels: ArrayLike,
+    *,
+    top: int = 1,
+    batch_size: int = 256,
+    progress: bool | None = None,
+) -> torch.Tensor:
+    """Whether the label of each image is among the `top` classes that `model`, in eval mode, finds likeliest: bool
+    (N,), on the CPU.
 
-    `images`, `labels`, `progress` as of `fit_classifier`; the model's mode is given back. ValueError for input that does not fit.
+    `images`, `labels`, `progress` as of `fit_classifier`; the model's mode is given back. ValueError for input that
+    does not fit.
     """
     for name, value in (("top", top), ("batch_size", batch_size)):
         if not isinstance(value, numbers.Integral) or value < 1:
@@ -275,7 +380,9 @@ def named_rightly(model: nn.Module, images: Images, labels: ArrayLike, *, top: i
     check_images(images)
     labels = torch.as_tensor(labels).cpu()
     if labels.shape != (len(images),):
-        raise ValueError(f"there must be one label an image: {len(images)} images, labels of shape {tuple(labels.shape)}")
+        raise ValueError(
+            f"there must be one label an image: {len(images)} images, labels of shape {tuple(labels.shape)}"
+        )
     (device, dtype), right = placement(model), []
     with in_mode(model, False), progress_bar("testing", len(images), 0, progress) as bar:
         for index in torch.arange(len(images)).split(batch_size):

@@ -30,7 +30,12 @@ from ..data.batches import identity_batches, random_batches, random_erasing, ran
 from ..data.images import to_float
 from ..errors import one_of
 from scalable_arch.train.checkpoint import (
-    CHECKPOINT_FILE, copy_into, folder_lock, load_checkpoint, model_tensors, save_checkpoint
+    CHECKPOINT_FILE,
+    copy_into,
+    folder_lock,
+    load_checkpoint,
+    model_tensors,
+    save_checkpoint,
 )
 from .losses import branches, loss_by_name
 
@@ -47,41 +52,62 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/train/loop.ipynb #562175be
 def check_images(images):
-    "ValueError unless `images` has a length, which must not be 0, and gives uint8 (B, 3, H, W) for a tensor of indices."
+    """ValueError unless `images` has a length, which must not be 0, and gives uint8 (B, 3, H, W) for a tensor of
+    indices."""
     if len(images) == 0:
         raise ValueError("there are no images: check the folder or the selection they came from")
     first = images[torch.tensor([0])]
     if not isinstance(first, torch.Tensor) or first.dtype != torch.uint8 or first.ndim != 4 or first.shape[1] != 3:
-        found = f"{first.dtype} of shape {tuple(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
-        raise ValueError(f"images must be uint8 of shape (N, 3, H, W), as load_images gives them, but one image is {found}")
+        found = (
+            f"{first.dtype} of shape {tuple(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
+        )
+        raise ValueError(
+            f"images must be uint8 of shape (N, 3, H, W), as load_images gives them, but one image is {found}"
+        )
 
 
 def check_labels(labels, num_images):
     "`labels` as an int64 tensor (N,) on the CPU; ValueError unless they are integers from 0, one an image."
-    if getattr(getattr(labels, "dtype", None), "kind", "") == "U" or isinstance(labels, (list, tuple)) and len(labels) and isinstance(labels[0], str):
-        raise ValueError("labels must be integers from 0 to num_classes - 1, not texts: number them with names, labels = np.unique(labels, return_inverse=True)")
+    if (
+        getattr(getattr(labels, "dtype", None), "kind", "") == "U"
+        or isinstance(labels, (list, tuple))
+        and len(labels)
+        and isinstance(labels[0], str)
+    ):
+        raise ValueError(
+            "labels must be integers from 0 to num_classes - 1, not texts: number them with names, labels = "
+            "np.unique(labels, return_inverse=True)"
+        )
     labels = torch.as_tensor(labels).cpu()
     if num_images < 2:
         raise ValueError("training needs at least two images, for batch normalisation")
     if labels.ndim != 1 or len(labels) != num_images:
-        raise ValueError(f"there must be one label an image: {num_images} images, labels of shape {tuple(labels.shape)}")
+        raise ValueError(
+            f"there must be one label an image: {num_images} images, labels of shape {tuple(labels.shape)}"
+        )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers from 0 to num_classes - 1, not {labels.dtype}")
     if labels.min() < 0:
         row = int(labels.argmin())
-        raise ValueError(f"labels must be integers from 0 to num_classes - 1, but label {row} is {labels[row]}: "
-                         "number the pids anew")
+        raise ValueError(
+            f"labels must be integers from 0 to num_classes - 1, but label {row} is {labels[row]}: number the pids anew"
+        )
     return labels.long()
 
 
 def check_output(output, num_images, num_labels):
-    "ValueError unless a model's `output` in train mode has the logits for `num_images` images and at least `num_labels` classes."
+    """ValueError unless a model's `output` in train mode has the logits for `num_images` images and at least
+    `num_labels` classes."""
     for x in branches(output, "logits"):
         if x.ndim != 2 or len(x) != num_images:
-            raise ValueError(f"logits must be of shape (B, num_classes) for a batch of B={num_images}, not {tuple(x.shape)}")
+            raise ValueError(
+                f"logits must be of shape (B, num_classes) for a batch of B={num_images}, not {tuple(x.shape)}"
+            )
         if x.shape[1] < num_labels:
-            raise ValueError(f"the model has num_classes={x.shape[1]}, but there is a label {num_labels - 1}: "
-                             f"make it with num_classes={num_labels} or more")
+            raise ValueError(
+                f"the model has num_classes={x.shape[1]}, but there is a label {num_labels - 1}: "
+                f"make it with num_classes={num_labels} or more"
+            )
 
 # %% ../../nbs/train/loop.ipynb #773b8508
 def epoch_seeds(seed, epoch):
@@ -95,7 +121,8 @@ def learning_rate(epoch, *, lr=3e-2, milestones=(100, 200, 250), gamma=0.1):
 
 # %% ../../nbs/train/loop.ipynb #7bd56b07
 def epoch_batches(labels, sampler, batch_size, num_shots, generator):
-    "Index tensors of one epoch, none of length 1: `sampler` is random (every image once) or identity (`num_shots` of each person)."
+    """Index tensors of one epoch, none of length 1: `sampler` is random (every image once) or identity (`num_shots` of
+    each person)."""
     if sampler == "identity":
         return list(identity_batches(labels, batch_size // num_shots, num_shots, generator=generator))
     batches = list(random_batches(len(labels), batch_size, generator))
@@ -152,14 +179,17 @@ def check_finite(model, epoch):
 # %% ../../nbs/train/loop.ipynb #1ae35708
 def augmentation(flip, erasing, generator):
     "Function of a float batch that mirrors and erases at random, as asked for."
+
     def augment(batch):
         batch = random_flip(batch, generator) if flip else batch
         return random_erasing(batch, generator) if erasing else batch
+
     return augment
 
 
 def train_epoch(model, optimizer, loss, images, labels, settings, epoch, bar):
-    """One pass over the images, after `fit`'s `settings`: {"epoch", "loss", "accuracy", "lr", "seconds"}, means over images.
+    """One pass over the images, after `fit`'s `settings`: {"epoch", "loss", "accuracy", "lr", "seconds"}, means over
+    images.
 
     FloatingPointError that names the step where the loss, or after the epoch a weight, is not finite.
     """
@@ -184,21 +214,33 @@ def train_epoch(model, optimizer, loss, images, labels, settings, epoch, bar):
         bar.update(len(index))
     check_finite(model, epoch)
     bar.n = (epoch + 1) * len(labels)  # the identity sampler leaves images out
-    return {"epoch": epoch + 1, "loss": total / seen, "accuracy": correct / seen, "lr": rate,
-            "seconds": time.perf_counter() - started}
+    return {
+        "epoch": epoch + 1,
+        "loss": total / seen,
+        "accuracy": correct / seen,
+        "lr": rate,
+        "seconds": time.perf_counter() - started,
+    }
 
 # %% ../../nbs/train/loop.ipynb #0db67f19
 def save_run(folder, model, optimizer, settings, history):
     "Write a run's state to the checkpoint in `folder`, whole or not at all; see `save_checkpoint`."
-    momenta = {f"momentum.{name}": optimizer.state[x]["momentum_buffer"] for name, x in model.named_parameters()
-               if optimizer.state.get(x, {}).get("momentum_buffer") is not None}
-    save_checkpoint(Path(folder) / CHECKPOINT_FILE, model_tensors(model) | momenta, {"settings": settings, "history": history})
+    momenta = {
+        f"momentum.{name}": optimizer.state[x]["momentum_buffer"]
+        for name, x in model.named_parameters()
+        if optimizer.state.get(x, {}).get("momentum_buffer") is not None
+    }
+    save_checkpoint(
+        Path(folder) / CHECKPOINT_FILE, model_tensors(model) | momenta, {"settings": settings, "history": history}
+    )
 
 
 def resume_run(folder, model, optimizer, settings, epochs):
-    """Put the checkpoint in `folder`, if there is one, into `model` and `optimizer`; returns its history, empty for a new run.
+    """Put the checkpoint in `folder`, if there is one, into `model` and `optimizer`; returns its history, empty for a
+    new run.
 
-    ValueError where it is damaged, or of other settings (naming the first that differs), or has more than `epochs` epochs.
+    ValueError where it is damaged, or of other settings (naming the first that differs), or has more than `epochs`
+    epochs.
     """
     path = Path(folder) / CHECKPOINT_FILE
     if not path.exists():
@@ -207,11 +249,15 @@ def resume_run(folder, model, optimizer, settings, epochs):
     check_settings_agree(state, settings, path)
     history = state["history"]
     if len(history) > epochs:
-        raise ValueError(f"{path} has {len(history)} epochs, more than the epochs={epochs} asked for: load it with load_model")
+        raise ValueError(
+            f"{path} has {len(history)} epochs, more than the epochs={epochs} asked for: load it with load_model"
+        )
     copy_into(model, tensors, path)
     for name, x in model.named_parameters():
         if f"momentum.{name}" in tensors:
-            optimizer.state[x]["momentum_buffer"] = torch.empty_like(x, requires_grad=False).copy_(tensors[f"momentum.{name}"])
+            optimizer.state[x]["momentum_buffer"] = torch.empty_like(x, requires_grad=False).copy_(
+                tensors[f"momentum.{name}"]
+            )
     return history
 
 
@@ -222,16 +268,22 @@ def check_settings_agree(state, settings, path):
     for key in sorted(settings.keys() | state["settings"].keys()):
         there, here = state["settings"].get(key), settings.get(key)
         if there != here:
-            raise ValueError(f"{path} is of a run with {key}={there!r}, not {key}={here!r}: use that value, "
-                             "choose another folder or delete the file to begin anew")
+            raise ValueError(
+                f"{path} is of a run with {key}={there!r}, not {key}={here!r}: use that value, "
+                "choose another folder or delete the file to begin anew"
+            )
 
 # %% ../../nbs/train/loop.ipynb #09924f28
 def data_settings(images, labels):
     "What a run must find unchanged of its data: numbers, size and fingerprints."
     sample = images[torch.linspace(0, len(images) - 1, min(len(images), 16)).long()].cpu().contiguous()
     fingerprint = lambda x: f"{zlib.crc32(x.numpy()):08x}"
-    return {"num_images": len(images), "image_size": list(sample.shape[-2:]),
-            "images": fingerprint(sample), "labels": fingerprint(labels)}
+    return {
+        "num_images": len(images),
+        "image_size": list(sample.shape[-2:]),
+        "images": fingerprint(sample),
+        "labels": fingerprint(labels),
+    }
 
 
 def loss_name(loss):
@@ -244,20 +296,28 @@ def loss_name(loss):
 def check_recipe(*, epochs, batch_size, sampler, num_shots, seed, checkpoint_every, milestones):
     "One sentence for settings that no run can have."
     one_of("sampler", sampler, ["random", "identity"])
-    for name, value, least in [("epochs", epochs, 1), ("batch_size", batch_size, 2), ("num_shots", num_shots, 2),
-                               ("checkpoint_every", checkpoint_every, 1), ("seed", seed, 0)]:
+    for name, value, least in [
+        ("epochs", epochs, 1),
+        ("batch_size", batch_size, 2),
+        ("num_shots", num_shots, 2),
+        ("checkpoint_every", checkpoint_every, 1),
+        ("seed", seed, 0),
+    ]:
         if not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     if sampler == "identity" and (batch_size % num_shots or batch_size < 2 * num_shots):
-        raise ValueError(f"batch_size={batch_size} must be a multiple of num_shots={num_shots}, for two people at least, "
-                         "where a batch is made of several images of each person")
+        raise ValueError(
+            f"batch_size={batch_size} must be a multiple of num_shots={num_shots}, for two people at least, "
+            "where a batch is made of several images of each person"
+        )
     if list(milestones) != sorted(milestones):
         raise ValueError(f"milestones must be epochs in rising order, not {tuple(milestones)}")
 
 # %% ../../nbs/train/loop.ipynb #dc97df58
 @contextmanager
 def run_context(model, checkpoint):
-    "For the time of a run: the checkpoint folder locked, `model` in train mode, torch's global generators free to seed."
+    """For the time of a run: the checkpoint folder locked, `model` in train mode, torch's global generators free to
+    seed."""
     device = placement(model)[0]
     with folder_lock(checkpoint) if checkpoint else nullcontext(), in_mode(model, True):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -266,7 +326,14 @@ def run_context(model, checkpoint):
 
 def progress_bar(what, total, done, progress):
     "Bar over images; `progress` None shows it on a terminal only."
-    return tqdm(desc=what, total=total, initial=done, unit="image", leave=False, disable=None if progress is None else not progress)
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        unit="image",
+        leave=False,
+        disable=None if progress is None else not progress,
+    )
 
 
 def kept_sentence(checkpoint):
@@ -277,11 +344,29 @@ def kept_sentence(checkpoint):
     return f"the checkpoint after epoch {len(load_checkpoint(path)[1]['history'])} is kept in {path}"
 
 # %% ../../nbs/train/loop.ipynb #bda3c7ad
-def fit(model: torch.nn.Module, images: Images, labels: ArrayLike, *, epochs: int = 300, batch_size: int = 32, lr: float = 3e-2,
-        momentum: float = 0.9, weight_decay: float = 5e-4, milestones: Sequence[int] = (100, 200, 250), gamma: float = 0.1,
-        loss: str | Loss = "cross_entropy", sampler: Literal["random", "identity"] | None = None, num_shots: int = 4, flip: bool = False,
-        erasing: bool = False, seed: int = 0, checkpoint: str | Path | None = None, checkpoint_every: int = 1, progress: bool | None = None,
-        on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit(
+    model: torch.nn.Module,
+    images: Images,
+    labels: ArrayLike,
+    *,
+    epochs: int = 300,
+    batch_size: int = 32,
+    lr: float = 3e-2,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    milestones: Sequence[int] = (100, 200, 250),
+    gamma: float = 0.1,
+    loss: str | Loss = "cross_entropy",
+    sampler: Literal["random", "identity"] | None = None,
+    num_shots: int = 4,
+    flip: bool = False,
+    erasing: bool = False,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1,
+    progress: bool | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train `model` in place by SGD with a step schedule; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
     `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor.
@@ -296,15 +381,34 @@ def fit(model: torch.nn.Module, images: Images, labels: ArrayLike, *, epochs: in
     kept. Source: W sec. 3.3.
     """
     sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
-    check_recipe(epochs=epochs, batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed,
-                 checkpoint_every=checkpoint_every, milestones=milestones)
+    check_recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_shots=num_shots,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        milestones=milestones,
+    )
     loss_function = loss_by_name(loss)
     check_images(images)
     labels = check_labels(labels, len(images))
-    settings = dict(batch_size=int(batch_size), lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay),
-                    milestones=[int(x) for x in milestones], gamma=float(gamma), loss=loss_name(loss), sampler=sampler,
-                    num_shots=int(num_shots), flip=bool(flip), erasing=bool(erasing), seed=int(seed),
-                    dtype=str(placement(model)[1]), **data_settings(images, labels))
+    settings = dict(
+        batch_size=int(batch_size),
+        lr=float(lr),
+        momentum=float(momentum),
+        weight_decay=float(weight_decay),
+        milestones=[int(x) for x in milestones],
+        gamma=float(gamma),
+        loss=loss_name(loss),
+        sampler=sampler,
+        num_shots=int(num_shots),
+        flip=bool(flip),
+        erasing=bool(erasing),
+        seed=int(seed),
+        dtype=str(placement(model)[1]),
+        **data_settings(images, labels),
+    )
     model.to(memory_format=torch.channels_last)
     trained = [x for x in model.parameters() if x.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -330,11 +434,15 @@ def batch_features(model, images, index, device, dtype):
     features = model(float_batch(images, index, device, dtype))
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(index):
         found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise ValueError(f"in eval mode the model must return features of shape (B, D) for a batch of B={len(index)}, not {found}")
+        raise ValueError(
+            f"in eval mode the model must return features of shape (B, D) for a batch of B={len(index)}, not {found}"
+        )
     return features
 
 
-def extract_features(model: torch.nn.Module, images: Images, *, batch_size: int = 64, progress: bool | None = None) -> torch.Tensor:
+def extract_features(
+    model: torch.nn.Module, images: Images, *, batch_size: int = 64, progress: bool | None = None
+) -> torch.Tensor:
     """Features of all images by `model` in eval mode: float32 (N, D) on the CPU; the model's mode is given back.
 
     `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor.
@@ -351,6 +459,6 @@ def extract_features(model: torch.nn.Module, images: Images, *, batch_size: int 
             batch = batch_features(model, images, index, device, dtype)
             if features is None:
                 features = torch.empty(len(images), batch.shape[1])
-            features[index[0]:index[-1] + 1] = batch
+            features[index[0] : index[-1] + 1] = batch
             bar.update(len(index))
     return features

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..errors import one_of
 
 if TYPE_CHECKING:
+
     class HasLogits(Protocol):
         "What a model returns in train mode, such as `BranchOutput`: logits (B, num_classes), one tensor a branch."
 
@@ -44,8 +45,10 @@ def branches(output, kind):
     tensors = getattr(output, kind, None)
     if not tensors:
         found = "an empty one" if tensors is not None else type(output).__name__
-        raise ValueError(f"in train mode the model must return an object with .{kind}, a tuple of a tensor for each "
-                         f"branch, not {found} (num_classes=None makes no classifiers)")
+        raise ValueError(
+            f"in train mode the model must return an object with .{kind}, a tuple of a tensor for each "
+            f"branch, not {found} (num_classes=None makes no classifiers)"
+        )
     return tensors
 
 
@@ -60,7 +63,8 @@ def pairwise_distances(x):
 
 # %% ../../nbs/train/losses.ipynb #01252387
 def violations(distances, labels, margin):
-    "Loss of each triplet, (B, B, B) as anchor, positive, negative; 0 where the three are no triplet or the margin is kept."
+    """Loss of each triplet, (B, B, B) as anchor, positive, negative; 0 where the three are no triplet or the margin is
+    kept."""
     same = labels[:, None] == labels[None]
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     triplet = positive[:, :, None] & ~same[:, None, :]
@@ -68,7 +72,8 @@ def violations(distances, labels, margin):
 
 
 def hardest_violations(distances, labels, margin):
-    "Loss of each anchor, (B,), with its farthest positive and nearest negative; 0 without one of them or if the margin is kept."
+    """Loss of each anchor, (B,), with its farthest positive and nearest negative; 0 without one of them or if the
+    margin is kept."""
     same = labels[:, None] == labels[None]
     farthest = distances.masked_fill(~same, -torch.inf).amax(1)  # the anchor itself counts as 0: no positive, no use
     nearest = distances.masked_fill(same, torch.inf).amin(1)
@@ -78,8 +83,14 @@ def hardest_violations(distances, labels, margin):
 MINING = {"positive": violations, "hardest": hardest_violations}
 
 
-def triplet(output: HasEmbeddings, labels: torch.Tensor, *, margin: float = 0.3, mining: Literal["positive", "hardest"] = "positive",
-            normalise: bool = True) -> torch.Tensor:
+def triplet(
+    output: HasEmbeddings,
+    labels: torch.Tensor,
+    *,
+    margin: float = 0.3,
+    mining: Literal["positive", "hardest"] = "positive",
+    normalise: bool = True,
+) -> torch.Tensor:
     """Mean loss of the batch's triplets whose loss is positive, summed over branches: scalar, 0 where there is none.
 
     `mining`: "positive" takes all triplets, "hardest" one an anchor. `normalise` scales embeddings to length 1 first.

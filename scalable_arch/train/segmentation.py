@@ -23,7 +23,16 @@ from torch.nn import functional as F
 from ..data.images import IMAGENET_MEAN, to_float
 from ..metrics.segmentation import evaluate_segmentation
 from scalable_arch.train.loop import (
-    check_finite, epoch_batches, epoch_seeds, in_mode, kept_sentence, placement, progress_bar, resume_run, run_context, save_run
+    check_finite,
+    epoch_batches,
+    epoch_seeds,
+    in_mode,
+    kept_sentence,
+    placement,
+    progress_bar,
+    resume_run,
+    run_context,
+    save_run,
 )
 
 if TYPE_CHECKING:
@@ -32,20 +41,24 @@ if TYPE_CHECKING:
     from scalable_arch.metrics.segmentation import SegmentationResult
 
     class Pictures(Protocol):
-        "Images (3, H, W), or masks (H, W), uint8, by their numbers: a tensor, a list, or files that are read when asked for."
+        """Images (3, H, W), or masks (H, W), uint8, by their numbers: a tensor, a list, or files that are read when
+        asked for."""
 
         def __len__(self) -> int: ...
         def __getitem__(self, index: int, /) -> torch.Tensor: ...
 
 # %% ../../nbs/train/segmentation.ipynb #d8dca86b
 def pair_at(images, masks, index):
-    "Image uint8 (3, H, W) and mask uint8 (H, W) number `index`; ValueError where they are something else or differ in size."
+    """Image uint8 (3, H, W) and mask uint8 (H, W) number `index`; ValueError where they are something else or differ
+    in size."""
     image, mask = images[index], masks[index]
     if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"images must be uint8 of shape (3, H, W) each, but image {index} is {describe(image)}")
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.uint8 or mask.shape != image.shape[1:]:
-        raise ValueError(f"masks must be uint8 of the size of their image, but mask {index} is {describe(mask)} for an image "
-                         f"of {tuple(image.shape[1:])}")
+        raise ValueError(
+            f"masks must be uint8 of the size of their image, but mask {index} is {describe(mask)} for an image "
+            f"of {tuple(image.shape[1:])}"
+        )
     return image.cpu(), mask.cpu()
 
 
@@ -74,10 +87,10 @@ def random_view(image, mask, crop, scales, flip, ignore, generator):
         image = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False)[0].round().byte()
         mask = F.interpolate(mask[None, None], size, mode="nearest")[0, 0]
     top, left = (int(roll * (max(side - want, 0) + 1)) for roll, side, want in zip(dice[1:3], mask.shape, crop))
-    image, mask = image[:, top:top + crop[0], left:left + crop[1]], mask[top:top + crop[0], left:left + crop[1]]
+    image, mask = image[:, top : top + crop[0], left : left + crop[1]], mask[top : top + crop[0], left : left + crop[1]]
     view = (255 * torch.tensor(IMAGENET_MEAN)).round().byte().view(3, 1, 1).repeat(1, *crop)
     classes = torch.full(crop, ignore, dtype=torch.uint8)
-    view[:, :mask.shape[0], :mask.shape[1]], classes[:mask.shape[0], :mask.shape[1]] = image, mask
+    view[:, : mask.shape[0], : mask.shape[1]], classes[: mask.shape[0], : mask.shape[1]] = image, mask
     return (view.flip(-1), classes.flip(-1)) if flip and dice[3] < 0.5 else (view, classes)
 
 # %% ../../nbs/train/segmentation.ipynb #39cd74f1
@@ -91,14 +104,22 @@ def pixel_loss(logits, classes, ignore=255):
 
     `logits` (B, C, H, W), `classes` uint8 (B, H, W). ValueError where shapes or classes do not fit.
     """
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 4 or logits.shape[::2] + logits.shape[3:] != classes.shape:
-        raise ValueError("the model must return logits (B, num_classes, H, W) of the size of its images, here "
-                         f"{tuple(classes.shape)} with the classes in second place, not {describe(logits)}")
+    if (
+        not isinstance(logits, torch.Tensor)
+        or logits.ndim != 4
+        or logits.shape[::2] + logits.shape[3:] != classes.shape
+    ):
+        raise ValueError(
+            "the model must return logits (B, num_classes, H, W) of the size of its images, here "
+            f"{tuple(classes.shape)} with the classes in second place, not {describe(logits)}"
+        )
     counted = classes != ignore
     highest = int(torch.where(counted, classes, 0).max())
     if highest >= logits.shape[1]:
-        raise ValueError(f"a mask holds the class {highest}, but the model has num_classes={logits.shape[1]}: "
-                         f"make it with {highest + 1} or more")
+        raise ValueError(
+            f"a mask holds the class {highest}, but the model has num_classes={logits.shape[1]}: "
+            f"make it with {highest + 1} or more"
+        )
     loss = F.cross_entropy(logits, classes.long(), ignore_index=ignore, reduction="sum") / counted.sum().clamp(min=1)
     return loss, int(((logits.argmax(1) == classes) & counted).sum()), int(counted.sum())
 
@@ -117,22 +138,36 @@ def train_epoch(model, optimizer, images, masks, settings, epoch, bar):
     view = lambda index: random_view(*pair_at(images, masks, index), *how, generator)
     total, right, counted, seen = 0.0, 0, 0, 0
     for step, batch in enumerate(batches):
-        rate = poly_rate(epoch * len(batches) + step, settings["epochs"] * len(batches), settings["lr"], settings["power"])
+        rate = poly_rate(
+            epoch * len(batches) + step, settings["epochs"] * len(batches), settings["lr"], settings["power"]
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         pixels, classes = (torch.stack(part).to(device) for part in zip(*map(view, batch.tolist())))
         optimizer.zero_grad()
         loss, hits, number = pixel_loss(model(to_float(pixels).to(dtype)), classes, settings["ignore"])
         if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} of {len(batches)}")
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} of {len(batches)}"
+            )
         loss.backward()
         optimizer.step()
-        total, right, counted, seen = total + loss.item() * len(batch), right + hits, counted + number, seen + len(batch)
+        total, right, counted, seen = (
+            total + loss.item() * len(batch),
+            right + hits,
+            counted + number,
+            seen + len(batch),
+        )
         bar.set_postfix_str(f"epoch {epoch + 1}, loss {total / seen:.3f}", refresh=False)
         bar.update(len(batch))
     check_finite(model, epoch)
-    return {"epoch": epoch + 1, "loss": total / seen, "pixel_accuracy": right / max(counted, 1), "lr": rate,
-            "seconds": time.perf_counter() - started}
+    return {
+        "epoch": epoch + 1,
+        "loss": total / seen,
+        "pixel_accuracy": right / max(counted, 1),
+        "lr": rate,
+        "seconds": time.perf_counter() - started,
+    }
 
 # %% ../../nbs/train/segmentation.ipynb #e5e64147
 def pair_settings(images, masks):
@@ -146,8 +181,12 @@ def pair_settings(images, masks):
 
 def check_recipe(*, epochs, batch_size, checkpoint_every, seed, crop, scales):
     "`crop` as (height, width); ValueError in one sentence for settings that no run can have."
-    for name, value, least in [("epochs", epochs, 1), ("batch_size", batch_size, 2), ("checkpoint_every", checkpoint_every, 1),
-                               ("seed", seed, 0)]:
+    for name, value, least in [
+        ("epochs", epochs, 1),
+        ("batch_size", batch_size, 2),
+        ("checkpoint_every", checkpoint_every, 1),
+        ("seed", seed, 0),
+    ]:
         if not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     crop = (crop, crop) if isinstance(crop, numbers.Integral) else crop
@@ -159,27 +198,56 @@ def check_recipe(*, epochs, batch_size, checkpoint_every, seed, crop, scales):
     return tuple(int(side) for side in crop)
 
 # %% ../../nbs/train/segmentation.ipynb #02cebf8d
-def fit_segmentation(model: torch.nn.Module, images: Pictures, masks: Pictures, *, epochs: int = 46, batch_size: int = 16, lr: float = 7e-3,
-                     power: float = 0.9, momentum: float = 0.9, weight_decay: float = 1e-4, crop: int | tuple[int, int] | list[int] = 513,
-                     scales: Sequence[float] = (0.5, 2.0), flip: bool = True, ignore: int = 255, seed: int = 0, checkpoint: str | Path | None = None,
-                     checkpoint_every: int = 1, progress: bool | None = None,
-                     on_epoch: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+def fit_segmentation(
+    model: torch.nn.Module,
+    images: Pictures,
+    masks: Pictures,
+    *,
+    epochs: int = 46,
+    batch_size: int = 16,
+    lr: float = 7e-3,
+    power: float = 0.9,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    crop: int | tuple[int, int] | list[int] = 513,
+    scales: Sequence[float] = (0.5, 2.0),
+    flip: bool = True,
+    ignore: int = 255,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1,
+    progress: bool | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train `model` in place to name the class of every pixel; returns a list of dicts, one an epoch.
 
-    `images`, `masks`: uint8 tensors (N, 3, H, W) and (N, H, W), or sequences that give (3, H, W) and (H, W) for a number.
-    The model must give logits (B, num_classes, H, W). `crop`: pixels or (height, width); `scales`: smallest and largest
-    random factor. 46 epochs of the 10,582 images of trainaug are DeepLabv3's 30,000 steps. A dict holds epoch, loss,
-    pixel_accuracy, lr and seconds. `checkpoint`, `checkpoint_every`, `progress`, `on_epoch` as in `train.loop.fit`: a run
-    found in the folder with the same settings is continued with the same bits. Errors as there.
+    `images`, `masks`: uint8 tensors (N, 3, H, W) and (N, H, W), or sequences that give (3, H, W) and (H, W) for a
+    number. The model must give logits (B, num_classes, H, W). `crop`: pixels or (height, width); `scales`: smallest and
+    largest random factor. 46 epochs of the 10,582 images of trainaug are DeepLabv3's 30,000 steps. A dict holds epoch,
+    loss, pixel_accuracy, lr and seconds. `checkpoint`, `checkpoint_every`, `progress`, `on_epoch` as in
+    `train.loop.fit`: a run found in the folder with the same settings is continued with the same bits. Errors as there.
     Source: Chen et al. 2017, sec. 4.1; W sec. 5.4.5 states none of it.
     """
-    crop = check_recipe(epochs=epochs, batch_size=batch_size, checkpoint_every=checkpoint_every, seed=seed, crop=crop,
-                        scales=scales)
+    crop = check_recipe(
+        epochs=epochs, batch_size=batch_size, checkpoint_every=checkpoint_every, seed=seed, crop=crop, scales=scales
+    )
     check_pairs(images, masks)
-    settings = dict(task="segmentation", epochs=int(epochs), batch_size=int(batch_size), lr=float(lr), power=float(power),
-                    momentum=float(momentum), weight_decay=float(weight_decay), crop=list(crop),
-                    scales=[float(scale) for scale in scales], flip=bool(flip), ignore=int(ignore), seed=int(seed),
-                    dtype=str(placement(model)[1]), **pair_settings(images, masks))
+    settings = dict(
+        task="segmentation",
+        epochs=int(epochs),
+        batch_size=int(batch_size),
+        lr=float(lr),
+        power=float(power),
+        momentum=float(momentum),
+        weight_decay=float(weight_decay),
+        crop=list(crop),
+        scales=[float(scale) for scale in scales],
+        flip=bool(flip),
+        ignore=int(ignore),
+        seed=int(seed),
+        dtype=str(placement(model)[1]),
+        **pair_settings(images, masks),
+    )
     trained = [x for x in model.parameters() if x.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
     with run_context(model, checkpoint):
@@ -199,14 +267,20 @@ def fit_segmentation(model: torch.nn.Module, images: Pictures, masks: Pictures, 
 
 # %% ../../nbs/train/segmentation.ipynb #dff90f39
 if TYPE_CHECKING:
+
     @overload
-    def predict_segmentation(model: torch.nn.Module, images: torch.Tensor, *, batch_size: int = 8, progress: bool | None = None) -> torch.Tensor: ...
+    def predict_segmentation(
+        model: torch.nn.Module, images: torch.Tensor, *, batch_size: int = 8, progress: bool | None = None
+    ) -> torch.Tensor: ...
     @overload
-    def predict_segmentation(model: torch.nn.Module, images: Pictures, *, batch_size: int = 8, progress: bool | None = None) -> list[torch.Tensor]: ...
+    def predict_segmentation(
+        model: torch.nn.Module, images: Pictures, *, batch_size: int = 8, progress: bool | None = None
+    ) -> list[torch.Tensor]: ...
 
 
-def predict_segmentation(model: torch.nn.Module, images: torch.Tensor | Pictures, *, batch_size: int = 8,
-                         progress: bool | None = None) -> torch.Tensor | list[torch.Tensor]:
+def predict_segmentation(
+    model: torch.nn.Module, images: torch.Tensor | Pictures, *, batch_size: int = 8, progress: bool | None = None
+) -> torch.Tensor | list[torch.Tensor]:
     """Class maps by `model` in eval mode: uint8 (N, H, W) for a tensor of images, else a list of uint8 (H, W)."""
     if len(images) == 0:
         raise ValueError("there are no images: check the folder or the selection they came from")
@@ -221,8 +295,16 @@ def predict_segmentation(model: torch.nn.Module, images: torch.Tensor | Pictures
     return torch.cat(found) if isinstance(images, torch.Tensor) else [part[0] for part in found]
 
 # %% ../../nbs/train/segmentation.ipynb #ea565ebd
-def score_segmentation(model: torch.nn.Module, images: Pictures, masks: Pictures, num_classes: int, *, ignore: int = 255, batch_size: int = 8,
-                       progress: bool | None = None) -> SegmentationResult:
+def score_segmentation(
+    model: torch.nn.Module,
+    images: Pictures,
+    masks: Pictures,
+    num_classes: int,
+    *,
+    ignore: int = 255,
+    batch_size: int = 8,
+    progress: bool | None = None,
+) -> SegmentationResult:
     "`SegmentationResult` (mIoU and more) of `model` on images and masks."
     predictions = predict_segmentation(model, images, batch_size=batch_size, progress=progress)
     return evaluate_segmentation(predictions, masks, num_classes, ignore=ignore)
