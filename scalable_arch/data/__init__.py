@@ -2,7 +2,8 @@
 from .batches import identity_batches, random_batches, random_erasing, random_flip
 from .classification import (ImageFolder, MacroBench, check_classification, class_names, get_files, load_classification, nas_bench_macro,
                              write_classification)
-from .fetch import cache_dir, get_dataset
+from ..files import cache_dir
+from .fetch import get_dataset
 from .histograms import colour_histogram_stripes
 from .images import iter_image_batches, load_images, to_float, to_uint8
 from .manifests import list_datasets, load_manifest

@@ -34,15 +34,14 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from ..files import cache_dir, make_cache
 from sklearn.datasets import load_digits
 
 from scalable_arch.data.fetch import (
-    cache_dir,
     copy_stream,
     describe_source,
     download_package,
     from_address,
-    make_cache,
     progress_bar,
     run_tool,
     sha256_of,

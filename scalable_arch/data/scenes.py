@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 import numpy as np
 import torch
 from PIL import Image
+from ..files import cache_dir
 from tqdm import tqdm
 
-from .fetch import cache_dir
 from .manifests import load_manifest
 from .render import make_visit, through_jpeg
 from .standins import FIRST_TEST_PID, code_version, store_images, world_seed

@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from ..files import cache_dir
 from scipy.io import savemat
 from tqdm import tqdm
 
 from .classification import write_new
-from .fetch import cache_dir
 from .images import READ_ERRORS, check_size
 from .manifests import load_manifest
 from .person_search import read_mat

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 import numpy as np
 import pandas as pd
 import torch
+from ..files import cache_dir
 
 from . import render, world
-from .fetch import cache_dir
 from .manifests import load_manifest
 from .render import BOX_KINDS, Shot, plan_persons, render_shots, split_query
 from .world import Crowd, Place

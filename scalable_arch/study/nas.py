@@ -14,9 +14,9 @@ from importlib import import_module
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ..files import cache_dir
 
 from ..data.classification import load_classification
-from ..data.fetch import cache_dir
 from ..data.render import render_crops
 from ..data.segmentation import load_segmentation, segmentation_classes
 from ..errors import one_of

@@ -11,8 +11,8 @@ from importlib import import_module
 
 import numpy as np
 import torch
+from ..files import cache_dir
 
-from ..data.fetch import cache_dir
 from ..data.person_search import load_person_search
 from ..data.scenes import load_scenes, load_vtest_scenes
 from ..errors import one_of

@@ -9,8 +9,8 @@ __all__ = ['PARTS', 'mixed_world', 'options_of', 'training_set', 'search_set', '
 # %% ../../nbs/study/reid.ipynb #1b93672d
 import numpy as np
 import torch
+from ..files import cache_dir
 
-from ..data.fetch import cache_dir
 from ..data.images import load_images, to_float
 from ..data.readers import load_dataset
 from ..data.render import render_crops, split_query

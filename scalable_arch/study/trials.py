@@ -32,12 +32,11 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from ..files import cache_dir, folder_lock, write_whole
 from tqdm import tqdm
 
-from ..data.fetch import cache_dir
 from .reports import provenance
 from .sources import fingerprints, stale
-from ..train.checkpoint import folder_lock, write_whole
 
 # %% ../../nbs/study/trials.ipynb #0372fa70
 def trial_name(config):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
+from ..files import folder_lock
 from tqdm import tqdm
 
 from ..data.batches import identity_batches, random_batches, random_erasing, random_flip
@@ -32,7 +33,6 @@ from ..errors import one_of
 from scalable_arch.train.checkpoint import (
     CHECKPOINT_FILE,
     copy_into,
-    folder_lock,
     load_checkpoint,
     model_tensors,
     save_checkpoint,
