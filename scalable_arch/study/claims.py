@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['NUMBER', 'FIELDS', 'LEVEL', 'Relation', 'relation_tokens', 'parse_side', 'parse_term', 'parse_relation', 'Claim',
-           'claim_from', 'check_names', 'claims_dir', 'load_claims', 'known_studies', 'Scores', 'scores_by_person',
-           'resampled', 'seed_deviations', 'paired_bootstrap', 'relation_verdict', 'joint_scores', 'check_relation',
-           'check_claim', 'joint_verdict', 'in_paper']
+           'claim_from', 'check_names', 'claims_dir', 'load_claims', 'claims_mark', 'known_studies', 'Scores',
+           'scores_by_person', 'resampled', 'seed_deviations', 'paired_bootstrap', 'relation_verdict', 'joint_scores',
+           'check_relation', 'check_claim', 'joint_verdict', 'in_paper']
 
 # %% ../../nbs/study/claims.ipynb #64556beb
+import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -180,9 +181,8 @@ def claim_from(entry):
         kind = FIELDS[one_of("field", field, FIELDS)]
         fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
         if not fits or kind is list and not (value and all(isinstance(item, str) for item in value)):
-            raise ValueError(
-                f"{field} must be {'a list of texts' if kind is list else 'a number' if kind is float else 'true or false' if kind is bool else 'a text'}, not {value!r}"
-            )
+            wanted = {list: "a list of texts", float: "a number", bool: "true or false", str: "a text"}[kind]
+            raise ValueError(f"{field} must be {wanted}, not {value!r}")
     missing = [field for field in ("study", "name", "text", "source", "holds") if not entry.get(field)]
     if missing:
         raise ValueError(f"it has no {' and no '.join(missing)}")
@@ -247,6 +247,11 @@ def load_claims(study=None, *, folder=None):
                 raise ValueError(f"{path.name}, claim {entry.get('name', number)!r}: {error}") from None
             found[claim.study, claim.name] = claim
     return [claim for claim in found.values() if study in (None, claim.study)]
+
+
+def claims_mark(study):
+    "Twelve hexadecimal digits of all claims about a printed table or figure; another claim gives others."
+    return hashlib.sha256(repr(load_claims(study)).encode()).hexdigest()[:12]
 
 
 def known_studies():

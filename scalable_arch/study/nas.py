@@ -14,12 +14,12 @@ from importlib import import_module
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ..files import cache_dir
 
 from ..data.classification import load_classification
 from ..data.render import render_crops
 from ..data.segmentation import load_segmentation, segmentation_classes
 from ..errors import one_of
+from ..files import cache_dir
 from ..metrics.segmentation import evaluate_segmentation
 from ..models import MODELS, create_model
 from ..nas.genotype import SPACES, Genotype, random_genotype

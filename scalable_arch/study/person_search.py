@@ -11,11 +11,11 @@ from importlib import import_module
 
 import numpy as np
 import torch
-from ..files import cache_dir
 
 from ..data.person_search import load_person_search
 from ..data.scenes import load_scenes, load_vtest_scenes
 from ..errors import one_of
+from ..files import cache_dir
 from ..metrics.detection import evaluate_detection
 from ..metrics.person_search import evaluate_person_search
 from ..models import MODELS, create_model

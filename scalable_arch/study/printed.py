@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'INDEX_COLUMNS', 'UNITS', 'BOUNDS', 'WHOLE', 'read_sheet', 'with_columns', 'index_sheet', 'printed_index',
-           'list_printed', 'printed_table', 'printed_value', 'structural', 'figure_sheet', 'printed_figures',
-           'check_printed', 'plain_row', 'same_values']
+           'list_printed', 'printed_table', 'printed_mark', 'printed_value', 'structural', 'figure_sheet',
+           'printed_figures', 'check_printed', 'plain_row', 'same_values']
 
 # %% ../../nbs/study/printed.ipynb #71698807
+import hashlib
 from difflib import get_close_matches
 from functools import lru_cache
 
@@ -68,8 +69,22 @@ def printed_table(name):
     return table.assign(value=pd.to_numeric(table.value, errors="coerce"))
 
 
+def printed_mark(name):
+    "Twelve hexadecimal digits of what a source prints: of a table's file, or of a figure's line."
+    if name in list_printed():
+        content = (manifest_dir().parent / "printed" / f"{name}.csv").read_bytes()
+    else:
+        sheet = figure_sheet()
+        content = repr(sheet[sheet.figure == name].to_dict("records")).encode()
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
 def printed_value(name, **where):
-    'The one value of a table that `where` singles out: printed_value("wei_li_thesis_t3_01", row="HAN(Large)", metric="FLOPs").'
+    """The one value of a table that `where` singles out.
+
+    >>> printed_value("wei_li_thesis_t3_01", row="HAN(Large)", metric="FLOPs")
+    701000000.0
+    """
     table = printed_table(name)
     for column, wanted in where.items():
         table = table[table[column] == wanted]

@@ -9,7 +9,6 @@ __all__ = ['PARTS', 'mixed_world', 'options_of', 'training_set', 'search_set', '
 # %% ../../nbs/study/reid.ipynb #1b93672d
 import numpy as np
 import torch
-from ..files import cache_dir
 
 from ..data.images import load_images, to_float
 from ..data.readers import load_dataset
@@ -17,6 +16,7 @@ from ..data.render import render_crops, split_query
 from ..data.standins import SearchSet, load_world
 from ..data.vtest import load_vtest
 from ..errors import one_of
+from ..files import cache_dir
 from ..metrics.reciprocal import RerankedDistances
 from ..metrics.retrieval import evaluate, multi_query
 from ..models import MODELS, create_model
