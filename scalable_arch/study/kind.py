@@ -5,9 +5,11 @@
 # %% ../../nbs/study/kind.ipynb #5031dba5
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from ..errors import one_of
 
 
 @dataclass(frozen=True)
@@ -28,4 +30,9 @@ class Kind:
     said: Callable[[dict[str, Any]], str]
 
 # %% auto #0
-__all__ = ['Kind']
+__all__ = ['Kind', 'kind_named']
+
+# %% ../../nbs/study/kind.ipynb #45109e60
+def kind_named(config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Kind:
+    "The kind that a configuration names. ValueError where there is none of this name."
+    return kinds[one_of("kind of trial", config.get("kind"), kinds)]

@@ -96,7 +96,7 @@ def packed(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndar
 
 def unpacked(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     "The record of a trial from its line and all arrays of its file: the inverse of `packed`."
-    name, record = line["trial"], dict(line)
+    name, record = line["trial"], {key: value for key, value in line.items() if key != "checksum"}
     mine = {key.removeprefix(f"{name}/"): array.tolist() for key, array in arrays.items() if key.startswith(f"{name}/")}
     part = lambda kind: {key.removeprefix(f"{kind}/"): x for key, x in mine.items() if key.startswith(f"{kind}/")}
     if queries := part("queries"):
@@ -220,7 +220,7 @@ def write_trials(folder: str | Path, records: Iterable[Mapping[str, Any]]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     lines, arrays = [], {}
     for record in sorted(records, key=config_order):
-        line, mine = packed({key: value for key, value in record.items() if key != "checksum"})
+        line, mine = packed(record)
         lines.append(line | {"checksum": checksum_of(line, mine)})
         arrays |= mine
     content, path = zipped(arrays), folder / "scores.npz"

@@ -24,11 +24,11 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from .engines import run_side_by_side
 from tqdm import tqdm
 
 import scalable_arch
 from ..files import cache_dir, folder_lock, write_whole
+from .engines import run_side_by_side
 from .kind import kind_named
 from .record import read_trials, write_trials
 from .reports import provenance
