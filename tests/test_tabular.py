@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import ttest_rel
 
 from scalable_arch.data.classification import nas_bench_macro
-from scalable_arch.nas.discrete import Search, random_search
-from scalable_arch.study.tabular import (
+from scalable_arch.kinds.tabular import (
     SEARCHES,
+    TABULAR,
     compare,
     compare_searches,
     comparison,
@@ -23,7 +23,7 @@ from scalable_arch.study.tabular import (
     settling,
     table_of,
 )
-from scalable_arch.study.trials import execute
+from scalable_arch.nas.discrete import Search, random_search
 
 FEW = {name: SEARCHES[name] for name in ("random search", "evolution", "REINFORCE, NGE")}
 
@@ -62,10 +62,9 @@ def test_invented_tables_are_of_their_seed_and_like_the_real_one():
         table_of({"table": "makro", "seed": 0})
 
 
-def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say(tmp_path, monkeypatch):
-    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path))
+def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say():
     config = comparison(7, budget=60, searches=FEW)
-    record, again = execute(config), compare_searches(config)
+    record, again = TABULAR.run(config, checkpoint=None, given={}, progress=False), compare_searches(config)
     assert record["metrics"] == again["metrics"] and record["curves"] == again["curves"]
     assert set(record["metrics"]) == set(FEW) and record["curves"][-1]["queries"] == 60
     for name, found in record["metrics"].items():
@@ -73,7 +72,7 @@ def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say(tmp_
         assert found["accuracy"] + found["regret"] == pytest.approx(
             100 * nas_bench_macro().mean_accuracy.max(), abs=1e-3
         )
-    assert {"scalable_arch.nge", "scalable_arch.nas.discrete", "scalable_arch.study.tabular"} <= set(record["sources"])
+    assert compare_searches({**config, "seed": 8})["metrics"] != record["metrics"]
 
 
 def test_order_of_searches_does_not_matter():
