@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from scalable_arch.data.classification import nas_bench_macro
+from scalable_arch.kinds import tabular
 from scalable_arch.kinds.tabular import (
     SEARCHES,
     TABULAR,
@@ -73,6 +74,19 @@ def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say():
             100 * nas_bench_macro().mean_accuracy.max(), abs=1e-3
         )
     assert compare_searches({**config, "seed": 8})["metrics"] != record["metrics"]
+
+
+def test_a_seed_decides_the_draws_of_rewards_the_searches_and_an_invented_table(monkeypatch):
+    seeds = {"noisy_reward": [], "run_search": [], "invented_table": []}
+    for name in seeds:
+        function = getattr(tabular, name)
+        noted = lambda *given, name=name, function=function, **options: (
+            seeds[name].append(options.get("seed", given[-1])) or function(*given, **options)
+        )
+        monkeypatch.setattr(tabular, name, noted)
+    for seed in (7, 8):
+        compare_searches(comparison(seed, table="invented", budget=5, searches={"random": {"search": "random"}}))
+    assert seeds == dict.fromkeys(seeds, [7, 8])
 
 
 def test_order_of_searches_does_not_matter():
