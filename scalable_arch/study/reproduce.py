@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import one_of
-from .reports import checkout_root
-from .trials import connect
+from .engines import connect
+from .reports import checkout_root, run_place
 
 # %% ../../nbs/study/reproduce.ipynb #c8416902
 def list_chapters():
@@ -122,14 +122,16 @@ def run_chapter(chapter, path, parameters):
         raise ValueError(f"{chapter} stopped with {error.ename}: {said}; {path} shows where") from None
 
 # %% ../../nbs/study/reproduce.ipynb #a862a5c2
-def reproduce(chapters, *, profile="quick", seeds=None, workers=None, scheduler=None, out="reproduced"):
-    """Run chapters into the folder `out`; returns the paths of their executed notebooks,
-    `out`/CHAPTER/PROFILE/CHAPTER.ipynb.
+def reproduce(
+    chapters, *, profile="quick", seeds=None, workers=None, scheduler=None, rerun_stale=False, out="reproduced"
+):
+    """Run chapters into the folder `out`; returns the paths of their executed notebooks.
 
     `chapters`: names, see `list_chapters`. `seeds`: integers, by default as the profile says. `workers`: trials side by
-    side, by default one a core. `scheduler`: address of a Dask scheduler. A chapter that stops does not keep the others
-    from running; ValueError at the end says which did. Errors before anything runs: ValueError for unknown chapters and
-    parameters, ImportError without papermill, OSError where no scheduler answers.
+    side, by default one a core. `scheduler`: address of a Dask scheduler. `rerun_stale`: run again what was made with
+    other versions. A chapter that stops does not keep the others from running; ValueError at the end says which did.
+    Errors before anything runs: ValueError for unknown chapters and parameters, ImportError without papermill, OSError
+    where no scheduler answers. A notebook lies where its chapter's results do, see `study.reports.run_place`.
     """
     workers, out = os.cpu_count() if workers is None else workers, Path(out).resolve()
     if not isinstance(workers, int) or workers < 1:
@@ -138,6 +140,7 @@ def reproduce(chapters, *, profile="quick", seeds=None, workers=None, scheduler=
         {"profile": profile}
         | ({"seeds": " ".join(map(str, seeds))} if seeds else {})
         | ({"scheduler": scheduler} if scheduler else {})
+        | ({"rerun_stale": True} if rerun_stale else {})
     )
     parameters = {
         chapter: chapter_parameters(chapter, asked=asked, offered={"workers": workers}) for chapter in chapters
@@ -153,7 +156,7 @@ def reproduce(chapters, *, profile="quick", seeds=None, workers=None, scheduler=
     with environment(**settings), cluster_address(scheduler, workers) as address:
         for chapter in parameters:
             more = chapter_parameters(chapter, asked={}, offered={"scheduler": address})
-            path = out / chapter / profile / f"{chapter}.ipynb"
+            path = out.joinpath(*run_place(chapter, profile), f"{chapter}.ipynb")
             try:
                 run_chapter(chapter, path, parameters[chapter] | more)
                 paths.append(path)
