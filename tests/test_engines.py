@@ -111,6 +111,7 @@ def test_results_come_as_they_are_finished_and_nobody_waits_in_a_queue(engine, s
     ("lambda", "pickle"),
     ("locked", "ValueError.*is locked"),
     ("stubborn", "Stubborn: this and that"),
+    ("returned", "missing 1 required positional argument"),
     ("leave", DIED),
 ])  # fmt: skip
 def test_what_cannot_travel_between_processes_is_told_as_an_error(deed, said, signs):
@@ -119,6 +120,17 @@ def test_what_cannot_travel_between_processes_is_told_as_an_error(deed, said, si
     assert found["a"] == "A" and found["b"] == "B"
     with pytest.raises(Exception, match=said):
         raise found["bad"]
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    "Its workers would run it again, so they die before they hear of an item, however long that is."
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from scalable_arch.study.engines import run_side_by_side\n"
+        "for item, result in run_side_by_side(len, ['a' * 10**6, 'b'], workers=2):\n    print(repr(result))\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == f"{ChildProcessError(DIED)!r}\n" * 2 and "if __name__ == '__main__':" in ran.stderr
 
 
 def test_an_error_says_where_in_the_worker_it_happened(signs):
@@ -139,13 +151,14 @@ def test_a_worker_that_dies_is_replaced_and_disturbs_nobody(signs):
     assert all(len(begun(signs, name)) == 1 for name in ("slow", "a", "b", "c"))
 
 
-def test_a_worker_that_dies_while_it_has_nothing_to_do(signs):
-    items = [("a", "upper"), ("b", "follow"), ("c", "upper")]
-    with closing(run_side_by_side(partial(act, signs=signs), items[:2], workers=2)) as found:
+def test_a_worker_that_dies_while_it_has_nothing_to_do_is_not_counted(signs):
+    with closing(run_side_by_side(partial(act, signs=signs), [("a", "upper"), ("b", "follow")], workers=2)) as found:
         assert next(found)[1] == "A"
-        os.kill(begun(signs, "a")[0], signal.SIGKILL)
+        for pid in (*begun(signs, "a"), *wait_for(partial(begun, signs, "b"))):
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not alive(pid))
         (signs / "go").touch()
-        assert [result for _, result in found] == ["B"]
+        assert [result for _, result in found] == ["B"] and len(begun(signs, "b")) == 2
 
 
 def test_an_interrupt_from_the_keyboard_is_not_the_workers_to_answer(signs):

@@ -64,6 +64,7 @@ DEEDS = {
     "leave": lambda name, signs: sys.exit(3),
     "lambda": lambda name, signs: lambda: name,
     "stubborn": lambda name, signs: (_ for _ in ()).throw(Stubborn("this", "that")),
+    "returned": lambda name, signs: Stubborn("this", "that"),
     "locked": lambda name, signs: (_ for _ in ()).throw(ValueError(f"{name} is locked", threading.Lock())),
 }
 

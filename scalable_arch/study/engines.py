@@ -40,7 +40,6 @@ def prepare_worker():
     "Make this process a worker: an interrupt from the keyboard is its parent's, and a kill leaves nothing behind."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # its own lock is one among processes, which a kill would leave behind
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # Dask's news of a call cut short is what was asked for
 
 
 def follow_parent():
@@ -102,11 +101,12 @@ def run_in_processes(function, items, workers):
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
+                idle = [worker for worker in idle if worker[1].is_alive()]
                 pipe, process = idle.pop() if idle else start_worker()
                 processes.add(process)
                 item, deaths = waiting.popleft()
                 busy[pipe] = process, item, deaths
-                with suppress(OSError):  # it died while it had nothing to do: below we hear of it
+                with suppress(OSError):  # it died before it heard us: below we hear of it
                     pipe.send_bytes(pickle.dumps((function, item)))
             yield from done
             done = []
