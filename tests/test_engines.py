@@ -290,6 +290,15 @@ def test_a_worker_with_another_version_of_the_library(same, what, signs):
     assert not begun(signs)
 
 
+def test_a_worker_that_cannot_import_the_function(monkeypatch, tmp_path):
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        (tmp_path / "only_here.py").write_text("def double(n):\n    return 2 * n\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        double = pytest.importorskip("only_here").double
+        with pytest.raises(OSError, match="^the Dask worker at .* has another version .*No module named 'only_here'"):
+            list(run_side_by_side(double, [1], scheduler=cluster.scheduler_address))
+
+
 table = st.dictionaries(st.text(), st.integers() | st.none() | st.dictionaries(st.text(), st.integers(), max_size=2))
 
 
@@ -307,7 +316,7 @@ def test_a_cluster_without_workers():
         connect(cluster.scheduler_address, 1) as client,
         pytest.raises(OSError, match=r"^the Dask scheduler at (\S+) has no worker: start one with `dask worker \1 --n"),
     ):
-        check_cluster(client, patience=0.1)
+        check_cluster(client, len, patience=0.1)
 
 
 def test_a_scheduler_that_goes_away_loses_only_what_is_not_done(signs, cluster):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DIED', 'LOST', 'outcome', 'run_here', 'prepare_worker', 'follow_parent', 'portable', 'answer', 'serve',
-           'start_worker', 'run_in_processes', 'connect', 'difference', 'check_cluster', 'run_on_cluster',
+           'start_worker', 'run_in_processes', 'connect', 'difference', 'known', 'check_cluster', 'run_on_cluster',
            'run_side_by_side']
 
 # %% ../../nbs/study/engines.ipynb #2fadfb86
@@ -166,9 +166,14 @@ def difference(there, here):
     return f"{type(there).__name__}: {there}" if isinstance(there, Exception) else f"{there} there, {here} here"
 
 # %% ../../nbs/study/engines.ipynb #c994d7e9
-def check_cluster(client, same=None, patience=30):
-    """OSError unless the cluster has a worker within `patience` seconds, and the function `same`, where there is one,
-    gives on every worker what it gives here."""
+def known(function, same):
+    "What `same`, where it is given, returns; `function` comes along because who is asked must be able to load it."
+    return same() if same else None
+
+
+def check_cluster(client, function, same=None, patience=30):
+    """OSError unless the cluster has a worker within `patience` seconds, and every worker can load `function` and gives
+    for `same`, where it is given, what it gives here."""
     address = client.scheduler.address
     try:
         client.wait_for_workers(1, timeout=patience)
@@ -176,10 +181,8 @@ def check_cluster(client, same=None, patience=30):
         raise OSError(
             f"the Dask scheduler at {address} has no worker: start one with `dask worker {address} --nthreads 1`"
         ) from None
-    if same is None:
-        return
-    here = same()
-    for worker, there in client.run(same, on_error="return").items():
+    here = known(function, same)
+    for worker, there in client.run(known, function, same, on_error="return").items():
         if there != here:
             raise OSError(
                 f"the Dask worker at {worker} has another version of the library than we ({difference(there, here)}): "
@@ -200,7 +203,7 @@ def run_on_cluster(function, items, scheduler, workers, same=None):
     from dask.distributed import as_completed
 
     try:
-        check_cluster(client, same)
+        check_cluster(client, function, same)
         futures = {client.submit(function, item, pure=False): item for item in items}
         for future in as_completed(futures):
             result = outcome(future.result)
