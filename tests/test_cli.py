@@ -93,7 +93,6 @@ def test_mistakes_are_one_sentence(capsys, tmp_path):
     [
         [],
         ["data"],
-        ["data", "check", "market1501"],
         ["data", "gett", "vtest"],
         ["data", "render", "x", "--ids", "many"],
         ["reproduce"],

@@ -236,7 +236,7 @@ def test_names_and_versions_are_not_mixed_up(rendered, tmp_path):
         load_dataset("msmt17", rendered["msmt17_v2"])
     with pytest.raises(FileNotFoundError, match="it is msmt17; load it under that name"):
         load_dataset("msmt17_v2", rendered["msmt17"])
-    with pytest.raises(ValueError, match="was rendered as market1501"):
+    with pytest.raises(ValueError, match="was written as market1501"):
         load_dataset("dukemtmc", rendered["market1501"])
     for read in (load_dataset, check_dataset):
         with pytest.raises(FileNotFoundError, match="there is no folder"):

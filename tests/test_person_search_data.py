@@ -13,7 +13,6 @@ from scipy.io import loadmat, savemat
 from scalable_arch.cli import main
 from scalable_arch.data import load_manifest, load_scenes
 from scalable_arch.data.person_search import (
-    WRITERS,
     check_person_search,
     corners_of,
     load_person_search,
@@ -28,6 +27,7 @@ from scalable_arch.data.readers import reader_names
 from scalable_arch.data.scenes import SceneSearch, SceneSet
 
 SIZE = (96, 128)
+WRITERS = {"cuhk_sysu": write_cuhk_sysu, "prw": write_prw}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from scipy.io import savemat
 from torch import nn
 from torch.nn import functional as F
 
+from scalable_arch import versions
 from scalable_arch.cli import main
 from scalable_arch.data import (
     check_segmentation,
@@ -341,13 +342,15 @@ def test_the_same_set_comes_from_the_cache_bit_for_bit(monkeypatch):
     options = dict(scenes=4, cameras=1, people=4, size=(64, 80))
     images, masks = load_segmentation(**options)
     assert images.shape == (4, 3, 64, 80) and masks.shape == (4, 64, 80) and images.dtype == masks.dtype == torch.uint8
-    version = segmentation.masking_version()
-    monkeypatch.setattr(segmentation, "masking_version", lambda: version)
     monkeypatch.setattr(segmentation, "render_masked", lambda *a, **k: pytest.fail("rendered again"))
     again = load_segmentation(**options)
     assert torch.equal(images, again[0]) and torch.equal(masks, again[1])
     with pytest.raises(pytest.fail.Exception):
         load_segmentation(**options, seed=1)  # other people and cameras: rendered anew
+    for world in ("world.people", "world.scenes", "world.masks"):
+        with monkeypatch.context() as raised, pytest.raises(pytest.fail.Exception):
+            raised.setitem(versions.VERSIONS, world, 2)
+            load_segmentation(**options)
 
 
 def test_a_rendered_copy_is_read_back_and_checked(tmp_path):

@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from scalable_arch.data import cross_view_pairs, list_worlds, load_manifest, load_world, standins, world_statistics
+from scalable_arch import versions
+from scalable_arch.data import (
+    cross_view_pairs,
+    list_worlds,
+    load_manifest,
+    load_world,
+    prepared,
+    standins,
+    world_statistics,
+)
+from scalable_arch.data.camera import Place, make_camera
+from scalable_arch.data.person import SHOT, Crowd, make_person, stream
+from scalable_arch.data.prepared import read_array
 from scalable_arch.data.render import draw_box, make_visit, render_crops, render_shots
 from scalable_arch.data.standins import FIRST_TEST_PID, WORLDS, labels_of, plan_world
-from scalable_arch.data.world import SHOT, Crowd, Place, make_camera, make_person, stream
 
 SMALL = dict(people=3, size=(32, 16))
 
@@ -148,7 +159,7 @@ def test_a_second_call_maps_the_same_pixels_without_rendering(monkeypatch, own_c
     assert torch.equal(first.images, load_world("campus", "test", **SMALL).images)
 
 
-def test_every_argument_and_the_code_are_part_of_the_key(monkeypatch, own_cache):
+def test_every_argument_and_the_versions_are_part_of_the_key(monkeypatch, own_cache):
     counts = renders(monkeypatch)
     load_world("gate", **SMALL)
     for changed in (
@@ -162,9 +173,10 @@ def test_every_argument_and_the_code_are_part_of_the_key(monkeypatch, own_cache)
         load_world(**(dict(name="gate") | SMALL | changed))
     load_world("gate", boxes="labelled", **SMALL)  # gate's own kind of boxes
     assert len(counts) == 7 == len(list(own_cache.iterdir()))
-    monkeypatch.setattr(standins, "code_version", lambda: "another world")
-    load_world("gate", **SMALL)
-    assert len(counts) == 8
+    for changed, rendered in (("world.gate", 8), ("world.people", 9), ("world.city", 9)):
+        monkeypatch.setitem(versions.VERSIONS, changed, 2)
+        load_world("gate", **SMALL)
+        assert len(counts) == rendered
 
 
 @pytest.mark.parametrize(
@@ -180,10 +192,9 @@ def test_a_damaged_cache_file_is_rendered_again(damage, own_cache):
 
 def test_a_killed_process_leaves_no_half_file(tmp_path, own_cache):
     code = (
-        "import numpy as np, time\nfrom scalable_arch.data import load_world, standins\n"
-        "save = np.save\n"
+        "import time\nfrom scalable_arch.data import load_world, prepared\n"
         "def slow(file, images):\n    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
-        "np.save = slow\nload_world('gate', people=3, size=(32, 16))"
+        "prepared.write_array = slow\nload_world('gate', people=3, size=(32, 16))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "writing\n"
@@ -192,7 +203,7 @@ def test_a_killed_process_leaves_no_half_file(tmp_path, own_cache):
     process.stdout.close()
     assert not list(own_cache.glob("*.npy"))
     images = load_world("gate", **SMALL).images
-    assert standins.read_images(next(own_cache.glob("*.npy")), tuple(images.shape)) is not None
+    assert read_array(next(own_cache.glob("*.npy")), images.shape, np.uint8) is not None
 
 
 def test_two_processes_at_once_both_get_the_pixels(own_cache):
@@ -211,10 +222,11 @@ def test_a_full_disk_costs_the_time_but_not_the_result(monkeypatch, own_cache):
     def full(file, images):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
-    with pytest.warns(UserWarning, match="No space left on device.*rendered again"):
+    monkeypatch.setattr(prepared, "write_array", full)
+    with pytest.warns(UserWarning, match="rendered again.*No space left on device.*SCALABLE_ARCH_CACHE") as caught:
         images = load_world("gate", **SMALL).images
-    assert images.float().std() > 10 and not list(own_cache.iterdir())
+        load_world("city", **SMALL)
+    assert images.float().std() > 10 and not list(own_cache.iterdir()) and len(caught) == 1
 
 
 # ---- mistakes
