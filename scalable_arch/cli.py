@@ -78,12 +78,18 @@ def data_check(args):
 
 
 def fetched_folder(manifest):
-    """Folder of the cache in which `data get` keeps a data set; ValueError for one that is not fetched."""
+    """Folder of the cache in which `data get` keeps a data set; an error in one sentence where it is not there, or is
+    not fetched."""
     from scalable_arch.files import cache_dir
 
     if "download" not in manifest:
         raise ValueError(f"{manifest['name']} is not fetched: say where your copy lies with --root FOLDER")
-    return cache_dir() / manifest["name"] if "files" in manifest else cache_dir()
+    folder = cache_dir() / manifest["name"] if "files" in manifest else cache_dir()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{manifest['name']} is not in the cache; fetch it once with: scalable-arch data get {manifest['name']}"
+        )
+    return folder
 
 
 def data_get(args):

@@ -8,12 +8,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scalable_arch import versions
 from scalable_arch.data import (
     cross_view_pairs,
     list_worlds,
     load_manifest,
+    load_scenes,
+    load_segmentation,
     load_world,
     prepared,
     standins,
@@ -227,6 +231,52 @@ def test_a_full_disk_costs_the_time_but_not_the_result(monkeypatch, own_cache):
         images = load_world("gate", **SMALL).images
         load_world("city", **SMALL)
     assert images.float().std() > 10 and not list(own_cache.iterdir()) and len(caught) == 1
+
+
+def test_a_file_size_limit_costs_one_warning_and_no_half_file(own_cache):
+    """The kernel itself ends the write, as it does on a full disk."""
+    code = (
+        "import resource, warnings\nfrom scalable_arch.data import load_scenes, load_segmentation, load_world\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "with warnings.catch_warnings(record=True) as told:\n"
+        "    warnings.simplefilter('always')\n"
+        "    load_world('gate', people=3, size=(32, 16))\n"
+        "    load_scenes(people=2, scenes=2, cameras=1, size=(64, 80))\n"
+        "    load_segmentation(people=2, scenes=2, cameras=1, size=(64, 80))\n"
+        "print(len(told), told[0].message)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 what is rendered is not kept and will be rendered again next time")
+    assert "File too large" in done.stdout and "SCALABLE_ARCH_CACHE" in done.stdout
+    assert all(file.stat().st_size <= 4096 and file.suffix == ".npy" for file in own_cache.iterdir())
+
+
+def test_without_a_home_everything_works_uncached(monkeypatch):
+    for name in ("SCALABLE_ARCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    prepared.warn_once.cache_clear()
+    with pytest.warns(UserWarning, match="no home folder.*set SCALABLE_ARCH_CACHE") as caught:
+        first = load_world("gate", **SMALL).images
+        assert torch.equal(first, load_world("gate", **SMALL).images)
+        load_scenes(people=2, scenes=2, cameras=1, size=(64, 80))
+        load_segmentation(people=2, scenes=2, cameras=1, size=(64, 80))
+    assert len(caught) == 1
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.sampled_from([np.uint8, np.float32, np.int64]))
+def test_arrays_come_back_as_numpy_writes_them(tmp_path_factory, shape, dtype):
+    folder = tmp_path_factory.mktemp("arrays")
+    array = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    for number, given_array in enumerate((array, array.T)):
+        path = folder / f"{number}.npy"
+        with open(path, "wb") as file:
+            prepared.write_array(file, given_array)
+        found = read_array(path, [None] * len(shape), dtype) if array.size else np.load(path)
+        assert np.array_equal(found, given_array) and np.array_equal(np.load(path), given_array)
+        assert read_array(path, [length + 1 for length in given_array.shape], dtype) is None
+        assert read_array(path, [None] * (len(shape) + 1), dtype) is None
+        assert read_array(path, given_array.shape, np.float64) is None
 
 
 # ---- mistakes
