@@ -91,7 +91,7 @@ def fetched_folder(manifest):
         )
     return folder
 
-
+# %% ../nbs/cli.ipynb #9319b714
 def data_get(args):
     """Bring the file or files of a data set into the cache and print where they lie."""
     from scalable_arch.data.classification import get_files

@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from scalable_arch.data import (
     ImageFolder,
@@ -488,7 +489,7 @@ def test_own_pictures_are_turned_and_published_sets_are_not(tmp_path, orientatio
     )
 
 
-def test_large_pictures_are_turned_before_they_are_made_small(tmp_path):
+def test_large_pictures_are_turned_before_they_are_made_small(tmp_path, monkeypatch):
     """The decoder's own reduction is asked for with the sides as they are stored."""
     smooth = np.random.default_rng(2).integers(0, 255, (16, 8, 3), dtype=np.uint8)
     upright = Image.fromarray(smooth).resize((512, 1024), Image.Resampling.BICUBIC)
@@ -498,6 +499,11 @@ def test_large_pictures_are_turned_before_they_are_made_small(tmp_path):
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.jpg", quality=95, exif=exif)
     a, b = load_images([tmp_path / "a.jpg", tmp_path / "b.jpg"]).float()
     assert (a - b).abs().mean() < 2
+    asked, draft = [], JpegImageFile.draft
+    monkeypatch.setattr(JpegImageFile, "draft", lambda image, *what: asked.append(what) or draft(image, *what))
+    for name in ("a.jpg", "b.jpg"):
+        load_images([tmp_path / name], (64, 160))
+    assert asked == [("RGB", (320, 128)), ("RGB", (128, 320))]
 
 
 def test_damaged_exif_data_leave_the_picture_as_it_is(tmp_path):

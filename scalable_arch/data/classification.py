@@ -381,7 +381,7 @@ if TYPE_CHECKING:  # which images come with which name
         size: int = 224,
     ) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]: ...
 
-
+# %% ../../nbs/data/classification.ipynb #b5d602ab
 def load_classification(
     name: str,
     root: str | Path = "",

@@ -6,7 +6,7 @@
 __all__ = ['FRAME_NAME', 'COORDINATE', 'QUERY_LINE', 'FILLERS', 'read_mat', 'as_list', 'field', 'corners_of', 'image_sizes',
            'make_set', 'Annotations', 'overlap', 'person_number', 'assign_training', 'assign_test', 'read_cuhk_sysu',
            'person_of', 'read_frames_of', 'read_query_info', 'read_prw', 'search_names', 'search_manifest',
-           'find_search', 'expected_scenes', 'count_scenes', 'read_search', 'load_person_search', 'structs', 'cells',
+           'find_search', 'expected_scenes', 'count_scenes', 'read_set', 'load_person_search', 'structs', 'cells',
            'whole_boxes', 'save_images', 'write_world', 'appearances', 'image_rows', 'protocol_rows', 'fill_cuhk_sysu',
            'write_cuhk_sysu', 'frame_names', 'fill_prw', 'write_prw', 'render_person_search', 'mat_pieces',
            'unpack_pieces', 'mat_fault', 'list_problems', 'decode_problems', 'check_person_search']
@@ -161,10 +161,8 @@ class Annotations:
         wanted = corners_of(box, self.sizes[name], where, self.check)
         if wanted is None:
             return None
-        numbers, free = (
-            np.asarray(box, np.float64).reshape(-1),
-            [k for k, owner in enumerate(self.pids[name]) if owner in (-1, pid)],
-        )
+        numbers = np.asarray(box, np.float64).reshape(-1)
+        free = [k for k, owner in enumerate(self.pids[name]) if owner in (-1, pid)]
         exact = [k for k in free if np.array_equal(self.raw[name][k], numbers)]
         near = [(overlap(wanted, self.corners[name][k]), -k) for k in free]
         if not exact and max(near, default=(0, 0))[0] < 0.5:
@@ -375,7 +373,7 @@ def count_scenes(train, search):
     }
 
 
-def read_search(name, home, gallery_size, check, progress):
+def read_set(name, home, gallery_size, check, progress):
     """(train `SceneSet`, `SceneSearch`) of what lies in the folder `home`, however much that is."""
     if name == "cuhk_sysu":
         return read_cuhk_sysu(home, gallery_size, check, progress)
@@ -397,7 +395,7 @@ def load_person_search(
     """
     manifest = search_manifest(name)
     home = find_search(manifest, root)
-    train, search = read_search(name, home, gallery_size, check, progress)
+    train, search = read_set(name, home, gallery_size, check, progress)
     if check:
         (expected, source), found = expected_scenes(manifest, home), count_scenes(train, search)
         for split, kind in ((split, kind) for split, kinds in expected.items() for kind in kinds):
@@ -695,7 +693,7 @@ def check_person_search(
     try:
         home = find_search(manifest, root)
         expected, source = expected_scenes(manifest, home)
-        train, search = read_search(name, home, 100 if name == "cuhk_sysu" else None, True, progress)
+        train, search = read_set(name, home, 100 if name == "cuhk_sysu" else None, True, progress)
         found = count_scenes(train, search)
         problems += decode_problems((train, search.scenes), progress) if decode else []
     except (OSError, ValueError) as error:

@@ -264,7 +264,7 @@ def camera_of(camid, seed, places):
     """Camera `camid` of the world `seed`; cameras take turns in `places`."""
     return make_camera(camid, seed, places[camid % len(places)])
 
-
+# %% ../../nbs/data/render.ipynb #c35a42a5
 def render_crop(
     shot: Shot,
     *,
@@ -371,7 +371,7 @@ def render_shots(plan, *, size=(128, 64), seed=0, crowd=Crowd(), places=(Place()
         images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64)
     )
 
-
+# %% ../../nbs/data/render.ipynb #4b9c8839
 def render_crops(
     pids: Iterable[int],
     cameras: Collection[int],
@@ -603,7 +603,7 @@ def check_copy(name, arguments):
             "render market1501"
         )
 
-
+# %% ../../nbs/data/render.ipynb #184f368b
 def render_dataset(
     name: str,
     out: str | Path,

@@ -757,7 +757,7 @@ if TYPE_CHECKING:  # which set comes with which split
         progress: bool | None = None,
     ) -> SceneSet | SceneSearch: ...
 
-
+# %% ../../nbs/data/scenes.ipynb #1b17b0c7
 def load_scenes(
     split: str = "train",
     *,

@@ -348,7 +348,7 @@ def segmentation_classes(name: str, root: str | Path = "") -> tuple[str, ...]:
         return SIMULATED_CLASSES
     return expected_voc(root)[1] if root else tuple(load_manifest("voc2012")["masks"]["classes"])
 
-
+# %% ../../nbs/data/segmentation.ipynb #9f0717ab
 if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
 
     @overload
@@ -404,7 +404,7 @@ if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
         progress: bool | None = None,
     ) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]: ...
 
-
+# %% ../../nbs/data/segmentation.ipynb #7386ef7b
 def load_segmentation(
     name: str = "scenes",
     root: str | Path = "",

@@ -136,6 +136,7 @@ GATE = World(
     test=Sampling(10, 2, 4, 4),
 )
 
+# %% ../../nbs/data/standins.ipynb #b0ee03dd
 STREET = Place(
     weather=(0.3, 0.3, 0.4),
     hours=((0.72, 0.05), (1.25, -0.02), (0.92, 0.03)),
@@ -337,7 +338,7 @@ if TYPE_CHECKING:  # which set comes with which split
         progress: bool | None = None,
     ) -> TrainSet | SearchSet: ...
 
-
+# %% ../../nbs/data/standins.ipynb #9086abe8
 def load_world(
     name: str,
     split: str = "train",
