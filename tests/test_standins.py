@@ -243,7 +243,8 @@ def test_a_file_size_limit_costs_one_warning_and_no_half_file(own_cache):
         "    load_world('gate', people=3, size=(32, 16))\n"
         "    load_scenes(people=2, scenes=2, cameras=1, size=(64, 80))\n"
         "    load_segmentation(people=2, scenes=2, cameras=1, size=(64, 80))\n"
-        "print(len(told), told[0].message)"
+        "told = [str(one.message) for one in told if 'compiled loops' not in str(one.message)]\n"
+        "print(len(told), told[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1 what is rendered is not kept and will be rendered again next time")
@@ -261,7 +262,7 @@ def test_without_a_home_everything_works_uncached(monkeypatch):
         assert torch.equal(first, load_world("gate", **SMALL).images)
         load_scenes(people=2, scenes=2, cameras=1, size=(64, 80))
         load_segmentation(people=2, scenes=2, cameras=1, size=(64, 80))
-    assert len(caught) == 1
+    assert sum("rendered again" in str(one.message) for one in caught) == 1
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.sampled_from([np.uint8, np.float32, np.int64]))

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from .painter import Light, compiled
+from .painter import Light, pixel_loop
 from .person import CAMERA, CLOUDS, COLOURS, GRAIN, jitter_colour, linear, stream
 
 # %% ../../nbs/data/camera.ipynb #c5a4bceb
@@ -193,7 +193,7 @@ def make_camera(camid: int, seed: int = 0, place: Place = Place()) -> Camera:
     )
 
 # %% ../../nbs/data/camera.ipynb #c23ea2fc
-@compiled
+@pixel_loop
 def sample_tile(tile, x, y):
     """Values of a periodic `tile` (256, 256) at the points `x`, `y` (H, W), in tile pixels, interpolated bilinearly."""
     result = np.empty(x.shape, np.float32)
@@ -369,7 +369,7 @@ def metering_of(camid, seed=0, place=Place()):
     return float(np.clip((0.25 / linear(scene_of(camid, seed, place)[::4, ::4]).mean()) ** 0.5, 0.7, 1.6))
 
 # %% ../../nbs/data/camera.ipynb #a32ccb96
-@compiled
+@pixel_loop
 def blur(image, sigma_x, sigma_y):
     """Gaussian blur of (H, W, 3) float32 with deviations in pixels."""
     height, width = image.shape[0], image.shape[1]
@@ -391,7 +391,7 @@ def blur(image, sigma_x, sigma_y):
     return image
 
 # %% ../../nbs/data/camera.ipynb #709a6eb3
-@compiled
+@pixel_loop
 def to_display(image, curve, gains, saturation, haze, corner, light_x, light_y):
     """Linear light (H, W, 3) to display values 0..255 float32 through a camera's gains (3,), haze, gradient of light
     and tone `curve`."""
@@ -410,7 +410,7 @@ def to_display(image, curve, gains, saturation, haze, corner, light_x, light_y):
     return result
 
 
-@compiled
+@pixel_loop
 def finish(image, sharpen, noise, chroma, comb, grain, start):
     """Sharpen, shift every other row by `comb` pixels, add noise of deviation `noise` and round: (H, W, 3) uint8."""
     height, width = image.shape[0], image.shape[1]
@@ -435,7 +435,7 @@ def finish(image, sharpen, noise, chroma, comb, grain, start):
     return result
 
 
-@compiled
+@pixel_loop
 def cut_out(scene, left, top, height, width, table):
     """Part (height, width, 3) of a scene (H, W, 3) uint8 as linear light, border repeated; `table` (256,) is `linear`
     of every value."""
