@@ -14,6 +14,7 @@ from scipy.io import savemat
 from torch import nn
 from torch.nn import functional as F
 
+from scalable_arch import versions
 from scalable_arch.cli import main
 from scalable_arch.data import (
     check_segmentation,
@@ -274,6 +275,28 @@ def test_damaged_copies_are_named(voc):
         load_voc(extra, check=False)
 
 
+def test_lists_that_were_cut_and_empty_files_are_told(tmp_path):
+    options = dict(people=(4, 4), scenes=(2, 3), extra=3, cameras=(1, 1), size=(64, 80))
+    render_voc(tmp_path / "voc", **options)
+    home = tmp_path / "voc" / "VOCdevkit" / "VOC2012"
+    assert len(load_voc(tmp_path / "voc", "trainval")[0]) == 5
+    listing = home / "ImageSets" / "Segmentation" / "val.txt"
+    names = listing.read_text().split()
+    listing.write_text("\n".join(names[:2]), encoding="utf-8-sig")
+    for split, words in (("val", "val has 2 images where the rendered set has 3"), ("trainval", "4 images where .* 5")):
+        with pytest.raises(ValueError, match=words):
+            load_voc(tmp_path / "voc", split)
+    assert [path.stem for path in load_voc(tmp_path / "voc", "val", check=False)[0].paths] == names[:2]
+    listing.write_text("\n".join(names))
+    for file in (home / "JPEGImages" / f"{names[0]}.jpg", home / "SegmentationClass" / f"{names[0]}.png"):
+        data = file.read_bytes()
+        file.write_bytes(b"")
+        report = check_segmentation("voc2012", tmp_path / "voc")
+        assert not report.ok and f"{file} cannot be used (empty)" in report.problems[0]
+        file.write_bytes(data)
+    assert check_segmentation("voc2012", tmp_path / "voc", decode=True).ok
+
+
 def test_pairs_are_resized_together(voc):
     images, masks = load_voc(voc, "val", size=(15, 20), check=False)
     assert images.shape == (2, 3, 15, 20) and masks.shape == (2, 15, 20) and images.dtype == masks.dtype == torch.uint8
@@ -341,13 +364,15 @@ def test_the_same_set_comes_from_the_cache_bit_for_bit(monkeypatch):
     options = dict(scenes=4, cameras=1, people=4, size=(64, 80))
     images, masks = load_segmentation(**options)
     assert images.shape == (4, 3, 64, 80) and masks.shape == (4, 64, 80) and images.dtype == masks.dtype == torch.uint8
-    version = segmentation.masking_version()
-    monkeypatch.setattr(segmentation, "masking_version", lambda: version)
     monkeypatch.setattr(segmentation, "render_masked", lambda *a, **k: pytest.fail("rendered again"))
     again = load_segmentation(**options)
     assert torch.equal(images, again[0]) and torch.equal(masks, again[1])
     with pytest.raises(pytest.fail.Exception):
         load_segmentation(**options, seed=1)  # other people and cameras: rendered anew
+    for world in ("world.people", "world.scenes", "world.masks"):
+        with monkeypatch.context() as raised, pytest.raises(pytest.fail.Exception):
+            raised.setitem(versions.VERSIONS, world, 2)
+            load_segmentation(**options)
 
 
 def test_a_rendered_copy_is_read_back_and_checked(tmp_path):
