@@ -389,7 +389,8 @@ class PersonSearchNet(nn.Module):
 
     def anchors(self, last_map: torch.Tensor) -> torch.Tensor:
         "The anchors (N, 4) of a scene's last map, in pixels, around where its cells look."
-        return anchor_boxes(last_map.shape[-2:], STRIDE, self.anchor_heights, device=last_map.device) + self.shift
+        boxes = anchor_boxes(last_map.shape[-2:], STRIDE, self.anchor_heights, device=last_map.device) + self.shift
+        return boxes.to(torch.promote_types(last_map.dtype, boxes.dtype))
 
 # %% ../nbs/ch4_hdl.ipynb #457750c4
 def check_options(num_classes, rpn_width, anchor_heights):
@@ -835,7 +836,7 @@ def read_batch(scenes, labels, index, flips, device, dtype):
                 [image.shape[2] - boxes[:, 2], boxes[:, 1], image.shape[2] - boxes[:, 0], boxes[:, 3]], 1
             )
         images.append(image.to(device))
-        truth.append(boxes.to(device))
+        truth.append(boxes.to(device, torch.promote_types(dtype, boxes.dtype)))
     batch, sizes = collate_scenes(images)
     return batch.to(dtype), sizes, truth, [labels[number].to(device) for number in index]
 
