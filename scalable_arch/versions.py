@@ -24,9 +24,11 @@ VERSIONS = {
     "world.street": 1,
     "world.yard": 1,
     "world.masks": 1,
+    "world.classes": 1,  # simulated persons, each a class to name
     "data.images": 1,
     "data.vtest": 1,
-    "data.classification": 1,
+    "data.classification": 1,  # images and labels as read, and resized
+    "data.macro": 1,  # NAS-Bench-Macro
     "model.han": 1,
     "model.hdl": 1,
     "model.resnet": 1,

@@ -12,6 +12,7 @@ from .readers import DatasetCheck, ReIDDataset, Sample, check_dataset, load_data
 from .render import Crops, Shot, Visit, render_crop, render_crops, render_dataset, split_query
 from .scenes import SceneSearch, SceneSet, draw_scene, load_scenes, load_vtest_scenes, render_scene
 from .segmentation import check_segmentation, load_segmentation, load_voc, render_voc, segmentation_classes
+from .sources import open_source
 from .standins import SearchSet, TrainSet, cross_view_pairs, list_worlds, load_world, world_statistics
 from .vtest import VTest, load_vtest
 from .world import Camera, Crowd, Light, Person, Place, Pose, draw_person, make_camera, make_person
@@ -24,7 +25,7 @@ __all__ = [
     "identity_batches", "iter_image_batches", "list_datasets", "list_worlds", "load_classification", "load_dataset",
     "load_images", "load_manifest", "load_person_search", "load_scenes", "load_segmentation", "load_voc",
     "load_vtest", "load_vtest_scenes", "load_world", "make_camera", "make_person", "nas_bench_macro",
-    "random_batches", "random_erasing", "random_flip", "render_crop", "render_crops", "render_dataset",
+    "open_source", "random_batches", "random_erasing", "random_flip", "render_crop", "render_crops", "render_dataset",
     "render_person_search", "render_scene", "render_voc", "segmentation_classes", "split_query", "to_float",
     "to_uint8", "world_statistics", "write_classification", "write_cuhk_sysu", "write_prw",
 ]

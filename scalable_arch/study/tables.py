@@ -583,7 +583,7 @@ class Study(Cells):
     def searched(
         self, records, *, row, dataset, search="test", part="joint", group="", metrics=("R1", "mAP"), printed=True
     ):
-        """Put in the cells of a row from re-identification trials, one record for each seed (see `study.reid`).
+        """Put in the cells of a row from re-identification trials, one record for each seed (see `kinds.reid`).
 
         `search`, `part`: which search and which part of the feature. Without records the cells stay empty. ValueError
         where the records searched for different people.
