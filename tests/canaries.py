@@ -23,7 +23,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from scalable_arch import create_model, data, hdl, metrics, nas, nge, nos, train
+from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.files import write_whole
+from scalable_arch.kinds import KINDS
 from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.nas.search import search
 from scalable_arch.nn.deeplab import DeepLabV3
@@ -216,10 +218,25 @@ for world in data.list_worlds():
 
 @canary("world.gate", "world.people", within=GREY)
 def people_to_train_on():
-    return of_each(
-        lambda seed: set_of(data.load_world("gate", "train", people=2, seed=seed, size=(32, 16), progress=False)),
-        {f"seed {seed}": {"seed": seed} for seed in (0, 1)},
+    return set_of(data.load_world("gate", "train", people=2, seed=1, size=(32, 16), progress=False))
+
+
+@canary("world.mixed", "world.people", within=GREY)
+def mixed():
+    both = {split: set_of(open_tiny({"mixed": True, "people": 2}, split, task="reid")) for split in ("train", "test")}
+    return of_each(dict, both)
+
+
+@canary("world.classes", "world.people", within=GREY)
+def persons_as_classes():
+    images, labels = zip(
+        *(open_tiny({"people": 2, "shots": 1, "size": 16}, split, task="classification") for split in ("train", "test"))
     )
+    return painted(torch.cat(images)) | {"labels": probe(*labels)}
+
+
+def open_tiny(source, split, **task):
+    return data.open_source(source, split, size=(32, 16), seed=1, **task)
 
 
 def scene_numbers(scenes) -> dict[str, float]:
@@ -235,27 +252,41 @@ def scene_numbers(scenes) -> dict[str, float]:
 @canary("world.scenes", "world.people", within=GREY)
 def scenes():
     small = dict(people=3, scenes=4, cameras=2, size=(64, 64), progress=False)
-    numbers = of_each(
-        lambda seed: scene_numbers(data.load_scenes("train", seed=seed, **small)),
-        {"seed 0": {"seed": 0}, "seed 1": {"seed": 1}},
-    )
+    numbers = scene_numbers(data.load_scenes("train", seed=1, **small))
     for protocol, size in (("prw", None), ("cuhk_sysu", 2)):
-        found = data.load_scenes("test", protocol=protocol, gallery_size=size, **small)
-        galleries = [found.gallery(number) for number in range(len(found.queries))]
-        numbers |= {f"{protocol} queries": probe(found.queries), f"{protocol} galleries": probe(*galleries)}
-    return numbers | scene_numbers(found.scenes)
+        numbers |= search_numbers(data.load_scenes("test", protocol=protocol, gallery_size=size, **small), protocol)
+    return numbers
+
+
+def search_numbers(found, name) -> dict[str, float]:
+    "Numbers of a `SceneSearch`."
+    galleries = [found.gallery(number) for number in range(len(found.queries))]
+    asked = {"queries": probe(found.queries), "galleries": probe(*galleries)}
+    return of_each(dict, {name: scene_numbers(found.scenes) | asked})
+
+
+@canary("world.street", "world.yard", "world.scenes", "world.people", within=GREY)
+def scenes_of_characters():
+    numbers = {}
+    for world, settings in SCENE_WORLDS.items():
+        numbers |= {f"{world} {name}": text_number(str(value)) for name, value in flat(settings).items()}
+        source = {"world": world, "people": 3, "scenes": 3}
+        learnt, found = (
+            data.open_source(source, split, task="person_search", size=(64, 64), seed=1) for split in ("train", "test")
+        )
+        numbers |= of_each(dict, {f"{world} train": scene_numbers(learnt)}) | search_numbers(found, world)
+    return numbers
 
 
 @canary("world.masks", "world.scenes", "world.people", within=GREY)
 def masks():
     small = dict(people=3, scenes=2, cameras=2, size=(64, 64), progress=False)
 
-    def run(split, **seed):
-        images, classes = data.load_segmentation("scenes", split=split, **small, **seed)
+    def run(split):
+        images, classes = data.load_segmentation("scenes", split=split, seed=1, **small)
         return painted(images) | {f"class {kind}": (classes == kind).double().mean() for kind in (0, 1, 2, 3, 255)}
 
-    variants = {"val": {"split": "val"}} | {f"train {seed}": {"split": "train", "seed": seed} for seed in (0, 1)}
-    return of_each(run, variants)
+    return of_each(run, {split: {"split": split} for split in ("train", "val")})
 
 
 @canary("data.images", within=GREY)
@@ -284,9 +315,13 @@ def images_of_classes():
                 shown = painted(images[torch.arange(6)]) | {"labels": probe(labels)}
                 numbers |= {f"{name} {split} {number}": value for number, value in shown.items()}
     digits, labels = data.load_classification("digits", "", "test", limit=20, seed=1)
+    return numbers | painted(digits) | {"labels": probe(labels)}
+
+
+@canary("data.macro")
+def trained_networks():
     table = data.nas_bench_macro()
-    costs = {name: probe(getattr(table, name)) / 1e6 for name in ("params", "macs")}
-    return numbers | painted(digits) | costs | {"labels": probe(labels), "accuracies": probe(table.accuracies)}
+    return {name: probe(getattr(table, name)) for name in ("accuracies", "params", "macs")}
 
 
 SIZES = {"imagenet": {"size": 24}}
@@ -310,9 +345,7 @@ def walkers():
     crops = {name: probe(getattr(crops, name)) for name in ("pids", "camids", "frames", "query", "gallery")} | painted(
         crops.crops
     )
-    galleries = [found.gallery(number) for number in range(len(found.queries))]
-    scenes = scene_numbers(found.scenes) | {"queries": probe(found.queries), "galleries": probe(*galleries)}
-    return of_each(dict, {"crop": crops, "scene": scenes})
+    return of_each(dict, {"crop": crops}) | search_numbers(found, "scene")
 
 
 # Networks
@@ -378,7 +411,7 @@ STREET = data.SceneSet(
 )
 
 
-@canary("model.hdl")
+@canary("model.hdl", "model.resnet")
 def person_search_networks():
     def run(make, **options):
         model = make(**options)
@@ -439,23 +472,23 @@ def distillation():
     return of_each(run, variants | {"all levels, hot": {"levels": (0, 1, 2, 3), "temperature": 2.0}})
 
 
-@canary("recipe.person_search", "loss.detection", "loss.distillation", "model.hdl")
+@canary("recipe.person_search", "loss.detection", "loss.distillation", "model.hdl", "model.resnet")
 def person_search_training():
     def run(**options):
         teacher = hdl.hdl_teacher(**SMALL_TEACHER) if options.get("distill") else None
         model = hdl.hdl_student(**SMALL_STUDENT)
-        few = dict(epochs=2, batch_size=2, lr=1e-3, num_anchors=12, num_proposals=20, num_rois=8)
+        few = dict(epochs=1, batch_size=2, lr=1e-3, num_anchors=12, num_proposals=20, num_rois=8)
         return trained(model, hdl.fit_person_search(model, STREET, teacher=teacher, progress=False, **few | options))
 
     variants = {
         "plain": {},
         "flip": {"flip": True},
-        "milestones": {"milestones": (1,), "gamma": 0.5},
+        "milestones": {"milestones": (1,), "gamma": 0.5, "epochs": 2},
         "warmup": {"warmup": 3},
         "decay": {"weight_decay": 0.1, "momentum": 0.5},
         "seed": {"seed": 1},
     }
-    taught = {f"distill {name}": {"distill": (name,), "epochs": 1} for name in hdl.DISTILLATIONS}
+    taught = {f"distill {name}": {"distill": (name,)} for name in hdl.DISTILLATIONS}
     return of_each(run, variants | taught)
 
 
@@ -570,7 +603,6 @@ def classification_options():
             "label smoothing": {"label_smoothing": 0.1},
             "auxiliary": {"auxiliary_weight": 1.0},
             "clip": {"clip": 0.01},
-            "no clip": {"clip": None},
             "linear": {"schedule": "linear"},
             "steps": {"schedule": "steps", "milestones": (1,), "gamma": 0.5},
             "warmup": {"warmup": 1},
@@ -632,7 +664,7 @@ def architecture_search(space=SPACE, controller=None, make=nas.Supernet, **optio
     }
 
 
-@canary("recipe.search", "model.cells")
+@canary("recipe.search", "recipe.classification", "model.cells")
 def search_options():
     return of_each(
         architecture_search,
@@ -641,7 +673,6 @@ def search_options():
             "two epochs": {"epochs": 2},
             "second order": {"order": 2},
             "by batch": {"alternate": "batch"},
-            "second order by batch": {"alternate": "batch", "order": 2},
             "flip": {"flip": True},
             "crops": {"crop_padding": 2},
             "clip": {"clip": 0.01},
@@ -654,14 +685,14 @@ def search_options():
     )
 
 
-@canary("recipe.search", "model.cells", "model.nge")
+@canary("recipe.search", "recipe.classification", "model.cells", "model.nge")
 def search_by_embeddings():
     kinds = {"plain": nge.PlainController, "recurrent": nge.RNNController, "graph": nge.NGEController}
     small = dict(embedding=6, out=6, edge=4)
     return of_each(architecture_search, {name: {"controller": partial(kind, **small)} for name, kind in kinds.items()})
 
 
-@canary("recipe.search", "model.nos")
+@canary("recipe.search", "recipe.classification", "model.cells", "model.nos")
 def heterogeneous_search():
     operations = ("skip_connect", "sep_conv_3x3", *nas.SPACES["nos"].operations[-4:])
     space = nas.Space("tiny nos", operations, inner_nodes=2, second_tier=True, required=operations[:2])
@@ -686,10 +717,10 @@ def supernets_and_genotypes():
     return numbers | {f"cost {cell}": np.sum(table) for cell, table in costs.items()}
 
 
-@canary("model.nos")
+@canary("model.nos", "model.cells", "model.cifar")
 def heterogeneous_networks():
-    x, genotype = batch(4, 32, 32), nas.random_genotype(nas.SPACES["nos"], 0)
-    calibrated = lambda name: create_model("resnet18_cifar", width=8, calibration=nos.self_calibration(name))
+    x, genotype = batch(4, 16, 16), nas.random_genotype(nas.SPACES["nos"], 0)
+    calibrated = lambda name: create_model("resnet18_cifar", width=4, calibration=nos.self_calibration(name))
     networks = {"cifar": lambda: nos.nos_cifar(genotype, channels=4, cells=3, num_classes=3)}
     networks |= {name: partial(calibrated, name) for name in nos.SELF_CALIBRATIONS}
     supernet = lambda: nos.nos_supernet(channels=4, cells=3, num_classes=3)
@@ -817,7 +848,7 @@ def detector():
     return of_each(run, {"plain": {}, "strict": {"iou_threshold": 0.75}, "sure": {"min_score": 0.5}})
 
 
-@canary("score.person_search")
+@canary("score.person_search", "score.detection")
 def people_in_scenes():
     def run(**options):
         found = metrics.evaluate_person_search(
@@ -867,6 +898,128 @@ def bootstrap():
 
 
 RELATIONS = ("[b] > [a]", "[a] > [b]", "[b] > [a] + 30", "[b] < 2 * [a]", "[a] ~ [b]")
+
+
+# Kinds of trial, from a configuration to its record
+
+PEOPLE = {"mixed": True, "people": 2}
+DIGITS = {"dataset": "digits", "limit": 16, "size": 8}
+SCENES = {"dataset": "scenes", "scenes": 3, "people": 3, "cameras": 2, "size": [64, 64]}
+STREETS = {"train": {"world": "street", "people": 3, "scenes": 4}, "size": [64, 64], "seed": 1}
+SHORT = {"epochs": 1, "batch_size": 4, "lr": 1e-3}
+PLAIN = {"cutout": 0, "crop_padding": 0}
+CLASSIFIER = {"train": DIGITS, "test": {"digits": DIGITS}, "recipe": SHORT | PLAIN, "seed": 1}
+SEARCH = {"kind": "search", "train": DIGITS, "supernet": {"channels": 4, "cells": 3}, "search": SHORT, "seed": 1}
+TRIALS = {
+    "reid trial": {
+        "kind": "reid",
+        "model": "han_small",
+        "options": SMALL_HAN,
+        "train": PEOPLE,
+        "search": {"mixed": PEOPLE, "gate": {"world": "gate", "people": 3}},
+        "size": [32, 16],
+        "recipe": SHORT | {"loss": "cross_entropy+triplet", "num_shots": 2},
+        "parts": ["joint", "global", "local", "joint RR", "joint MQ", "joint RR MQ"],
+        "attention": True,
+        "seed": 1,
+    },
+    "person search trial": {
+        "kind": "person_search",
+        "model": "hdl_student",
+        "options": {name: value for name, value in SMALL_STUDENT.items() if name != "num_classes"},
+        "recipe": SHORT,
+        "teacher": {
+            "model": "hdl_teacher",
+            "options": {name: value for name, value in SMALL_TEACHER.items() if name != "num_classes"},
+            "recipe": SHORT,
+        }
+        | STREETS,
+        "distill": ["feature", "attention", "prediction"],
+        "search": {world: {"world": world, "people": 3, "scenes": 5} for world in ("street", "yard")},
+        "galleries": [0, 2],
+    }
+    | STREETS,
+    "classification trial": CLASSIFIER
+    | {
+        "kind": "classification",
+        "model": "resnet18_cifar",
+        "options": {"width": 4},
+        "calibration": {"name": "channel_attention"},
+    },
+    "trial of cells": CLASSIFIER
+    | {
+        "kind": "classification",
+        "genotype": {"space": "nos", "random": 0},
+        "network": {"channels": 4, "cells": 3},
+        "train": {"people": 3, "shots": 1, "size": 8},
+        "test": {"persons": {"people": 3, "shots": 1, "size": 8}},
+    },
+    **{
+        f"search trial, {kind}": SEARCH | {"space": "nge", "controller": {"kind": kind}, "embeddings": 1}
+        for kind in ("alphas", "plain", "rnn", "nge")
+    },
+    "guided search trial": SEARCH
+    | {
+        "space": "nos",
+        "teacher": CLASSIFIER | {"model": "pyramidnet110_cifar", "options": {"depth": 11, "alpha": 6, "width": 4}},
+        "guidance": {"weight": 10},
+    },
+    "segmentation trial": {
+        "kind": "segmentation",
+        "genotype": {"space": "nge", "random": 0},
+        "network": {"channels": 4, "cells": 3},
+        "head": {"channels": 8, "rates": [1, 2]},
+        "train": SCENES,
+        "test": {"scenes": SCENES},
+        "recipe": SHORT | {"batch_size": 3, "crop": 64, "scales": [1, 1]},
+        "seed": 1,
+    },
+    **{
+        f"tabular trial, {table}": {
+            "kind": "tabular",
+            "table": table,
+            "searches": {
+                "random": {"search": "random"},
+                "evolution": {"search": "evolution", "population": 8, "sample": 3},
+                **{
+                    f"{search} {policy}": {"search": search, "policy": policy, "lr": 0.1, "population": 8, "sample": 3}
+                    for search in ("evolution", "reinforce")
+                    for policy in ("logits", "plain", "nge")
+                },
+            },
+            "budget": 30,
+            "seed": 1,
+        }
+        for table in ("macro", "invented")
+    },
+}
+
+
+def flat(found, name="") -> dict:
+    "{path of keys: number or text} of what JSON can hold."
+    if not isinstance(found, dict | list):
+        return {name: found}
+    parts = found.items() if isinstance(found, dict) else enumerate(found)
+    return {path: value for key, part in parts for path, value in flat(part, f"{name} {key}".strip()).items()}
+
+
+def record_of(config):
+    "Numbers of a trial's record: its metrics and cost, and one number for each long part."
+    record = KINDS[config["kind"]].run(config, checkpoint=None, given={}, progress=False)
+    shown = {part: record[part] for part in ("metrics", "cost", "params") if part in record}
+    numbers = {name: value for name, value in flat(shown).items() if value is not None}
+    for part in ("queries", "people", "curves", "genotype"):
+        values = list(flat(record.get(part, [])).values())
+        texts, rest = ([x for x in values if isinstance(x, str) is text] for text in (True, False))
+        numbers |= {part: probe(rest)} if rest else {}
+        numbers |= {f"{part} in words": text_number(" ".join(texts))} if texts else {}
+    return numbers
+
+
+for name, config in TRIALS.items():
+    guards = tuple(KINDS[config["kind"]].versions(config))
+    painted_there = any(guard.startswith("world") for guard in guards)
+    CANARIES[name] = Canary(name, guards, partial(record_of, config), 1e-3 if painted_there else TINY)
 
 
 # Comparing with what is committed, and renewing it
