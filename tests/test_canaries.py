@@ -5,14 +5,12 @@ import os
 import platform
 import subprocess
 import sys
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 
 import canaries
-import numpy as np
 import pytest
 import torch
-from canaries import CANARIES, FAMILIES, FILE, Canary, main, numbers_of, read
+from canaries import CANARIES, FAMILIES, FILE, numbers_of, read
 
 from scalable_arch import list_models
 from scalable_arch.versions import VERSIONS
