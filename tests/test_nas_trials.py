@@ -1,21 +1,31 @@
-"""Trials of searches, classifiers and segmentation: the same again, after a kill and from the cache, and what they
-rest on."""
+"""Trials of searches, classifiers and segmentation: the same again, after a kill and from the cache; what their seeds
+decide."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from scalable_arch.data import open_source
+from scalable_arch.kinds import KINDS, cell_search, classification, segmentation
+from scalable_arch.kinds.classification import (
+    classification_versions,
+    classifier_weights_path,
+    configured_genotype,
+    image_sources,
+    learnt_and_tested,
+    trained_classifier,
+    untrained_classifier,
+)
 from scalable_arch.nas.genotype import PUBLISHED, Genotype
-from scalable_arch.study import nas
-from scalable_arch.study.trials import drop_checkpoint, execute
 from scalable_arch.train.classify import accuracy
 
 DIGITS = {"dataset": "digits", "limit": 60, "size": 8}
 RECIPE = {"epochs": 1, "batch_size": 30, "cutout": 0, "drop_path": 0.0, "crop_padding": 1}
 CELLS = {
-    "run": "scalable_arch.study.nas:train_classifier",
+    "kind": "classification",
     "genotype": {"space": "nge", "random": 0},
     "network": {"channels": 4, "cells": 3, "auxiliary": False},
     "train": DIGITS,
@@ -24,13 +34,24 @@ CELLS = {
     "seed": 0,
 }
 SEARCH = {
-    "run": "scalable_arch.study.nas:find_cells",
+    "kind": "search",
     "space": "nge",
     "controller": {"kind": "plain"},
     "supernet": {"channels": 4, "cells": 3},
     "train": DIGITS,
     "search": {"epochs": 2, "batch_size": 15},
     "embeddings": 2,
+    "seed": 0,
+}
+MASKS = {"dataset": "scenes", "scenes": 4, "people": 4, "cameras": 2, "size": [64, 64]}
+SEGMENTS = {
+    "kind": "segmentation",
+    "genotype": {"space": "nge", "random": 0},
+    "network": {"channels": 4, "cells": 3},
+    "head": {"channels": 16, "rates": [1, 2, 3]},
+    "train": MASKS,
+    "test": {"scenes": MASKS},
+    "recipe": {"epochs": 1, "batch_size": 2, "crop": [64, 64]},
     "seed": 0,
 }
 TEACHER = {
@@ -42,46 +63,50 @@ TEACHER = {
 }
 
 
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    "A cache for all tests here, for what is rendered."
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "cache"))
+def no_weights_yet(worlds, monkeypatch):
+    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(worlds))
+    shutil.rmtree(worlds / "models", ignore_errors=True)
 
 
-def found_again(record):
-    "What a trial found, without when and where."
-    return {
-        key: value
-        for key, value in record.items()
-        if key in ("config", "metrics", "queries", "curves", "genotype", "cost", "sources")
-    }
+def run(config, checkpoint=None):
+    return KINDS[config["kind"]].run(config, checkpoint=checkpoint, given={}, progress=False)
 
 
 def test_a_classifier_is_the_same_from_the_cache_and_anew():
-    first, cached = execute(CELLS, progress=False), execute(CELLS, progress=False)
-    nas.weights_path(CELLS).unlink()
-    assert found_again(first) == found_again(cached) == found_again(execute(CELLS, progress=False))
-    model, _ = nas.trained(CELLS)
-    images, labels = nas.labelled_images(DIGITS, "test")
-    right = accuracy(model, images, labels)
+    first = run(CELLS)
+    assert run(CELLS) == first
+    classifier_weights_path(CELLS).unlink()
+    assert run(CELLS) == first
+    model, _ = trained_classifier(CELLS)
+    right = accuracy(model, *open_source(DIGITS, "test", task="classification"))
     assert first["metrics"]["digits"]["top1"] == pytest.approx(1 - right) == np.mean(first["queries"]["digits"]["top1"])
     assert first["metrics"]["digits"]["top5"] <= first["metrics"]["digits"]["top1"]
-    assert {"scalable_arch.nas.networks", "scalable_arch.train.classify"} <= set(
-        first["sources"]
-    ) and "scalable_arch.nos" not in first["sources"]
 
 
-def test_weights_of_other_code_are_not_taken(monkeypatch):
-    before = nas.weights_path(CELLS)
-    assert nas.weights_path(CELLS | {"test": {}}) == before != nas.weights_path(CELLS | {"seed": 99})
-    marks = nas.sources_of(["scalable_arch.study.nas", *nas.modules_of(CELLS)])
-    monkeypatch.setattr(nas, "sources_of", lambda modules: marks | {"scalable_arch.train.classify": "0" * 12})
-    assert nas.weights_path(CELLS) != before
+def test_weights_are_named_by_their_training_alone():
+    path = classifier_weights_path(CELLS)
+    assert classifier_weights_path(CELLS | {"test": {}}) == path
+    assert len({path, *(classifier_weights_path(CELLS | {"seed": seed}) for seed in (1, 2))}) == 3
 
 
-def test_a_search_that_was_killed_gives_the_same_record(monkeypatch):
-    whole = execute(SEARCH, progress=False)
-    drop_checkpoint(whole["trial"])
-    steps, count = nas.search, []
+def test_a_segmenter_is_the_same_from_the_cache_and_anew():
+    first = run(SEGMENTS)
+    path = segmentation.segmenter_weights_path(SEGMENTS)
+    assert path.is_file() and run(SEGMENTS) == first
+    path.unlink()
+    assert run(SEGMENTS) == first and set(first["metrics"]["scenes"]) == {"mIoU", "pixel_accuracy", "IoU"}
+
+
+def test_a_search_that_was_killed_gives_the_same_record(monkeypatch, tmp_path):
+    whole = run(SEARCH)
+    steps, count = cell_search.search, []
 
     def killed(*args, on_epoch, **options):
         def then_die(entry):
@@ -92,22 +117,19 @@ def test_a_search_that_was_killed_gives_the_same_record(monkeypatch):
         count.append(1)
         return steps(*args, on_epoch=then_die, **{**options, "checkpoint_every": 1})
 
-    monkeypatch.setattr(nas, "search", killed)
+    monkeypatch.setattr(cell_search, "search", killed)
     with pytest.raises(KeyboardInterrupt):
-        execute(SEARCH, progress=False)
-    monkeypatch.setattr(nas, "search", steps)
-    again = execute({**SEARCH}, progress=False)
-    assert count and found_again(again) == found_again(whole)
+        run(SEARCH, tmp_path / "training")
+    monkeypatch.setattr(cell_search, "search", steps)
+    assert (tmp_path / "training").is_dir() and count
+    assert run(SEARCH, tmp_path / "training") == whole
     assert Genotype.from_json(whole["genotype"]).space.name == "nge"
-    assert "embeddings" not in whole["curves"][0] and np.shape(
-        whole["curves"][1]["embeddings"]["reduction"]["nodes"]
-    ) == (6, 64)
-    assert "scalable_arch.nge" in whole["sources"] and np.allclose(
-        np.sum(whole["curves"][1]["probabilities"]["normal"], 1), 1, atol=1e-3
-    )
+    embeddings = whole["curves"][1]["embeddings"]["reduction"]
+    assert "embeddings" not in whole["curves"][0] and np.shape(embeddings["nodes"]) == (6, 64)
+    assert np.allclose(np.sum(whole["curves"][1]["probabilities"]["normal"], 1), 1, atol=1e-3)
 
 
-def test_a_guided_search_has_its_teacher_in_its_name_and_its_module_in_its_sources():
+def test_a_guided_search_follows_its_teacher():
     guided = {
         **SEARCH,
         "space": "nos",
@@ -116,26 +138,64 @@ def test_a_guided_search_has_its_teacher_in_its_name_and_its_module_in_its_sourc
         "teacher": TEACHER,
         "guidance": {"weight": 10.0},
     }
-    record = execute(guided, progress=False)
-    assert Genotype.from_json(record["genotype"]).space.name == "nos" and {
-        "scalable_arch.nos",
-        "scalable_arch.nn.cifar",
-    } <= set(record["sources"])
-    other = execute({**guided, "teacher": {**TEACHER, "seed": 1}}, progress=False)
-    assert other["trial"] != record["trial"] and other["curves"][0]["loss"] != record["curves"][0]["loss"]
+    record = run(guided)
+    assert Genotype.from_json(record["genotype"]).space.name == "nos"
+    assert classifier_weights_path(TEACHER).is_file()
+    other = run({**guided, "teacher": {**TEACHER, "seed": 1}})
+    assert other["curves"][0]["loss"] != record["curves"][0]["loss"]
+
+
+UNTRAINED = {
+    "genotype": (untrained_classifier, {**CELLS, "genotype": PUBLISHED["darts_v2"].to_json()}),
+    "model": (untrained_classifier, TEACHER),
+    "supernet": (cell_search.untrained_supernet, SEARCH),
+    "segmenter": (segmentation.untrained_segmenter, {**SEGMENTS, "genotype": PUBLISHED["darts_v2"].to_json()}),
+}
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_a_seed_decides_initial_weights(name):
+    (make, config), weights = UNTRAINED[name], []
+    for seed, before in ((3, 0), (3, 1), (4, 1)):
+        torch.manual_seed(before)  # what was drawn before must not matter
+        weights.append(torch.cat([x.detach().flatten() for x in make({**config, "seed": seed}, 4).parameters()]))
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+FITTED = {
+    "classification": (classification, "fit_classifier", CELLS, trained_classifier),
+    "segmentation": (segmentation, "fit_segmentation", SEGMENTS, segmentation.trained_segmenter),
+}
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_a_seed_and_a_recipe_reach_the_training(monkeypatch, kind):
+    module, name, config, train = FITTED[kind]
+    given_to_fit = []
+
+    def noted(model, images, truth, *, seed, checkpoint, progress, **recipe):
+        given_to_fit.append((seed, recipe, images.clone()))
+        return [{"epoch": 1, "loss": 0.0}]
+
+    monkeypatch.setattr(module, name, noted)
+    for seed in (3, 4):
+        train({**config, "seed": seed})
+    (seed, recipe, images), (other, _, others) = given_to_fit
+    assert (seed, other) == (3, 4) and recipe == config["recipe"]
+    assert torch.equal(images, others) == (kind == "classification")  # classes are the same persons for every seed
 
 
 @pytest.mark.parametrize(
     "row, cells", [("nos", {"space": "nos", "random": 1}), ("darts_v2", PUBLISHED["darts_v2"].to_json())]
 )
 def test_genotypes_drawn_or_written_out_become_networks(row, cells):
-    network = nas.classifier_of({**CELLS, "genotype": cells}, 10)
+    network = untrained_classifier({**CELLS, "genotype": cells}, 10)
     assert network.eval()(torch.rand(2, 3, 8, 8)).shape == (2, 10)
-    assert ("scalable_arch.nos" in nas.modules_of({"genotype": cells})) == (row == "nos")
-    found = nas.genotype_of({"genotype": cells, "seed": 3})
-    assert found == nas.genotype_of({"genotype": json.loads(json.dumps(cells)), "seed": 3}) and found.space.name == (
-        "nos" if row == "nos" else "darts"
-    )
+    assert ("model.nos" in classification_versions({**CELLS, "genotype": cells})) == (row == "nos")
+    found = configured_genotype({"genotype": cells, "seed": 3})
+    assert found == configured_genotype(
+        {"genotype": json.loads(json.dumps(cells)), "seed": 3}
+    ) and found.space.name == ("nos" if row == "nos" else "darts")
 
 
 def test_calibrations_reach_the_network():
@@ -146,31 +206,27 @@ def test_calibrations_reach_the_network():
         "seed": 0,
     }
     with_it, without = (
-        nas.classifier_of(config, 10),
-        nas.classifier_of({key: value for key, value in config.items() if key != "calibration"}, 10),
+        untrained_classifier(config, 10),
+        untrained_classifier({key: value for key, value in config.items() if key != "calibration"}, 10),
     )
     assert sum(p.numel() for p in with_it.parameters()) > sum(p.numel() for p in without.parameters())
 
 
-def test_images_are_means_of_the_pixels_they_cover():
-    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
-    small = nas.resized(images, 4)
-    slow = torch.stack(
-        [images[:, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].float().mean((2, 3)) for y in range(4) for x in range(4)],
-        -1,
-    ).view(3, 3, 4, 4)
-    assert (small.float() - slow).abs().max() <= 0.5 and nas.resized(images, None) is images
-
-
-def test_persons_are_seen_by_other_cameras_in_the_test():
-    (train, names), (test, again) = (
-        nas.labelled_images({"people": 3, "size": 16}, split) for split in ("train", "test")
-    )
-    assert (
-        names.unique().tolist() == again.unique().tolist() == [0, 1, 2]
-        and len(train) == 2 * len(test)
-        and train.shape[1:] == (3, 16, 16)
-    )
+@pytest.mark.parametrize(
+    "dataset, profile, used",
+    [
+        ("fashion_mnist", "quick", ["fashion_mnist", "persons"]),
+        ("fashion_mnist", "smoke", ["digits", "persons"]),
+        ("cifar10", "paper", ["CIFAR-10", "CIFAR-100"]),
+    ],
+)
+def test_what_stands_in_for_what(dataset, profile, used):
+    sources, names = image_sources(dataset, profile, size=16, people=5, shots=2)
+    assert list(names.values()) == used and list(sources) == list(names) == ["CIFAR-10", "CIFAR-100"]
+    for source in sources.values():
+        both, limits = learnt_and_tested(source, 200, 100), (None, None) if "people" in source else (200, 100)
+        assert (both["train"].get("limit"), both["test"]["test"].get("limit")) == limits
+        assert source.items() <= both["train"].items() and source["size"] == 16
 
 
 @pytest.mark.parametrize(
@@ -184,4 +240,4 @@ def test_persons_are_seen_by_other_cameras_in_the_test():
 )
 def test_mistakes_in_a_configuration_are_one_sentence(config, words):
     with pytest.raises(ValueError, match=words):
-        execute(config, progress=False)
+        run(config)

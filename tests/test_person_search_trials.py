@@ -1,4 +1,4 @@
-"""A person-search trial: its scores, its teacher, and that it gives the same record again."""
+"""A person-search trial: its scores, its teacher, what its seed decides, and that it gives the same record again."""
 
 import shutil
 
@@ -8,8 +8,8 @@ import torch
 
 from scalable_arch.data import cache_dir
 from scalable_arch.data.scenes import SceneSearch, SceneSet
-from scalable_arch.study import person_search
-from scalable_arch.study.trials import execute, trial_name
+from scalable_arch.kinds import person_search
+from scalable_arch.kinds.person_search import PERSON_SEARCH, person_search_weights_path
 
 SCENES = {"world": "yard", "people": 4, "scenes": 6}
 TRAINING = {"train": SCENES, "size": [96, 128], "recipe": {"epochs": 1, "batch_size": 3, "milestones": []}, "seed": 1}
@@ -20,7 +20,7 @@ STUDENT = {
     **TRAINING,
 }
 TINY = {
-    "run": "scalable_arch.study.person_search:train_and_find",
+    "kind": "person_search",
     **STUDENT,
     "search": {"test": SCENES},
     "galleries": [0, 2],
@@ -28,37 +28,55 @@ TINY = {
 TAUGHT = {**TINY, "teacher": TEACHER, "distill": ["prediction"]}
 
 
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    "A cache for all tests here, for what is rendered."
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "cache"))
+def no_weights_yet(worlds, monkeypatch):
+    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(worlds))
+    shutil.rmtree(worlds / "models", ignore_errors=True)
 
 
-def found_again(record):
-    "What a trial found, without when and where."
-    return {key: record[key] for key in ("trial", "config", "metrics", "queries", "people", "curves")}
+def run(config):
+    return PERSON_SEARCH.run(config, checkpoint=None, given={}, progress=False)
 
 
 def test_a_taught_student_is_the_same_with_its_teacher_from_the_cache_and_trained_again():
-    first = execute(TAUGHT, progress=False)
-    assert {"prediction", "identity", "anchor"} <= set(first["curves"][0]) and {
-        "scalable_arch.hdl",
-        "scalable_arch.data.scenes",
-    } <= set(first["sources"])
-    assert person_search.weights_path(TEACHER).is_file()
-    person_search.weights_path(TAUGHT).unlink()
-    from_cache = execute(TAUGHT, progress=False)
+    first = run(TAUGHT)
+    assert {"prediction", "identity", "anchor"} <= set(first["curves"][0])
+    assert person_search_weights_path(TEACHER).is_file()
+    person_search_weights_path(TAUGHT).unlink()
+    assert run(TAUGHT) == first  # its teacher from the cache
     shutil.rmtree(cache_dir() / "models")
-    anew = execute(TAUGHT, progress=False)
-    assert found_again(first) == found_again(from_cache) == found_again(anew)
+    assert run(TAUGHT) == first
 
 
 def test_weights_are_named_by_their_training_alone():
     other_search = {**TINY, "search": {"test": {**SCENES, "people": 9}}, "galleries": [0]}
-    assert person_search.weights_path(TINY) == person_search.weights_path(other_search) and trial_name(
-        TINY
-    ) != trial_name(other_search)
+    assert person_search_weights_path(TINY) == person_search_weights_path(other_search)
     other_teacher = {**TAUGHT, "teacher": {**TEACHER, "seed": 2}}
-    assert len({person_search.weights_path(config) for config in (TINY, TAUGHT, other_teacher)}) == 3
+    assert len({person_search_weights_path(config) for config in (TINY, TAUGHT, other_teacher)}) == 3
+
+
+def test_a_seed_decides_initial_weights_and_who_is_trained_on(monkeypatch):
+    given_to_fit = []
+
+    def noted(model, scenes, *, seed, **recipe):
+        weights = torch.cat([x.detach().flatten() for x in model.backbone.parameters()])
+        given_to_fit.append((weights, scenes.pixels.clone(), seed))
+        return [{"epoch": 1, "loss": 0.0}]
+
+    monkeypatch.setattr(person_search, "fit_person_search", noted)
+    for seed, before in ((3, 0), (3, 1), (4, 1)):
+        torch.manual_seed(before)  # what was drawn before must not matter
+        person_search.trained_person_search_net({**STUDENT, "seed": seed})
+        shutil.rmtree(cache_dir() / "models")
+    (weights, pixels, seed), again, other = given_to_fit
+    assert torch.equal(weights, again[0]) and torch.equal(pixels, again[1]) and seed == again[2] == 3
+    assert not torch.equal(weights, other[0]) and not torch.equal(pixels, other[1]) and other[2] == 4
 
 
 def toy_search():
@@ -84,13 +102,13 @@ def test_scores_of_a_perfect_search_and_of_a_blind_one():
         (boxes.numpy(), np.ones(len(boxes), np.float32), who[pids.numpy() - 1])
         for boxes, pids in zip(found.scenes.boxes, found.scenes.pids)
     ]
-    metrics, queries, people = person_search.scores(found, perfect, who, [0, 2])
+    metrics, queries, people = person_search.person_search_scores(found, perfect, who, [0, 2])
     assert metrics["detection"] == {"AP": 1, "recall": 1} and people == {"all scenes": [1, 2], "gallery 2": [1, 2]}
     assert all(
         metrics[part] == {"R1": 1, "mAP": 1} and queries[part] == {"R1": [1, 1], "mAP": [1, 1]} for part in people
     )
     blind = [(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 2), np.float32))] * 4
-    metrics, _, _ = person_search.scores(found, blind, who)
+    metrics, _, _ = person_search.person_search_scores(found, blind, who)
     assert metrics == {"detection": {"AP": 0, "recall": 0}, "all scenes": {"R1": 0, "mAP": 0}}
 
 
@@ -101,7 +119,7 @@ def test_what_only_one_scene_misses_counts_in_part():
         for boxes, pids in zip(found.scenes.boxes, found.scenes.pids)
     ]
     seen[3] = tuple(part[:0] for part in seen[3])  # person 1 is overlooked in one of three scenes
-    metrics, queries, _ = person_search.scores(found, seen, who)
+    metrics, queries, _ = person_search.person_search_scores(found, seen, who)
     assert queries["all scenes"]["mAP"] == [0.6667, 1] and metrics["detection"]["recall"] == pytest.approx(5 / 6)
 
 
@@ -111,9 +129,10 @@ def test_what_only_one_scene_misses_counts_in_part():
         ({"train": {**SCENES, "world": "yrad"}}, "unknown world 'yrad'.*did you mean 'yard'"),
         ({"search": {"test": {"video": "vtst"}}}, "unknown video 'vtst'"),
         ({"model": "hdl_pupil"}, "unknown model 'hdl_pupil'"),
+        ({"model": "han_small"}, "unknown model 'han_small'.*hdl_teacher, hdl_student"),
         ({"teacher": TEACHER, "distill": ["predicton"]}, "unknown distillation 'predicton'"),
     ],
 )
 def test_wrong_configurations(changed, sentence):
     with pytest.raises(ValueError, match=sentence):
-        execute({**TINY, **changed}, progress=False)
+        run({**TINY, **changed})

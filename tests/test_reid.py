@@ -1,4 +1,5 @@
-"""A re-identification trial: what it searches by, and that it gives the same record again."""
+"""A re-identification trial: what it searches by, what its seed and recipe decide, and that it gives the same record
+again."""
 
 import json
 import shutil
@@ -11,27 +12,38 @@ from hypothesis import strategies as st
 
 from scalable_arch.data import cache_dir
 from scalable_arch.data.standins import SearchSet
-from scalable_arch.study import reid
-from scalable_arch.study.trials import execute, trial_name
+from scalable_arch.kinds import reid
+from scalable_arch.kinds.reid import REID
 
 TINY = {
-    "run": "scalable_arch.study.reid:train_and_search",
+    "kind": "reid",
     "model": "han_small",
     "options": {"widths": [8, 16, 24], "stem_width": 4, "feature_dim": 32},
     "train": {"world": "plaza", "people": 6},
     "search": {"test": {"world": "plaza", "people": 5}},
     "size": [64, 32],
     "recipe": {"epochs": 1, "milestones": []},
-    "parts": list(reid.PARTS),
+    "parts": list(reid.FEATURE_PARTS),
     "attention": True,
     "keep_model": True,
     "seed": 3,
 }
 
 
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    "A cache for all tests here, for what is rendered."
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "cache"))
+def no_weights_yet(worlds, monkeypatch):
+    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(worlds))
+    shutil.rmtree(worlds / "models", ignore_errors=True)
+
+
+def run(config):
+    return REID.run(config, checkpoint=None, given={}, progress=False)
 
 
 def toy_set():
@@ -48,15 +60,67 @@ def test_branches_are_told_by_length():
     assert np.allclose(np.linalg.norm(reid.unit_branches(5 * two, 2).reshape(3, 2, 3), axis=2), 1)
 
 
-def test_parts_of_the_feature():
-    found = toy_set()
-    person = np.eye(3, dtype=np.float32)[found.pids - 1]
-    camera = np.eye(3, dtype=np.float32)[found.camids - 1]
-    features = np.concatenate([person, camera], 1)  # the global half knows the person, the local half only the camera
-    assert reid.search(found, features, "global")[0].mAP == 1
-    assert reid.search(found, features, "local")[0].mAP < 1
+def halves_that_disagree():
+    """A query and three images of a gallery, the first of them right, and features of two halves: it comes first by the
+    global half, last by the local one, second by both together."""
+    query = np.array([True, False, False, False])
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    found = SearchSet(images, np.array([1, 1, 2, 3]), np.array([1, 2, 2, 2]), query, ~query)
+    at = lambda cosine: [cosine, (1 - cosine**2) ** 0.5]
+    pairs = [(1, 1), (1, -1), (0.5, 1), (-1, 0.5)]  # cosines of the angles to the query, by half
+    return found, np.array([[*at(whole), *at(local)] for whole, local in pairs], np.float32)
+
+
+RIGHT_BY_HALVES = {"joint": 1 / 2, "global": 1.0, "local": 1 / 3}  # AP of a single right image at rank 2, 1, 3
+
+
+def test_each_part_searches_by_its_own_half():
+    found, features = halves_that_disagree()
+    metrics, queries, people = reid.retrieval_scores(found, features, list(RIGHT_BY_HALVES))
+    assert {part: scores["mAP"] for part, scores in metrics.items()} == pytest.approx(RIGHT_BY_HALVES)
+    assert {part: scores["R1"] for part, scores in queries.items()} == {"joint": [0], "global": [1], "local": [0]}
+    assert people == {part: [1] for part in RIGHT_BY_HALVES}
     with pytest.raises(ValueError, match="part"):
-        reid.search(found, features, "middle")
+        reid.search_gallery(found, features, "middle")
+
+
+def test_a_trial_has_each_parts_scores_under_its_name(monkeypatch):
+    found, features = halves_that_disagree()
+    monkeypatch.setattr(reid, "open_source", lambda source, split, **asked: found)
+    monkeypatch.setattr(reid, "trained_reid_net", lambda config, **running: (torch.nn.Linear(1, 1), []))
+    monkeypatch.setattr(reid, "embed_images", lambda model, images: features)
+    metrics = run(TINY | {"parts": ["local", "joint", "global"], "attention": False})["metrics"]["test"]
+    assert {part: scores["mAP"] for part, scores in metrics.items()} == pytest.approx(RIGHT_BY_HALVES)
+
+
+def slow_scores(found, features):
+    "R1 and AP of each query, one after the other: images of the person in the query's own camera do not count."
+    first, precision = [], []
+    for q in np.flatnonzero(found.query):
+        ranked = sorted(np.flatnonzero(found.gallery), key=lambda g: np.linalg.norm(features[g] - features[q]))
+        same = lambda g: found.pids[g] == found.pids[q]
+        hits = [same(g) for g in ranked if not (same(g) and found.camids[g] == found.camids[q])]
+        ranks = np.flatnonzero(hits) + 1
+        if len(ranks):
+            first.append(int(hits[0]))
+            precision.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    return first, precision
+
+
+@given(st.integers(0, 10_000))
+def test_a_search_leaves_out_the_person_in_the_querys_own_camera(seed):
+    rng = np.random.default_rng(seed)
+    pids, camids, query = rng.integers(1, 5, 24), rng.integers(1, 4, 24), rng.random(24) < 0.4
+    query[:2] = True, False
+    found = SearchSet(torch.zeros(24, 3, 8, 8, dtype=torch.uint8), pids, camids, query, ~query)
+    features = rng.standard_normal((24, 6)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    first, precision = slow_scores(found, features)
+    if not first:
+        return
+    metrics, queries, _ = reid.retrieval_scores(found, features, ["joint"])
+    assert queries["joint"]["R1"] == first and metrics["joint"]["R1"] == pytest.approx(np.mean(first))
+    assert np.allclose(queries["joint"]["mAP"], precision, atol=1e-4)
 
 
 def test_multi_query_is_one_query_a_person_and_camera():
@@ -70,34 +134,70 @@ def test_multi_query_is_one_query_a_person_and_camera():
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 100))
-def test_spread_lies_between_a_point_and_the_whole(height, width, seed):
+def test_coverage_lies_between_a_point_and_the_whole(height, width, seed):
     maps = torch.from_numpy(np.random.default_rng(seed).random((2, height, width)))
-    value = reid.spread(maps)
+    value = reid.map_coverage(maps)
     assert ((value > 1 / (height * width) - 1e-9) & (value < 1 + 1e-9)).all()
-    assert torch.allclose(reid.spread(torch.ones(1, height, width)), torch.ones(1))
+    assert torch.allclose(reid.map_coverage(torch.ones(1, height, width)), torch.ones(1))
 
 
 def test_trial_gives_the_same_record_again():
-    first = execute(TINY)
+    first = run(TINY)
     json.dumps(first, allow_nan=False)
-    assert set(first["metrics"]["test"]) == set(reid.PARTS) and first["queries"]["test"]["attention"]
-    for part in reid.PARTS:
+    assert set(first["metrics"]["test"]) == set(reid.FEATURE_PARTS) and first["queries"]["test"]["attention"]
+    for part in reid.FEATURE_PARTS:
         queries, people = first["queries"]["test"][part], first["people"]["test"][part]
         assert len(queries["R1"]) == len(queries["mAP"]) == len(people)
         assert np.mean(queries["mAP"]) == pytest.approx(first["metrics"]["test"][part]["mAP"], abs=1e-4)
-    kept = cache_dir() / "models" / f"{trial_name(TINY)}.safetensors"
-    assert kept.is_file()
-    for again in (
-        execute(TINY),
-        shutil.rmtree(kept.parent) or execute(TINY),
-    ):  # from the kept weights, and trained anew
-        assert again["queries"] == first["queries"] and again["curves"] == first["curves"]
-    other = execute(TINY | {"seed": 4})
-    assert other["queries"] != first["queries"] and other["trial"] != first["trial"]
+    kept = reid.reid_weights_path(TINY)
+    assert kept.is_file() and kept.parent == cache_dir() / "models"
+    assert run(TINY) == first  # from the kept weights
+    shutil.rmtree(kept.parent)
+    assert run(TINY | {"keep_model": False}) == first and not kept.exists()  # trained anew, and not kept
+    assert run(TINY | {"seed": 4})["queries"] != first["queries"]
 
 
-def test_a_source_that_is_not_there():
-    with pytest.raises(ValueError, match="plasa"):
-        execute(TINY | {"train": {"world": "plasa", "people": 6}})
-    with pytest.raises(ValueError, match="vtests"):
-        reid.search_set({"video": "vtests"}, (64, 32))
+@pytest.mark.parametrize("source", [{"world": "plaza", "people": 4}, {"mixed": True, "people": 4}])
+def test_a_seed_decides_initial_weights_and_who_is_trained_on(monkeypatch, source):
+    given_to_fit = []
+
+    def noted(model, images, labels, *, seed, **recipe):
+        weights = torch.cat([x.detach().flatten() for x in model.parameters()])
+        given_to_fit.append((weights, images.clone(), seed))
+        return [{"epoch": 1, "loss": 0.0}]
+
+    monkeypatch.setattr(reid, "fit", noted)
+    for seed, before in ((3, 0), (3, 1), (4, 1)):
+        torch.manual_seed(before)  # what was drawn before must not matter
+        reid.trained_reid_net({**TINY, "train": source, "keep_model": False, "seed": seed})
+    (weights, images, seed), again, other = given_to_fit
+    assert torch.equal(weights, again[0]) and torch.equal(images, again[1]) and seed == again[2] == 3
+    assert weights.shape == other[0].shape and not torch.equal(weights, other[0]) and other[2] == 4
+    assert images.shape == other[1].shape and not torch.equal(images, other[1])
+
+
+def test_what_a_recipe_asks_for_is_done():
+    plain = {**TINY, "keep_model": False, "parts": ["joint"], "attention": False, "search": {}}
+    curve = run(plain)["curves"]
+    for change in (
+        {"erasing": True},
+        {"flip": True},
+        {"lr": 0.01},
+        {"loss": "triplet", "batch_size": 8, "num_shots": 2},
+    ):
+        assert run({**plain, "recipe": TINY["recipe"] | change})["curves"] != curve, change
+
+
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        ({"train": {"world": "plasa", "people": 6}}, "unknown world 'plasa'"),
+        ({"search": {"real people": {"video": "vtests"}}}, "unknown video 'vtests'"),
+        ({"model": "han_smal"}, "did you mean 'han_small'"),
+        ({"recipe": {"loss": "tripled"}}, "unknown loss 'tripled'"),
+        ({"parts": ["middle"]}, "unknown part 'middle'"),
+    ],
+)
+def test_wrong_configurations(changed, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(TINY | {"attention": False} | changed)

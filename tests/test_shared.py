@@ -7,8 +7,6 @@ from scalable_arch.study.shared import (
     check_data_root,
     claims_table,
     how_to_run,
-    image_sources,
-    learnt_and_tested,
     put_errors,
     run_plan,
     say_if_another,
@@ -67,25 +65,6 @@ def test_records_come_under_the_keys_of_their_plan(tmp_path, capsys):
     assert list(found) == list(plan) and found["again"] == found["a", 0]
     assert all(found[key]["config"] == config for key, config in plan.items())
     assert capsys.readouterr().out.startswith("3 toys, which took 0 minutes")
-
-
-@pytest.mark.parametrize(
-    "dataset, profile, used",
-    [
-        ("fashion_mnist", "quick", ["fashion_mnist", "persons"]),
-        ("fashion_mnist", "smoke", ["digits", "persons"]),
-        ("cifar10", "paper", ["CIFAR-10", "CIFAR-100"]),
-    ],
-)
-def test_what_stands_in_for_what(dataset, profile, used):
-    sources, names = image_sources(dataset, profile, size=16, people=5, shots=2)
-    assert list(names.values()) == used and list(sources) == list(names) == ["CIFAR-10", "CIFAR-100"]
-    for source in sources.values():
-        both = learnt_and_tested(source, 200, 100)
-        assert both["train"].get("limit") == (None if "people" in source else 200) and both["test"]["test"].get(
-            "limit"
-        ) == (None if "people" in source else 100)
-        assert source.items() <= both["train"].items() and source["size"] == 16
 
 
 def test_errors_and_claims_reach_the_pages(tmp_path, monkeypatch, capsys):

@@ -6,9 +6,10 @@ import pytest
 from scipy.stats import ttest_rel
 
 from scalable_arch.data.classification import nas_bench_macro
-from scalable_arch.nas.discrete import Search, random_search
-from scalable_arch.study.tabular import (
+from scalable_arch.kinds import tabular
+from scalable_arch.kinds.tabular import (
     SEARCHES,
+    TABULAR,
     compare,
     compare_searches,
     comparison,
@@ -23,7 +24,7 @@ from scalable_arch.study.tabular import (
     settling,
     table_of,
 )
-from scalable_arch.study.trials import execute
+from scalable_arch.nas.discrete import Search, random_search
 
 FEW = {name: SEARCHES[name] for name in ("random search", "evolution", "REINFORCE, NGE")}
 
@@ -62,10 +63,9 @@ def test_invented_tables_are_of_their_seed_and_like_the_real_one():
         table_of({"table": "makro", "seed": 0})
 
 
-def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say(tmp_path, monkeypatch):
-    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path))
+def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say():
     config = comparison(7, budget=60, searches=FEW)
-    record, again = execute(config), compare_searches(config)
+    record, again = TABULAR.run(config, checkpoint=None, given={}, progress=False), compare_searches(config)
     assert record["metrics"] == again["metrics"] and record["curves"] == again["curves"]
     assert set(record["metrics"]) == set(FEW) and record["curves"][-1]["queries"] == 60
     for name, found in record["metrics"].items():
@@ -73,7 +73,20 @@ def test_a_trial_is_the_same_again_and_its_curve_ends_where_its_metrics_say(tmp_
         assert found["accuracy"] + found["regret"] == pytest.approx(
             100 * nas_bench_macro().mean_accuracy.max(), abs=1e-3
         )
-    assert {"scalable_arch.nge", "scalable_arch.nas.discrete", "scalable_arch.study.tabular"} <= set(record["sources"])
+    assert compare_searches({**config, "seed": 8})["metrics"] != record["metrics"]
+
+
+def test_a_seed_decides_the_draws_of_rewards_the_searches_and_an_invented_table(monkeypatch):
+    seeds = {"noisy_reward": [], "run_search": [], "invented_table": []}
+    for name in seeds:
+        function = getattr(tabular, name)
+        noted = lambda *given, name=name, function=function, **options: (
+            seeds[name].append(options.get("seed", given[-1])) or function(*given, **options)
+        )
+        monkeypatch.setattr(tabular, name, noted)
+    for seed in (7, 8):
+        compare_searches(comparison(seed, table="invented", budget=5, searches={"random": {"search": "random"}}))
+    assert seeds == dict.fromkeys(seeds, [7, 8])
 
 
 def test_order_of_searches_does_not_matter():

@@ -12,7 +12,7 @@ import torch
 from ..data.sources import open_source, source_title, source_versions
 from ..errors import one_of
 from .classification import classifier_training_versions, trained_classifier
-from .titles import percentages
+from .titles import model_title, percentages
 from .weights import device_name
 from ..nas.genotype import SPACES
 from ..nas.search import search
@@ -126,8 +126,8 @@ def find_cells(config, *, checkpoint=None, given=None, progress=None):
 # %% ../../nbs/kinds/cell_search.ipynb #1ce24a00
 def cell_search_about(config):
     "What a trial is about, in a few words."
-    guided = f", guided by {config['teacher']['model']}" if "teacher" in config else ""
-    return f"search in {config['space']}, {controller_choice(config)[0]}{guided}, {source_title(config['train'])}"
+    guided = f", guided by {model_title(config['teacher']['model'])}" if "teacher" in config else ""
+    return f"search in {config['space']} by {controller_choice(config)[0]}{guided}, {source_title(config['train'])}"
 
 
 def cell_search_said(metrics):

@@ -68,11 +68,13 @@ def untrained_classifier(config, num_classes):
     if "genotype" in config:
         genotype = configured_genotype(config)
         make = nos_cifar if genotype.space.second_tier else CifarNetwork
-        return make(genotype, num_classes=num_classes, **config["network"])
-    options = dict(config.get("options", {}))
-    if "calibration" in config:
-        options["calibration"] = self_calibration(**config["calibration"])
-    return create_model(config["model"], num_classes=num_classes, **options)
+        model = make(genotype, num_classes=num_classes, **config["network"])
+    else:
+        options = dict(config.get("options", {}))
+        if "calibration" in config:
+            options["calibration"] = self_calibration(**config["calibration"])
+        model = create_model(config["model"], num_classes=num_classes, **options)
+    return model.to(memory_format=torch.channels_last)  # as in training, or the last bits differ
 
 # %% ../../nbs/kinds/classification.ipynb #f2e7476c
 CLASSIFIER_TRAINING = ("model", "options", "calibration", "genotype", "network", "train", "recipe", "seed")

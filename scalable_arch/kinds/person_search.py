@@ -53,7 +53,8 @@ def person_search_weights_path(config):
 def untrained_person_search_net(config, num_classes):
     "The network of a configuration with random weights, fixed by its seed."
     torch.manual_seed(config["seed"])
-    return create_model(config["model"], num_classes=num_classes, **config.get("options", {}))
+    model = create_model(config["model"], num_classes=num_classes, **config.get("options", {}))
+    return model.to(memory_format=torch.channels_last)  # as in training: a teacher from the cache teaches the same bits
 
 
 def trained_person_search_net(config, *, checkpoint=None, given=None, progress=None):
