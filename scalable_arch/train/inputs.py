@@ -82,7 +82,9 @@ def integers_of_objects(found, right):
             )
         if not isinstance(value, numbers.Integral) or isinstance(value, bool):
             raise ValueError(f"{right}, not {value!r} of type {type(value).__name__}")
-    return found.astype(np.int64) if all(abs(int(x)) < 2**63 for x in found.ravel()) else found.astype(np.uint64)
+        if abs(int(value)) > np.iinfo(np.int64).max:
+            raise ValueError(f"{right}, not {value}")
+    return found.astype(np.int64)
 
 
 def check_labels(labels: ArrayLike, num_images: int, *, training: bool = True) -> torch.Tensor:

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,12 @@ class Run:
 
         ValueError where it is damaged, of another run (naming the first thing that differs), or of more than `epochs`.
         """
-        if not self.path or not self.path.exists():
+        if not self.path:
+            return
+        for left in self.path.parent.glob(f".{CHECKPOINT_FILE}.*.partial"):  # by a run that was killed as it wrote
+            with suppress(OSError):
+                left.unlink()
+        if not self.path.exists():
             return
         tensors, state, network = read_checkpoint(self.path)
         check_same_run(self, state, network)
