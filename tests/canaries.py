@@ -29,9 +29,11 @@ from scalable_arch.kinds import KINDS
 from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.nas.search import search
 from scalable_arch.nn.deeplab import DeepLabV3
+from scalable_arch.nn.detector import as_rois
 from scalable_arch.nn.inference import fold_batchnorm
 from scalable_arch.nn.units import BranchOutput
 from scalable_arch.study.claims import check_relation, paired_bootstrap, parse_relation, scores_by_person
+from scalable_arch.train.detection import identity_labels
 from scalable_arch.versions import versions_of
 
 TINY = 1e-11  # what a processor may make of 0
@@ -416,7 +418,7 @@ def person_search_networks():
     def run(make, **options):
         model = make(**options)
         scenes = model(hdl.collate_scenes(list(STREET.pixels))[0].double())
-        people = model.describe(scenes.maps[-1], hdl.as_rois(STREET.boxes).double())
+        people = model.describe(scenes.maps[-1], as_rois(STREET.boxes).double())
         seen = [*leaves(scenes), *leaves(people)]
         slope = gradient(sum((part * part).mean() for part in seen), *model.parameters())
         found = hdl.detect(model, STREET.pixels, score_threshold=0.4, progress=False)
@@ -438,7 +440,7 @@ def person_search_networks():
 def street_batch():
     "Scenes, sizes, boxes and labels as a step of training has them."
     images, sizes = hdl.collate_scenes(list(STREET.pixels))
-    labels, _ = hdl.identity_labels(STREET.pids)
+    labels, _ = identity_labels(STREET.pids)
     return images.double(), sizes, [boxes.double() for boxes in STREET.boxes], labels
 
 

@@ -52,9 +52,12 @@ def identity_batches(
     """Index tensors of one epoch, each of `num_ids` persons x `num_shots` images, grouped by person; `labels` is one
     integer an item.
 
-    Ends when fewer than `num_ids` persons have images left. ValueError where there are fewer persons than `num_ids`.
+    Ends when fewer than `num_ids` persons have images left. ValueError where there are fewer persons than `num_ids`, or
+    labels that are not in one row.
     """
     labels = torch.as_tensor(labels)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be of shape (N,), one integer an item, not {tuple(labels.shape)}")
     if num_ids < 1 or num_shots < 1:
         raise ValueError(f"num_ids and num_shots must be at least 1, not {num_ids} and {num_shots}")
     if labels.unique().numel() < num_ids:
