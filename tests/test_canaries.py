@@ -237,6 +237,19 @@ FAULTS = {  # what is wrong: the canary that must see it, the function, and what
         "queries_of",
         lambda old: lambda found, x, part: old(found, x[:, ::-1], part),
     ),
+    **{
+        f"weights without seed, {name}": (
+            name,
+            f"untrained_{net}",
+            lambda old: lambda config, n: old(config | {"seed": 0}, n),
+        )
+        for name, net in {
+            "person search trial": "person_search_net",
+            "classification trial": "classifier",
+            "search trial, nge": "supernet",
+            "segmentation trial": "segmenter",
+        }.items()
+    },
     "everything is background": (
         "segmentation trial",
         "predict_segmentation",
