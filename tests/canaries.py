@@ -910,7 +910,6 @@ RELATIONS = ("[b] > [a]", "[a] > [b]", "[b] > [a] + 30", "[b] < 2 * [a]", "[a] ~
 
 # Kinds of trial, from a configuration to its record
 
-PEOPLE = {"mixed": True, "people": 2}
 DIGITS = {"dataset": "digits", "limit": 16, "size": 8}
 SCENES = {"dataset": "scenes", "scenes": 3, "people": 3, "cameras": 2, "size": [64, 64]}
 STREETS = {"train": {"world": "street", "people": 3, "scenes": 4}, "size": [64, 64], "seed": 1}
@@ -923,10 +922,10 @@ TRIALS = {
         "kind": "reid",
         "model": "han_small",
         "options": SMALL_HAN,
-        "train": PEOPLE,
-        "search": {"mixed": PEOPLE, "gate": {"world": "gate", "people": 3}},
+        "train": {"world": "gate", "people": 2},
+        "search": {"gate": {"world": "gate", "people": 3}},
         "size": [64, 32],
-        "recipe": {"epochs": 8, "batch_size": 12, "num_shots": 6, "lr": 1e-5, "loss": "cross_entropy+triplet"},
+        "recipe": {"epochs": 8, "batch_size": 8, "num_shots": 4, "lr": 1e-5, "loss": "cross_entropy+triplet"},
         "parts": ["joint", "global", "local", "joint RR", "joint MQ", "joint RR MQ"],
         "attention": True,
         "seed": 1,
