@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -141,6 +142,16 @@ def of_each(run: Callable, variants: dict[str, dict]) -> dict[str, float]:
         torch.manual_seed(0)
         found |= {f"{variant} {number}": value for number, value in run(**options).items()}
     return found
+
+
+def defaults(recipe: Callable) -> dict[str, float]:
+    "{'default NAME': number} of what a recipe takes where nothing else is said."
+    found = {name: one.default for name, one in signature(recipe).parameters.items() if name != "checkpoint_every"}
+    found = {name: value for name, value in found.items() if value not in (None, Parameter.empty)}
+    return {
+        f"default {name}": value if isinstance(value, int | float) else text_number(str(value))
+        for name, value in found.items()
+    }
 
 
 class Toy(nn.Module):
@@ -494,7 +505,7 @@ def person_search_training():
         "seed": {"seed": 1},
     }
     taught = {f"distill {name}": {"distill": (name,)} for name in hdl.DISTILLATIONS}
-    return of_each(run, variants | taught)
+    return of_each(run, variants | taught) | defaults(hdl.fit_person_search)
 
 
 # Losses
@@ -564,7 +575,7 @@ def retrieval_training(**options):
 
 @canary("recipe.retrieval")
 def retrieval_options():
-    return of_each(
+    return defaults(train.fit) | of_each(
         retrieval_training,
         {
             "plain": {},
@@ -597,7 +608,7 @@ def classification_training(**options):
 
 @canary("recipe.classification")
 def classification_options():
-    return of_each(
+    return defaults(train.fit_classifier) | of_each(
         classification_training,
         {
             "plain": {},
@@ -633,7 +644,7 @@ def segmentation_training(ignore=255, **options):
 
 @canary("recipe.segmentation")
 def segmentation_options():
-    return of_each(
+    return defaults(train.fit_segmentation) | of_each(
         segmentation_training,
         {
             "plain": {},
@@ -671,7 +682,7 @@ def architecture_search(space=SPACE, controller=None, make=nas.Supernet, **optio
 
 @canary("recipe.search", "recipe.classification", "model.cells")
 def search_options():
-    return of_each(
+    return defaults(search) | of_each(
         architecture_search,
         {
             "plain": {},
@@ -799,7 +810,7 @@ def features_at_random(number: int, length: int = 5) -> torch.Tensor:
 
 def gallery():
     "Features of queries and gallery with persons and cameras, distractors and junk among them, and images twice."
-    people = dict(
+    return dict(
         query_features=features_at_random(8),
         gallery_features=features_at_random(14).repeat(2, 1),
         query_pids=np.arange(8) % 4 + 1,
@@ -807,7 +818,6 @@ def gallery():
         query_camids=np.arange(8) % 3,
         gallery_camids=np.arange(28) % 3,
     )
-    return people
 
 
 def ranked(result):
@@ -1076,6 +1086,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare only, write nothing")
     parser.add_argument("--file", type=Path, default=FILE, help="where the numbers are")
     chosen = parser.parse_args(arguments)
+    if unknown := sorted(set(chosen.names) - CANARIES.keys()):
+        parser.error(f"there is no canary {', '.join(unknown)}: there are {', '.join(CANARIES)}")
     records, started = read(chosen.file), time.process_time()
     found = {name: numbers_of(CANARIES[name]) for name in chosen.names or CANARIES}
     faults = {name: fault(CANARIES[name], numbers, records.get(name)) for name, numbers in found.items()}

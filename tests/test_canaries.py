@@ -140,6 +140,11 @@ FAULTS = {  # what is wrong: the canary that must see it, the function, and what
     "features and attention are detached": ("distillation", "saliency", detached),
     "nothing is distilled": ("person_search_training", "map_loss", lambda old: lambda s, t, norm: old(s, s, norm)),
     "guidance is detached": ("guidance", "attention_vector", detached),
+    "another default": (
+        "retrieval_options",
+        "fit",
+        lambda old: lambda *given, lr=0.1, **rest: old(*given, lr=lr, **rest),
+    ),
     "no erasing": ("retrieval_options", "random_erasing", left_out),
     "no mirror images": ("retrieval_options", "random_flip", left_out),
     "no milestones": ("retrieval_options", "learning_rate", lambda old: lambda epoch, lr, **_: lr),
@@ -360,6 +365,11 @@ def test_near_0_numbers_may_differ_by_what_their_canary_says(run, value, same):
     run(a=0.0)
     assert (run("--check", a=value)[0] == 0) == same
     assert run("--check", a=value, within=1e-9)[0] == 0
+
+
+def test_a_canary_that_there_is_not_is_one_sentence(run):
+    with pytest.raises(SystemExit, match="2"):
+        main(["two"])
 
 
 def test_the_command_by_itself(tmp_path):
