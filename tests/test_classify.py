@@ -21,7 +21,8 @@ from scalable_arch.train.classify import (
     random_crop,
     scheduled_rate,
 )
-from scalable_arch.train.loop import epoch_batches, epoch_seeds
+from scalable_arch.train.loop import epoch_batches
+from scalable_arch.train.run import epoch_seeds
 
 
 class Tiny(nn.Module):

@@ -17,39 +17,38 @@ from scalable_arch import hdl
 from scalable_arch.hdl import (
     DISTANCES,
     DISTILLATIONS,
-    REFINEMENT,
     AttentionResidual,
-    NoAttention,
     ShrinkingBottleneck,
-    as_rois,
     batch_losses,
-    check_boxes,
-    collate_scenes,
-    describe_boxes,
-    detect,
     distillation_losses,
-    draw_sample,
     fit_person_search,
     fold,
     hdl_student,
     hdl_teacher,
-    identity_labels,
     load_backbone,
     map_loss,
     map_starts,
-    match_boxes,
     prediction_loss,
-    propose,
-    read_batch,
     read_between,
     saliency,
-    sample_rois,
-    search_scenes,
     total_loss,
 )
 from scalable_arch.nn.boxes import box_iou, decode_boxes
 from scalable_arch.nn.cost import measure
+from scalable_arch.nn.detector import NoAttention, as_rois, match_boxes, propose
 from scalable_arch.nn.resnet import ResNet
+from scalable_arch.train.detection import (
+    REFINEMENT,
+    check_boxes,
+    collate_scenes,
+    describe_boxes,
+    detect,
+    draw_sample,
+    identity_labels,
+    read_batch,
+    sample_rois,
+    search_scenes,
+)
 
 HEIGHTS = (20, 40)
 

@@ -141,7 +141,8 @@ CHILD = """
     torch.set_num_threads({threads})
     from test_nas_search import *
     from test_nas_search import Killer
-    search(tiny(), *digits(), checkpoint={folder!r}, checkpoint_every=2, guidance=Killer({step}), **QUICK, **{options!r})
+    saved = dict(checkpoint={folder!r}, checkpoint_every=2)
+    search(tiny(), *digits(), guidance=Killer({step}), **saved, **QUICK, **{options!r})
 """
 
 
@@ -288,7 +289,8 @@ def test_input_that_cannot_be_is_named():
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     images, labels = digits()
     search(tiny(), images, labels, checkpoint=tmp_path, **QUICK | {"epochs": 1})
-    with pytest.raises(ValueError, match="is of a search in the space 'small', not 'darts': choose another folder"):
+    sentence = "is of a run with space='small', not space='darts': use that value, choose another folder"
+    with pytest.raises(ValueError, match=sentence):
         search(tiny("darts"), images, labels, checkpoint=tmp_path, **QUICK | {"epochs": 1})
     with pytest.raises(ValueError, match="is of a run with channels=2, not channels=3"):
         search(tiny(channels=3), images, labels, checkpoint=tmp_path, **QUICK | {"epochs": 1})

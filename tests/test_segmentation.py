@@ -43,7 +43,7 @@ from scalable_arch.metrics import evaluate_segmentation
 from scalable_arch.metrics.segmentation import confusion_matrix
 from scalable_arch.nn.cost import measure
 from scalable_arch.nn.deeplab import ASPP, AtrousUnit, DeepLabV3
-from scalable_arch.train.loop import load_checkpoint
+from scalable_arch.train import load_checkpoint
 from scalable_arch.train.segmentation import (
     fit_segmentation,
     pixel_loss,
