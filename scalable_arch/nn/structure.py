@@ -39,10 +39,10 @@ def as_text(value: Any, outer: tuple = ()) -> str:
     if any(value is whole for whole in outer):
         return "..."
     inside = (*outer, value)
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)) and not isinstance(value, Enum):
         return repr(value)
-    if isinstance(value, np.generic):
-        return repr(value.item())
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return array_text(value)
     if isinstance(value, nn.Module):
