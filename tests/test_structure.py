@@ -4,7 +4,7 @@ import copy
 import json
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import partial, wraps
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -112,6 +112,11 @@ def test_functions_are_known_by_what_they_do(monkeypatch):
         function_facts(lambda x: (lambda y: y + 1)(x))["code"] != function_facts(lambda x: (lambda y: y + 2)(x))["code"]
     )
     assert function_facts(lambda x: x.sin())["code"] != function_facts(lambda x: x.cos())["code"]
+    named = maker(1)
+    named.__qualname__ = "mine"
+    assert function_facts(named) == {"name": "mine"}
+    wrapped = [wraps(limited)(maker(scale)) for scale in (1, 2)]
+    assert function_facts(wrapped[0]) != function_facts(wrapped[1])
     before = function_facts(limited)
     monkeypatch.setitem(globals(), "LIMIT", 2)
     assert function_facts(limited) != before

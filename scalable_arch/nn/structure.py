@@ -108,6 +108,8 @@ def function_facts(function: Any, outer: tuple = ()) -> dict[str, str]:
     )
     if code is None or (function.__module__ or "").partition(".")[0] in ("torch", "scalable_arch"):
         return facts
+    if function.__qualname__ != code.co_qualname and not hasattr(function, "__wrapped__"):
+        return facts  # somebody gave it this name
     facts |= {"code": f"code {checksum_of(repr(code_facts(code)))}"}
     facts |= {"defaults": as_text((function.__defaults__, function.__kwdefaults__), inside)}
     cells = zip(code.co_freevars, function.__closure__ or ())

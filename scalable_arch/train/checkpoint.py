@@ -139,7 +139,7 @@ def load_model(path: str | Path, model: torch.nn.Module, *, same_network: bool =
     copy_into(model, tensors, path)
     return state
 
-
+# %% ../../nbs/train/checkpoint.ipynb #3c6f06ba
 def check_network(model, network, state, path):
     "ValueError naming the first difference between the network that a file describes and `model`."
     if network is None:  # written before files described their network

@@ -174,9 +174,9 @@ def fit(
     default identity for the two losses with triplets. `checkpoint`: folder; the run is saved there every
     `checkpoint_every` epochs and at the end, and a run found there with the same network, loss, settings and data is
     continued, with the same bits as if it had never stopped (same machine, versions and threads). A loss of your own is
-    known by its code and the plain values it uses, one compiled from C by its name alone; images that are not a tensor
-    by 16 of them, and by the names and sizes of all files where they have `paths`. `progress`: None shows a bar on a
-    terminal. `on_epoch`: called with the epoch's dict, after it was saved.
+    known by its code and the plain values it uses, one compiled from C, or whose `__qualname__` you set, by its name;
+    images that are not a tensor by 16 of them, and by the names and sizes of all files where they have `paths`.
+    `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's dict, after it was saved.
     Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
     BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
     kept. Source: W sec. 3.3.
