@@ -182,21 +182,10 @@ def fit(
     kept. Source: W sec. 3.3.
     """
     sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
-    settings = dict(
-        batch_size=batch_size,
-        lr=float(lr),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        milestones=list(milestones),
-        gamma=float(gamma),
-        loss=function_name(loss),
-        sampler=sampler,
-        num_shots=num_shots,
-        flip=bool(flip),
-        erasing=bool(erasing),
-        seed=seed,
-        dtype=str(placement(model)[1]),
-    )
+    rates = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), gamma=float(gamma))
+    settings = rates | dict(milestones=list(milestones), loss=function_name(loss), dtype=str(placement(model)[1]))
+    settings |= dict(batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed)
+    settings |= dict(flip=bool(flip), erasing=bool(erasing))
     check_fit_recipe(settings, epochs, checkpoint_every)
     loss_function, size = loss_by_name(loss), check_image_set(images)
     labels = check_labels(labels, len(images))
