@@ -9,9 +9,9 @@ from __future__ import annotations
 __all__ = ['DISTANCES', 'DISTILLATIONS', 'StudentUnit', 'student_block', 'StudentBackbone', 'ShrinkingBottleneck',
            'TeacherBackbone', 'load_backbone', 'read_weights', 'AttentionResidual', 'attention_modules', 'hdl_teacher',
            'hdl_student', 'saliency', 'map_loss', 'read_between', 'prediction_loss', 'distillation_losses',
-           'map_starts', 'check_distillation', 'batch_losses', 'total_loss', 'fit_person_search', 'teaching', 'fold',
-           'fold_pair', 'PersonSearchNet', 'SMALL_ANCHOR_HEIGHTS', 'collate_scenes', 'describe_boxes', 'detect',
-           'search_scenes']
+           'map_starts', 'check_distillation', 'batch_losses', 'total_loss', 'fit_person_search',
+           'distillation_settings', 'teaching', 'fold', 'fold_pair', 'PersonSearchNet', 'SMALL_ANCHOR_HEIGHTS',
+           'collate_scenes', 'describe_boxes', 'detect', 'search_scenes']
 
 # %% ../nbs/ch4_hdl.ipynb #1dffbcdb
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -456,42 +456,26 @@ def fit_person_search(
     distill = check_distillation(model, teacher, distill)
     lambdas = dict(lambda0=float(lambda0), lambda1=float(lambda1), lambda2=float(lambda2))
     numbers_of = dict(num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
-    how, taught = {}, {}
-    if distill:
-        how = dict(
-            levels=[one_of("level", level, range(4)) for level in levels],
-            norm=one_of("norm", norm, DISTANCES),
-            kl=one_of("kl", kl, ["teacher", "literal"]),
-            temperature=float(temperature),
-        )
-        taught = {"teacher": as_text(teacher)}  # another teacher teaches something else
+    how = distillation_settings(levels, norm, kl, temperature) if distill else {}
+    taught = {"teacher": as_text(teacher)} if distill else {}  # another teacher teaches something else
 
     def losses_of(batch, generator):
         found = batch_losses(model, *batch, teacher=teacher, distill=distill, generator=generator, **numbers_of, **how)
         return found, total_loss(found, **lambdas)
 
-    return fit_scenes(
-        model,
-        scenes,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        milestones=milestones,
-        gamma=gamma,
-        warmup=warmup,
-        flip=flip,
-        seed=seed,
-        losses_of=losses_of,
-        more=lambdas | {"distill": distill} | how | taught,
-        context=teaching(teacher),
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-        on_epoch=on_epoch,
-        **numbers_of,
-    )
+    rates = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, milestones=milestones, gamma=gamma, warmup=warmup)
+    recipe = rates | numbers_of | dict(epochs=epochs, batch_size=batch_size, flip=flip, seed=seed)
+    saved = dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch)
+    more = lambdas | {"distill": distill} | how | taught
+    return fit_scenes(model, scenes, losses_of=losses_of, more=more, context=teaching(teacher), **recipe, **saved)
+
+# %% ../nbs/ch4_hdl.ipynb #7e5dac33
+def distillation_settings(levels, norm, kl, temperature):
+    "How `distillation_losses` compares two networks; ValueError for a name that is unknown."
+    one_of("norm", norm, DISTANCES)
+    one_of("kl", kl, ["teacher", "literal"])
+    levels = [one_of("level", level, range(4)) for level in levels]
+    return dict(levels=levels, norm=norm, kl=kl, temperature=float(temperature))
 
 
 def teaching(teacher):

@@ -609,8 +609,33 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path, stop_after):
         with pytest.raises(ValueError) as error:
             fit_segmentation(toy_model(), images, masks, **RECIPE | wrong, checkpoint=tmp_path)
         assert words in sentence(error)
-    with pytest.raises(ValueError, match="pairs="):
+    with pytest.raises(ValueError, match="masks="):
         fit_segmentation(toy_model(), images, toy_data(seed=2)[1], **RECIPE, checkpoint=tmp_path)
+
+
+def test_another_network_or_picture_is_refused(tmp_path):
+    images, masks = toy_data(40)
+    once = RECIPE | dict(epochs=1, checkpoint=tmp_path)
+    fit_segmentation(toy_model(), images, masks, **once)
+    spread = toy_model()
+    spread.pyramid.views[1][0].dilation = spread.pyramid.views[1][0].padding = (3, 3)
+    with pytest.raises(
+        ValueError, match=r"network of another structure, .*padding is \(1, 1\) there and \(3, 3\) here"
+    ):
+        fit_segmentation(spread, images, masks, **once)
+    for part, name in enumerate(("images", "masks")):
+        pairs = [images.clone(), masks.clone()]
+        pairs[part][1].view(-1)[0] += 1  # not among the 16 that would be read of files
+        with pytest.raises(ValueError, match=f"is of a run with {name}="):
+            fit_segmentation(toy_model(), *pairs, **once)
+    fit_segmentation(toy_model(), images, masks, **once)
+
+
+def test_a_network_of_double_precision():
+    model = toy_model().double()
+    history = fit_segmentation(model, *toy_data(), **RECIPE | {"epochs": 1})
+    assert {x.dtype for x in model.parameters()} == {torch.float64}
+    assert float(torch.tensor(history[0]["loss"], dtype=torch.float32)) != history[0]["loss"]
 
 
 def test_files_train_as_tensors_do(tmp_path):

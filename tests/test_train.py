@@ -839,12 +839,6 @@ input()"""
         assert (tmp_path / "lock").read_text() == str(os.getpid())
 
 
-def test_without_file_locks_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "fcntl", None)
-    with pytest.warns(UserWarning, match="cannot lock folders"), folder_lock(tmp_path):
-        pass
-
-
 # ---- wrong input ----
 
 LONE_FEATURES = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 6, 4))

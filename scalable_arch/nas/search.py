@@ -7,8 +7,9 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['ALTERNATIONS', 'GUIDED', 'search_loss', 'constant', 'architecture_gradient', 'momentum_step', 'moved',
-           'second_order_gradient', 'halves', 'turns', 'step_seed', 'SearchRun', 'undecided', 'search_record',
-           'check_search_recipe', 'check_supernet', 'supernet_settings', 'search', 'search_epoch']
+           'second_order_gradient', 'halves', 'turns', 'step_seed', 'SearchRun', 'update_weights',
+           'update_architecture', 'undecided', 'search_record', 'check_search_recipe', 'check_supernet',
+           'supernet_settings', 'search', 'run_search', 'search_epoch']
 
 # %% ../../nbs/nas/search.ipynb #f6b9bb90
 import math
@@ -171,19 +172,10 @@ class SearchRun:
         self.architecture_guidance = guidance if settings["guided"] == "both" else None
         self.train, self.validation = halves(len(labels), settings["validation"], settings["seed"])
         self.controls = list(supernet.controller.parameters())
-        self.sgd = torch.optim.SGD(
-            supernet.weights(),
-            lr=settings["lr"],
-            momentum=settings["momentum"],
-            weight_decay=settings["weight_decay"],
-            foreach=True,
-        )
-        self.adam = torch.optim.Adam(
-            self.controls,
-            lr=settings["controller_lr"],
-            betas=(0.5, 0.999),
-            weight_decay=settings["controller_weight_decay"],
-        )
+        rates = {key: settings[key] for key in ("lr", "momentum", "weight_decay")}
+        self.sgd = torch.optim.SGD(supernet.weights(), **rates, foreach=True)
+        rate, decay = settings["controller_lr"], settings["controller_weight_decay"]
+        self.adam = torch.optim.Adam(self.controls, lr=rate, betas=(0.5, 0.999), weight_decay=decay)
         self.within = {}
         self.begin()
 
@@ -195,9 +187,8 @@ class SearchRun:
     def batch(self, index, generator):
         "(augmented float batch, targets) of the images at `index`."
         device, dtype = placement(self.supernet)
-        return augmented_batch(self.images, index, self.settings, generator, device, dtype), self.labels[index].to(
-            device
-        )
+        batch = augmented_batch(self.images, index, self.settings, generator, device, dtype)
+        return batch, self.labels[index].to(device)
 
     def turn(self, epoch, level, index, check):
         "One update of the weights or of the architecture."
@@ -205,43 +196,41 @@ class SearchRun:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         if level == "weights":
-            entropy, right = self.update_weights(*self.batch(index, generator))
+            entropy, right = update_weights(self, *self.batch(index, generator))
         else:
-            entropy, right = self.update_architecture(index, self.batch(check, generator), generator)
+            entropy, right = update_architecture(self, index, self.batch(check, generator), generator)
         total, number = self.within["totals"][level], len(index if check is None else check)
-        for name, value in (
-            ("loss", entropy * number),
-            ("right", right),
-            ("seen", number),
-            ("seconds", time.perf_counter() - started),
-        ):
+        seconds = time.perf_counter() - started
+        for name, value in dict(loss=entropy * number, right=right, seen=number, seconds=seconds).items():
             total[name] += value
         self.within["step"] += 1
 
-    def update_weights(self, batch, targets):
-        "A step of SGD; the probabilities are constants."
-        with torch.no_grad():
-            probabilities = self.supernet.probabilities()
-        self.sgd.zero_grad()
-        loss, entropy, right = search_loss(self.supernet, batch, targets, self.guidance, probabilities)
-        loss.backward()
-        if self.settings["clip"]:
-            nn.utils.clip_grad_norm_(self.supernet.weights(), self.settings["clip"])
-        self.sgd.step()
-        return entropy, right
+# %% ../../nbs/nas/search.ipynb #b3854232
+def update_weights(learners, batch, targets):
+    "A step of SGD; the probabilities are constants."
+    with torch.no_grad():
+        probabilities = learners.supernet.probabilities()
+    learners.sgd.zero_grad()
+    loss, entropy, right = search_loss(learners.supernet, batch, targets, learners.guidance, probabilities)
+    loss.backward()
+    if learners.settings["clip"]:
+        nn.utils.clip_grad_norm_(learners.supernet.weights(), learners.settings["clip"])
+    learners.sgd.step()
+    return entropy, right
 
-    def update_architecture(self, index, validation, generator):
-        "A step of Adam on the controller."
-        if self.settings["order"] == 1:
-            gradients, entropy, right = architecture_gradient(self.supernet, *validation, self.architecture_guidance)
-        else:
-            gradients, entropy, right = second_order_gradient(
-                self.supernet, self.sgd, self.batch(index, generator), validation, self.architecture_guidance
-            )
-        for x, gradient in zip(self.controls, gradients):
-            x.grad = gradient.clone()
-        self.adam.step()
-        return entropy, right
+
+def update_architecture(learners, index, validation, generator):
+    "A step of Adam on the controller."
+    supernet, guidance = learners.supernet, learners.architecture_guidance
+    if learners.settings["order"] == 1:
+        gradients, entropy, right = architecture_gradient(supernet, *validation, guidance)
+    else:
+        train = learners.batch(index, generator)
+        gradients, entropy, right = second_order_gradient(supernet, learners.sgd, train, validation, guidance)
+    for x, gradient in zip(learners.controls, gradients):
+        x.grad = gradient.clone()
+    learners.adam.step()
+    return entropy, right
 
 # %% ../../nbs/nas/search.ipynb #bf6e892e
 def undecided(probabilities):
@@ -371,33 +360,25 @@ def search(
     weights are not finite; the checkpoint is kept. Source: W Algorithm 1, sec. 5.4.3 and 6.2.3; DARTS, arXiv
     1806.09055.
     """
-    settings = dict(
-        epochs=epochs,
-        batch_size=batch_size,
-        validation=float(validation),
-        alternate=alternate,
-        order=order,
-        lr=float(lr),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        controller_lr=float(controller_lr),
-        controller_weight_decay=float(controller_weight_decay),
-        clip=float(clip or 0),
-        crop_padding=crop_padding,
-        flip=bool(flip),
-        cutout=0,
-        seed=seed,
-        guidance=guidance and function_name(guidance),
-        guided=guided,
-    )
+    settings = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), clip=float(clip or 0))
+    settings |= dict(controller_lr=float(controller_lr), controller_weight_decay=float(controller_weight_decay))
+    settings |= dict(epochs=epochs, batch_size=batch_size, alternate=alternate, order=order, seed=seed, guided=guided)
+    settings |= dict(validation=float(validation), crop_padding=crop_padding, flip=bool(flip), cutout=0)
+    settings["guidance"] = guidance and function_name(guidance)
     size = check_image_set(images)
     labels = check_labels(labels, len(images))
     check_search_recipe(settings, len(labels), checkpoint_every)
     check_supernet(supernet, labels)
     settings = supernet_settings(supernet) | plain_settings(settings) | data_settings(images, size, labels)
     learners = SearchRun(supernet, images, labels, settings, guidance)
+    return run_search(learners, checkpoint, checkpoint_every, progress, on_epoch)
+
+# %% ../../nbs/nas/search.ipynb #7ad92e9d
+def run_search(learners, checkpoint, checkpoint_every, progress, on_epoch):
+    "All epochs of a search, saved between steps as well: its history."
+    settings, guidance = learners.settings, learners.guidance
     optimizers, parts = [learners.sgd, learners.adam], {"guidance": guidance} if guidance else {}
-    run = Run(supernet, optimizers, settings, parts=parts, within=learners.within, checkpoint=checkpoint)
+    run = Run(learners.supernet, optimizers, settings, parts=parts, within=learners.within, checkpoint=checkpoint)
     save = lambda step: run.save() if step % checkpoint_every == 0 else None
 
     def one_epoch(epoch, bar):
@@ -407,7 +388,8 @@ def search(
         learners.begin()
         return record
 
-    return run_epochs(run, one_epoch, epochs=epochs, num_images=len(labels), what="search", progress=progress)
+    how = dict(epochs=settings["epochs"], num_images=len(learners.labels), what="search", progress=progress)
+    return run_epochs(run, one_epoch, **how)
 
 # %% ../../nbs/nas/search.ipynb #b880ee8e
 def search_epoch(learners, epoch, bar, save=lambda step: None):

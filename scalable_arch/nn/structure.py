@@ -39,10 +39,10 @@ def as_text(value: Any, outer: tuple = ()) -> str:
     if any(value is whole for whole in outer):
         return "..."
     inside = (*outer, value)
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)) and not isinstance(value, Enum):
         return repr(value)
-    if isinstance(value, np.generic):
-        return repr(value.item())
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return array_text(value)
     if isinstance(value, nn.Module):
@@ -108,6 +108,8 @@ def function_facts(function: Any, outer: tuple = ()) -> dict[str, str]:
     )
     if code is None or (function.__module__ or "").partition(".")[0] in ("torch", "scalable_arch"):
         return facts
+    if function.__qualname__ != code.co_qualname and not hasattr(function, "__wrapped__"):
+        return facts  # somebody gave it this name
     facts |= {"code": f"code {checksum_of(repr(code_facts(code)))}"}
     facts |= {"defaults": as_text((function.__defaults__, function.__kwdefaults__), inside)}
     cells = zip(code.co_freevars, function.__closure__ or ())

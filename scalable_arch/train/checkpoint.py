@@ -139,7 +139,7 @@ def load_model(path: str | Path, model: torch.nn.Module, *, same_network: bool =
     copy_into(model, tensors, path)
     return state
 
-
+# %% ../../nbs/train/checkpoint.ipynb #3c6f06ba
 def check_network(model, network, state, path):
     "ValueError naming the first difference between the network that a file describes and `model`."
     if network is None:  # written before files described their network
@@ -188,7 +188,7 @@ def stored(tensors):
     prefix = "model."
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
-
+# %% ../../nbs/train/checkpoint.ipynb #55ef2941
 def copy_into(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
     "Copy the `model.` entries of a checkpoint's `tensors` into `model`, once all names, shapes and dtypes fit."
     check_fits(model, tensors, path)

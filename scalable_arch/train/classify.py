@@ -8,7 +8,7 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['SCHEDULES', 'random_crop', 'cutout', 'covered', 'augmented_batch', 'scheduled_rate', 'read_output',
            'classification_loss', 'classifier_step', 'set_place', 'classifier_epoch', 'check_classifier_recipe',
-           'kept_settings', 'fit_classifier', 'own_drop_path', 'named_rightly', 'accuracy']
+           'check_guided', 'kept_settings', 'fit_classifier', 'own_drop_path', 'named_rightly', 'accuracy']
 
 # %% ../../nbs/train/classify.ipynb #daa7652a
 import math
@@ -220,6 +220,15 @@ def check_classifier_recipe(settings, checkpoint_every):
         )
 
 
+def check_guided(model, guidance):
+    "ValueError for a model that cannot be guided, where there is `guidance`."
+    if guidance and not hasattr(model, "forward_with_maps"):
+        raise ValueError(
+            f"a {type(model).__name__} cannot be guided: it has no method forward_with_maps(images) -> (output, stage "
+            "maps)"
+        )
+
+
 def kept_settings(settings):
     "The settings that decide a run's result so far: `epochs` only where the schedule or drop-path depends on it."
     open_end = settings["schedule"] == "steps" and not settings["drop_path"]
@@ -266,43 +275,22 @@ def fit_classifier(
     is continued, with the same bits as if it had never stopped (same machine, versions and threads); what counts as
     the same is said in `train.fit`. `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's
     dict, after it was saved.
-    Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
-    BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
-    kept. Source: W sec. 6.3.1 and 6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
+    Errors: ValueError for input and settings that do not fit; the others as of `train.fit`. Source: W sec. 6.3.1 and
+    6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
     """
-    settings = dict(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=float(lr),
-        schedule=schedule,
-        milestones=list(milestones),
-        gamma=float(gamma),
-        warmup=warmup,
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        clip=float(clip or 0),
-        auxiliary_weight=float(auxiliary_weight),
-        drop_path=float(drop_path) if hasattr(model, "drop_path_rate") else 0.0,
-        cutout=cutout,
-        crop_padding=crop_padding,
-        flip=bool(flip),
-        label_smoothing=float(label_smoothing),
-        guidance=guidance and function_name(guidance),
-        seed=seed,
-    )
+    settings = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), clip=float(clip or 0))
+    settings |= dict(epochs=epochs, schedule=schedule, milestones=list(milestones), gamma=float(gamma), warmup=warmup)
+    settings |= dict(batch_size=batch_size, cutout=cutout, crop_padding=crop_padding, flip=bool(flip), seed=seed)
+    settings |= dict(auxiliary_weight=float(auxiliary_weight), label_smoothing=float(label_smoothing))
+    drop_path = float(drop_path) if hasattr(model, "drop_path_rate") else 0.0
+    settings |= dict(drop_path=drop_path, guidance=guidance and function_name(guidance))
     check_classifier_recipe(settings, checkpoint_every)
-    size = check_image_set(images)
-    labels = check_labels(labels, len(images))
-    if guidance and not hasattr(model, "forward_with_maps"):
-        raise ValueError(
-            f"a {type(model).__name__} cannot be guided: it has no method forward_with_maps(images) -> (output, stage "
-            "maps)"
-        )
+    check_guided(model, guidance)
+    size, labels = check_image_set(images), check_labels(labels, len(images))
     settings = plain_settings(settings)
-    kept = kept_settings(settings) | {"dtype": str(placement(model)[1]), **data_settings(images, size, labels)}
+    kept = kept_settings(settings) | data_settings(images, size, labels) | {"dtype": str(placement(model)[1])}
     optimizer = sgd(model.to(memory_format=torch.channels_last), settings)
-    parts = {"guidance": guidance} if guidance else {}
-    run = Run(model, [optimizer], kept, parts=parts, checkpoint=checkpoint)
+    run = Run(model, [optimizer], kept, parts={"guidance": guidance} if guidance else {}, checkpoint=checkpoint)
     one_epoch = lambda epoch, bar: classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch, bar)
     how = dict(checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch, context=own_drop_path(model))
     return run_epochs(run, one_epoch, epochs=settings["epochs"], num_images=len(labels), **how)

@@ -136,7 +136,7 @@ def fingerprint(
     files = getattr(items, "paths", ()) if paths is None else paths
     crc = zlib.crc32("\n".join(map(name_and_size, files)).encode())
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # for readers that draw a random part of each picture
+        torch.default_generator.manual_seed(0)  # for readers that draw a random part of each picture
         return f"{crc_of(read(sample_numbers(len(items))), crc):08x}"
 
 

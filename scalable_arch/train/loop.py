@@ -174,29 +174,18 @@ def fit(
     default identity for the two losses with triplets. `checkpoint`: folder; the run is saved there every
     `checkpoint_every` epochs and at the end, and a run found there with the same network, loss, settings and data is
     continued, with the same bits as if it had never stopped (same machine, versions and threads). A loss of your own is
-    known by its code and the plain values it uses, one compiled from C by its name alone; images that are not a tensor
-    by 16 of them, and by the names and sizes of all files where they have `paths`. `progress`: None shows a bar on a
-    terminal. `on_epoch`: called with the epoch's dict, after it was saved.
+    known by its code and the plain values it uses, one compiled from C, or whose `__qualname__` you set, by its name;
+    images that are not a tensor by 16 of them, and by the names and sizes of all files where they have `paths`.
+    `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's dict, after it was saved.
     Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
     BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
     kept. Source: W sec. 3.3.
     """
     sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
-    settings = dict(
-        batch_size=batch_size,
-        lr=float(lr),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        milestones=list(milestones),
-        gamma=float(gamma),
-        loss=function_name(loss),
-        sampler=sampler,
-        num_shots=num_shots,
-        flip=bool(flip),
-        erasing=bool(erasing),
-        seed=seed,
-        dtype=str(placement(model)[1]),
-    )
+    rates = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), gamma=float(gamma))
+    settings = rates | dict(milestones=list(milestones), loss=function_name(loss), dtype=str(placement(model)[1]))
+    settings |= dict(batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed)
+    settings |= dict(flip=bool(flip), erasing=bool(erasing))
     check_fit_recipe(settings, epochs, checkpoint_every)
     loss_function, size = loss_by_name(loss), check_image_set(images)
     labels = check_labels(labels, len(images))

@@ -167,12 +167,12 @@ class Run:
         self.history[:] = state["history"]
         self.within.update(state["within"])
 
-
+# %% ../../nbs/train/run.ipynb #a8c32de9
 def part_of(thing: Any) -> dict[str, Any]:
     "What a checkpoint says of a part of a run: its `description`, and what of this has changed so far."
     return {"description": description(thing), "changing": []}
 
-# %% ../../nbs/train/run.ipynb #a8c32de9
+
 def named_states(run):
     "(name of the weight, weight, what its optimiser knows of it, a dict)."
     names = {x: name for name, x in run.model.named_parameters()}
@@ -201,7 +201,7 @@ def restore_optimizers(run, tensors):
                 like = kind == "step"  # a count, not as large as the weight
                 states[x][kind] = found if like else torch.empty_like(x, requires_grad=False).copy_(found)
 
-
+# %% ../../nbs/train/run.ipynb #88b9df72
 def check_same_run(run, state, network):
     "ValueError naming the first setting, or the first piece of the network or of another part, that differs."
     other, advice = f"{run.path} is of a run", "choose another folder or delete the file to begin anew"

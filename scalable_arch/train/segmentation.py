@@ -204,21 +204,10 @@ def fit_segmentation(
         epochs=epochs, batch_size=batch_size, checkpoint_every=checkpoint_every, seed=seed, crop=crop, scales=scales
     )
     check_pairs(images, masks)
-    settings = dict(
-        task="segmentation",
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=float(lr),
-        power=float(power),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        crop=list(crop),
-        scales=[float(scale) for scale in scales],
-        flip=bool(flip),
-        ignore=ignore,
-        seed=seed,
-        dtype=str(placement(model)[1]),
-    )
+    rates = dict(lr=float(lr), power=float(power), momentum=float(momentum), weight_decay=float(weight_decay))
+    settings = rates | dict(task="segmentation", epochs=epochs, batch_size=batch_size, seed=seed, ignore=ignore)
+    settings |= dict(crop=list(crop), scales=[float(scale) for scale in scales], flip=bool(flip))
+    settings["dtype"] = str(placement(model)[1])
     settings = plain_settings(settings) | pair_settings(images, masks)
     optimizer = sgd(model, settings)
     run = Run(model, [optimizer], settings, checkpoint=checkpoint)

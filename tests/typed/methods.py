@@ -9,29 +9,17 @@ from torch import nn
 from scalable_arch.data.scenes import SceneSet
 from scalable_arch.han import HAN, Attention, crop_regions, han_inception, han_small
 from scalable_arch.hdl import (
-    Detections,
-    Match,
-    PersonSearchNet,
     TeacherBackbone,
-    anchor_losses,
     batch_losses,
-    collate_scenes,
-    describe_boxes,
-    detect,
     distillation_losses,
     fit_person_search,
     fold,
     hdl_student,
     hdl_teacher,
-    identity_labels,
     load_backbone,
     map_loss,
     map_starts,
-    person_losses,
     prediction_loss,
-    propose,
-    sample_rois,
-    search_scenes,
     total_loss,
 )
 from scalable_arch.nas import (
@@ -59,6 +47,7 @@ from scalable_arch.nas.networks import Position, darts_v2_imagenet
 from scalable_arch.nas.search import search
 from scalable_arch.nge import NGEController, PlainController, RNNController, augmented_adjacency, chain_policy
 from scalable_arch.nn.cifar import pyramidnet110_cifar, resnet18_cifar
+from scalable_arch.nn.detector import PersonSearchNet, propose
 from scalable_arch.nos import (
     AttentionGuidance,
     HeterogeneousCell,
@@ -74,6 +63,19 @@ from scalable_arch.nos import (
     sum_of_kernels,
 )
 from scalable_arch.train import fit_classifier
+from scalable_arch.train.detection import (
+    Detections,
+    Match,
+    anchor_losses,
+    collate_scenes,
+    describe_boxes,
+    detect,
+    fit_scenes,
+    identity_labels,
+    person_losses,
+    sample_rois,
+    search_scenes,
+)
 
 
 def look_at(images: torch.Tensor) -> list[Attention]:
@@ -251,6 +253,10 @@ def teach(scenes: SceneSet, weights: dict[str, torch.Tensor], folder: Path) -> P
     fit_person_search(
         student, scenes, teacher=teacher, distill=["feature", "prediction"], lr=history[-1]["lr"], lambda0=0.5
     )
+    fit_scenes(
+        PersonSearchNet(TeacherBackbone(0.5), 2, arms=list(teacher.arms)), TwoScenes(), flip=True, on_epoch=print
+    )
+    fit_scenes(student, scenes.boxes)  # type: ignore[arg-type]
     fit_person_search(student, scenes.boxes)  # type: ignore[arg-type]
     fit_person_search(student, scenes, kl="student")  # type: ignore[arg-type]
     fit_person_search(student, scenes, teacher=student.head)  # type: ignore[arg-type]
