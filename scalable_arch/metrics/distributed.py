@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['WORD', 'peers', 'gather_rows', 'add_up', 'agree', 'evaluate_sharded', 'prepare', 'fingerprint']
+__all__ = ['WORD', 'peers', 'gather_rows', 'add_up', 'agree', 'evaluate_sharded', 'prepare', 'digest_of_queries']
 
 # %% ../../nbs/metrics/distributed.ipynb #b5a5ac89
 import hashlib
@@ -120,7 +120,7 @@ def evaluate_sharded(
         source, people, problem = *prepare(query_features, gallery_features, labels, options), ""
     except ValueError as error:
         source, people, problem = None, None, str(error)
-    sizes = agree(problem, source.shape[1] if source else 0, fingerprint(source, people, options))
+    sizes = agree(problem, source.shape[1] if source else 0, digest_of_queries(source, people, options))
     source.gallery_start = sum(sizes[: dist.get_rank()])
     if not add_up(people.num_matches()).any():
         people.gallery_pids, people.gallery_camids = gather_rows(people.gallery_pids, people.gallery_camids)
@@ -138,7 +138,7 @@ def prepare(query_features, gallery_features, labels, options):
     return source, Identities(*labels, source.shape)
 
 
-def fingerprint(source, people, options):
+def digest_of_queries(source, people, options):
     "32 bytes that two processes share if they were given the same queries, settings, precision and dimension."
     digest = hashlib.sha256(repr((sorted(options.items()), source and (source.dtype, source.query.shape))).encode())
     if source:

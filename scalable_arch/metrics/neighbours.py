@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['COLUMNS', 'METHODS', 'DIMENSIONS', 'exact_search', 'build_index', 'import_faiss', 'search', 'recall',
+__all__ = ['SEARCH_COLUMNS', 'METHODS', 'DIMENSIONS', 'exact_search', 'build_index', 'import_faiss', 'search', 'recall',
            'expand_queries', 'principal_axes', 'reduce_features', 'dimension_study']
 
 # %% ../../nbs/metrics/neighbours.ipynb #1372101d
@@ -36,9 +36,9 @@ def exact_search(query_features, gallery_features, k, threads=None):
 
     def work(start):
         stop = min(start + QUERY_TILE, num_query)
-        for left in range(0, num_gallery, COLUMNS):
+        for left in range(0, num_gallery, SEARCH_COLUMNS):
             keep_nearest(
-                source.block(start, stop, left, min(left + COLUMNS, num_gallery)),
+                source.block(start, stop, left, min(left + SEARCH_COLUMNS, num_gallery)),
                 left,
                 values[start:stop],
                 indices[start:stop],
@@ -49,7 +49,7 @@ def exact_search(query_features, gallery_features, k, threads=None):
     return source.readable(np.arange(num_query)[:, None], values), indices
 
 
-COLUMNS = 65536
+SEARCH_COLUMNS = 65536
 
 # %% ../../nbs/metrics/neighbours.ipynb #028887e4
 METHODS = ("exact", "flat", "sq8", "ivfpq")

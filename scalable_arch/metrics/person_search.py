@@ -8,8 +8,8 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['PROTOCOLS', 'BLOCK_ELEMENTS', 'required_overlap', 'gallery_of', 'PersonSearchResult', 'FoundBoxes', 'as_unit_rows',
            'SoughtPeople', 'blocks_of_distances', 'places_of', 'most_similar', 'evaluate_person_search',
-           'score_queries', 'summarise', 'describe_scenes', 'as_numbers', 'check_counts', 'query_people',
-           'check_options', 'check_galleries']
+           'score_queries', 'summarise', 'describe_scenes', 'as_numbers', 'check_scene_counts', 'query_people',
+           'check_search_options', 'check_galleries']
 
 # %% ../../nbs/metrics/person_search.ipynb #a254c392
 import json
@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import one_of
-from .detection import as_array, as_boxes, as_scored_boxes, overlaps
+from .detection import as_array, box_array, as_scored_boxes, overlaps
 from .kernels import count_before
 
 if TYPE_CHECKING:
@@ -262,15 +262,15 @@ def evaluate_person_search(
     """
     one_of("protocol", protocol, PROTOCOLS)
     num_scenes = len(detections)
-    check_counts(num_scenes, truth_boxes=truth_boxes, truth_pids=truth_pids)
-    truth_boxes = [as_boxes(f"truth_boxes[{scene}]", boxes) for scene, boxes in enumerate(truth_boxes)]
+    check_scene_counts(num_scenes, truth_boxes=truth_boxes, truth_pids=truth_pids)
+    truth_boxes = [box_array(f"truth_boxes[{scene}]", boxes) for scene, boxes in enumerate(truth_boxes)]
     truth_pids = [
         as_numbers(f"truth_pids[{scene}]", pids, (len(boxes),))
         for scene, (pids, boxes) in enumerate(zip(truth_pids, truth_boxes))
     ]
     queries = as_numbers("queries", queries, (len(query_features), 2))
     pids = query_people(queries, truth_pids)
-    camids = check_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes)
+    camids = check_search_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes)
     galleries = check_galleries(galleries, len(queries), num_scenes)
     query_features = as_unit_rows("query_features", query_features, len(queries))
     found = FoundBoxes(detections, min_score, query_features.shape[1])
@@ -377,7 +377,7 @@ def as_numbers(name, values, shape):
     return array.astype(np.int64)
 
 
-def check_counts(num_scenes, **given):
+def check_scene_counts(num_scenes, **given):
     "Every list needs one entry a scene."
     for name, values in given.items():
         if len(values) != num_scenes:
@@ -405,7 +405,7 @@ def query_people(queries, truth_pids):
     return pids
 
 # %% ../../nbs/metrics/person_search.ipynb #f6b2cd91
-def check_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes):
+def check_search_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes):
     "`camids` as an array, where there are any; ValueError for options that mean nothing."
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be above 0 and at most 1, not {iou_threshold!r}")

@@ -10,9 +10,10 @@ __all__ = ['FEATURES', 'ATTENTIONS', 'DYNAMICS', 'WIDE', 'CELLS', 'SPACES', 'DAR
            'DARTS_NORMAL_V2', 'DARTS_REDUCTION_V2', 'NASNET_NORMAL', 'NASNET_REDUCTION', 'AMOEBANET_NORMAL',
            'AMOEBANET_REDUCTION', 'PUBLISHED', 'STYLES', 'COLUMN', 'TIER', 'BOX', 'kind_of', 'Space', 'check_space',
            'node_choices', 'slots', 'Genotype', 'checked_nodes', 'checked_node', 'check_operation', 'check_source',
-           'check_counts', 'checked_concat', 'genotype_from_json', 'nodes_of', 'derive', 'extend_front', 'pareto',
+           'check_edge_counts', 'checked_concat', 'genotype_from_json', 'nodes_of', 'derive', 'extend_front', 'pareto',
            'trace', 'edge_table', 'table_places', 'table_entries', 'checked_budget', 'genotype_cost', 'random_genotype',
-           'choice_sizes', 'genotype_of', 'style_of', 'label_of', 'draw', 'draw_cell', 'draw_lane', 'draw_node']
+           'choice_sizes', 'genotype_from_choices', 'style_of', 'label_of', 'draw', 'draw_cell', 'draw_lane',
+           'draw_node']
 
 # %% ../../nbs/nas/genotype.ipynb #77eadb92
 import json
@@ -224,7 +225,7 @@ def checked_node(node, number, space, cell):
         (edge for edge in node if edge[1] < number), key=lambda edge: (edge[1], space.operations.index(edge[0]))
     )
     second = [edge for edge in node if edge[1] == number]
-    check_counts(first, second, space, where)
+    check_edge_counts(first, second, space, where)
     return (*first, *second)
 
 # %% ../../nbs/nas/genotype.ipynb #d0fe61fa
@@ -251,7 +252,7 @@ def check_source(source, number, space, where):
         )
 
 
-def check_counts(first, second, space, where):
+def check_edge_counts(first, second, space, where):
     sources = [source for _, source in first]
     if space.distinct and len(set(sources)) < len(sources):
         raise ValueError(
@@ -561,7 +562,7 @@ def random_genotype(
     sizes = choice_sizes(space, **rules)
     checked_budget(budget, cost, space)
     for _ in range(attempts):
-        genotype = genotype_of(rng.integers(sizes), space, **rules)
+        genotype = genotype_from_choices(rng.integers(sizes), space, **rules)
         if budget is None or genotype_cost(genotype, cost) <= budget:
             return genotype
     even = {cell: np.ones((len(space.edges()), len(space.operations))) for cell in CELLS}
@@ -580,7 +581,7 @@ def choice_sizes(
     return tuple(len(choices) for _, choices in slots(space, exclude=exclude, required=required)) * len(CELLS)
 
 
-def genotype_of(
+def genotype_from_choices(
     choices: Iterable[int], space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None
 ) -> Genotype:
     """The genotype with these numbers of choices, one for each of `choice_sizes` of the same rules.
