@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['ADJACENCIES', 'CELLS', 'augmented_adjacency', 'normal_linear', 'GraphConvolution', 'GCN', 'Embeddings',
-           'PlainController', 'NGEController', 'RNNController', 'ChainSpace', 'GraphPolicy', 'chain_policy']
+__all__ = ['ADJACENCIES', 'augmented_adjacency', 'normal_linear', 'GraphConvolution', 'GCN', 'Embeddings', 'PlainController',
+           'NGEController', 'RNNController', 'ChainSpace', 'GraphPolicy', 'chain_policy']
 
 # %% ../nbs/ch5_nge.ipynb #a021194e
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import one_of
+from .nas.genotype import CELLS
 
 if TYPE_CHECKING:
 
@@ -83,9 +84,6 @@ class GCN(nn.Module):
         return nodes
 
 # %% ../nbs/ch5_nge.ipynb #c4908a81
-CELLS = ("normal", "reduction")
-
-
 class Embeddings(NamedTuple):
     "What describes a cell: `nodes` Z (V, F) and `edges` E (E, K)."
 

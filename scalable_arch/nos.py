@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numba import njit
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .compiled import compiled
 from .errors import one_of
 from .nas import networks
 from .nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, kind_of
@@ -121,8 +121,8 @@ def depthwise_by_image(x, kernels, dilation=1):
 
 
 def depthwise_gradient(x, gradient, size, dilation=1):
-    """Gradient of the kernels (B, C, k, k) of `depthwise_by_image`: again a convolution, of the maps with the gradient as a
-    large kernel."""
+    """Gradient of the kernels (B, C, k, k) of `depthwise_by_image`: again a convolution, of the maps with the gradient
+    as a large kernel."""
     lined_up = (x.shape[0] * x.shape[1], *x.shape[2:])
     found = F.conv2d(
         x.reshape(1, *lined_up),
@@ -134,7 +134,7 @@ def depthwise_gradient(x, gradient, size, dilation=1):
     return found.view(*x.shape[:2], size, size)
 
 # %% ../nbs/ch6_nos.ipynb #193c3289
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def convolve_pixels(x, kernels, result, dilation):
     "Add to `result` (B, H, W, C) the maps `x` convolved with `kernels` (B, k, k, C)."
     images, height, width, channels = x.shape
@@ -154,7 +154,7 @@ def convolve_pixels(x, kernels, result, dilation):
                                 result[n, a, b, c] += x[n, y, z, c] * kernels[n, i, j, c]
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def sum_pixels(x, gradient, result, dilation):
     """Add to `result` (B, k, k, C) the gradient of the kernels from the maps `x` and the gradient of their
     convolution, (B, H, W, C)."""
@@ -192,14 +192,16 @@ def by_pixels(loop, x, other, result, dilation):
 
 
 class PerImageDepthwise(torch.autograd.Function):
-    "`depthwise_by_image`, added to `onto` unless that is None, on a CPU, forwards and backwards by whichever way is faster."
+    """`depthwise_by_image`, added to `onto` unless that is None, on a CPU, forwards and backwards by whichever way is
+    faster."""
 
     @staticmethod
     def forward(ctx, onto, x, kernels, dilation):
         ctx.save_for_backward(x, kernels)
         ctx.dilation = dilation
         if x.shape[1] < LOOP_CHANNELS:
-            return depthwise_by_image(x, kernels, dilation) if onto is None else onto + depthwise_by_image(x, kernels, dilation)
+            found = depthwise_by_image(x, kernels, dilation)
+            return found if onto is None else onto + found
         start = (
             torch.zeros_like(x, memory_format=torch.channels_last)
             if onto is None
@@ -382,8 +384,8 @@ class HeterogeneousCell(nn.Module):
     """A cell of a genotype of the space "nos": outputs of the cells two back and one back -> (B, out_channels, H, W). W
     sec. 6.2.2.
 
-    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.cell_positions`. ValueError for a
-    genotype of another space.
+    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.cell_positions`. ValueError
+    for a genotype of another space.
     """
 
     def __init__(self, genotype: Genotype, position: Position, before: int, last: int) -> None:
@@ -532,8 +534,8 @@ class HeterogeneousSearchCell(nn.Module):
     """All heterogeneous cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) ->
     (B, out_channels, H, W).
 
-    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.cell_positions`. W sec. 6.2.2 and Eq.
-    6.10. ValueError for a space without second tier or without feature transformations.
+    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.cell_positions`. W sec. 6.2.2
+    and Eq. 6.10. ValueError for a space without second tier or without feature transformations.
     """
 
     def __init__(self, space: Space, position: Position, before: int, last: int) -> None:
@@ -701,7 +703,8 @@ def heterogeneous_cost(name: str, channels: int, stride: int, size: tuple[int, i
     """`nn.cost.Cost` of an operation of a heterogeneous cell at one place; `size`: (H, W) of its input. A dynamic
     kernel's includes being applied.
 
-    For `nas.networks.cell_costs(space, network, operation_cost=heterogeneous_cost, cell=HeterogeneousCell)`: `derive` under a budget.
+    `nas.networks.cell_costs(space, network, operation_cost=heterogeneous_cost, cell=HeterogeneousCell)` makes of it the
+    costs for `derive` under a budget.
     """
     if kind_of(name) == "feature":
         return networks.operation_cost(name, channels, stride, size)

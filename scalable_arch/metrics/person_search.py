@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import one_of
-from .detection import as_array, box_array, as_scored_boxes, overlaps
+from .detection import as_array, as_scored_boxes, box_array, overlaps
 from .kernels import count_before
 
 if TYPE_CHECKING:

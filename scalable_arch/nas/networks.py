@@ -82,8 +82,8 @@ class EvaluationCell(nn.Module):
     """A cell of a genotype: outputs of the cells two back and one back -> (B, out_channels, H, W), halved where `kind`
     is reduction.
 
-    `before`, `last`: channels of the two inputs. `position`: its place in the `cell_positions`. Cells of other methods have
-    the same signature.
+    `before`, `last`: channels of the two inputs. `position`: one of `cell_positions`. Cells of other methods have the
+    same signature.
     """
 
     def __init__(self, genotype: Genotype, position: Position, before: int, last: int) -> None:

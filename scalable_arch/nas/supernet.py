@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ..compiled import compiled
 from ..errors import one_of
 from .genotype import CELLS, SPACES
 from .networks import cell_positions, cifar_stem
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from scalable_arch.nas.networks import Position
 
 # %% ../../nbs/nas/supernet.ipynb #ef42349e
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def kernel_gradient(x, g, kernel_size, stride, dilation):
     "Gradient of a depthwise kernel (k, k, C) from its input `x` and the gradient `g` of its output, both (B, H, W, C)."
     result = np.zeros((kernel_size, kernel_size, x.shape[3]), x.dtype)
@@ -444,8 +444,8 @@ class SearchCell(nn.Module):
     """All cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) -> (B,
     out_channels, H, W).
 
-    `before`, `last`: channels of the two inputs. `position`: its place in the `cell_positions`. Cells of other methods have
-    the same signature.
+    `before`, `last`: channels of the two inputs. `position`: one of `cell_positions`. Cells of other methods have the
+    same signature.
     """
 
     def __init__(self, space: Space, position: Position, before: int, last: int) -> None:

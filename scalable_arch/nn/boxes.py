@@ -13,8 +13,9 @@ from functools import cache
 
 import numpy as np
 import torch
-from numba import njit
 from torch.nn import functional as F
+
+from ..compiled import compiled
 
 # %% ../../nbs/nn/boxes.ipynb #9db4868a
 def as_boxes(name: str, boxes: torch.Tensor, positive: bool = False) -> torch.Tensor:
@@ -47,7 +48,7 @@ def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(shared > 0, shared / union, 0)
 
 # %% ../../nbs/nn/boxes.ipynb #595c2cb9
-@njit(nogil=True, cache=True)
+@compiled
 def keep_greedily(boxes, order, threshold):
     "Those of `order` that overlap no earlier kept box by more than `threshold`."
     kept, count = np.empty_like(order), 0
