@@ -12,6 +12,7 @@ __all__ = ['ADJACENCIES', 'augmented_adjacency', 'normal_linear', 'GraphConvolut
 # %% ../nbs/ch5_nge.ipynb #a021194e
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -155,7 +156,7 @@ class NGEController(PlainController):
         adjacency: str = "predecessors",
         cells: Iterable[str] = CELLS,
     ) -> None:
-        if not isinstance(layers, int) or layers < 1:
+        if not isinstance(layers, Integral) or layers < 1:
             raise ValueError(f"layers must be a whole number of at least 1, not {layers!r}")
         super().__init__(space, embedding=embedding, edge=edge, out=out, cells=cells)
         self.register_buffer("heard", augmented_adjacency(space.edges(), adjacency), persistent=False)

@@ -18,6 +18,7 @@ __all__ = ['LOOP_CHANNELS', 'SELF_CALIBRATIONS', 'SpatialGate', 'ChannelGate', '
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -239,7 +240,7 @@ def apply_kernels(
         raise ValueError(f"maps must be of shape (B, C, H, W), not {tuple(x.shape)}")
     if onto is not None and onto.shape != x.shape:
         raise ValueError(f"onto must have the shape of the maps, {tuple(x.shape)}, not {tuple(onto.shape)}")
-    if not isinstance(dilation, int) or dilation < 1:
+    if not isinstance(dilation, Integral) or dilation < 1:
         raise ValueError(f"dilation must be a whole number of at least 1, not {dilation!r}")
     if (
         kernels.ndim != 4

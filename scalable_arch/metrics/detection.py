@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['as_array', 'box_array', 'overlaps', 'mutual_matches', 'average_precision', 'DetectionResult', 'evaluate_detection',
+__all__ = ['box_array', 'overlaps', 'mutual_matches', 'average_precision', 'DetectionResult', 'evaluate_detection',
            'as_scored_boxes']
 
 # %% ../../nbs/metrics/detection.ipynb #a126ec9a
@@ -15,17 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+from .tiles import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 # %% ../../nbs/metrics/detection.ipynb #0ed7ec39
-def as_array(values):
-    "`values`, a tensor, an array or a list, as a numpy array."
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
 def box_array(name, boxes):
     "`boxes` as float64 array (n, 4), an empty list too; ValueError where that cannot be."
     boxes = as_array(boxes)

@@ -13,7 +13,6 @@ __all__ = ['PROTOCOLS', 'BLOCK_ELEMENTS', 'required_overlap', 'gallery_of', 'Per
 
 # %% ../../nbs/metrics/person_search.ipynb #a254c392
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,10 @@ import torch
 from tqdm import tqdm
 
 from ..errors import one_of
-from .detection import as_array, as_scored_boxes, box_array, overlaps
+from ..files import write_whole
+from .detection import as_scored_boxes, box_array, overlaps
 from .kernels import count_before
+from .tiles import as_array, whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -108,19 +109,12 @@ class PersonSearchResult:
     def save(self, path: str | Path) -> Path:
         """Write scores, counts, per-query AP (null where none) and protocol as JSON, whole or not at all; returns the
         path."""
-        path = Path(path)
         content = {
             **self.summary(),
             "protocol": self.protocol,
             "ap": [None if value != value else value for value in self.ap.tolist()],
         }
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return write_whole(path, json.dumps(content, indent=1) + "\n")
 
     def __str__(self) -> str:
         scores = "  ".join(f"{k} {v:.1%}" for k, v in self.summary().items() if not k.startswith("num"))
@@ -374,7 +368,7 @@ def as_numbers(name, values, shape):
     array = as_array(values)
     if array.shape != shape or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(f"{name} must be whole numbers of shape {shape}, not {array.dtype} of shape {array.shape}")
-    return array.astype(np.int64)
+    return whole_numbers(name, array)
 
 
 def check_scene_counts(num_scenes, **given):
