@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UNITS', 'STEP', 'DepthwiseUnit', 'ResidualUnit', 'InceptionUnit', 'global_block', 'SpatialAttention',
            'ChannelAttention', 'SoftAttention', 'RegionAttention', 'region_height', 'crop_regions', 'Attention',
-           'HarmoniousAttention', 'FeatureHead', 'region_size', 'rounded', 'region_boxes', 'check_han_options',
-           'check_han_images', 'HAN', 'han_small', 'han_medium', 'han_large', 'han_residual', 'han_inception']
+           'HarmoniousAttention', 'FeatureHead', 'region_size', 'region_boxes', 'check_han_options', 'check_han_images',
+           'HAN', 'han_small', 'han_medium', 'han_large', 'han_residual', 'han_inception']
 
 # %% ../nbs/ch3_han.ipynb #dcfbbec0
 from collections.abc import Sequence
@@ -216,15 +216,8 @@ class FeatureHead(nn.Sequential):
 
 def region_size(map_size: Sequence[int], num_regions: int) -> tuple[int, int]:
     "Rows and columns of a region on a (H, W) map: 24x28 on 80x32 for four regions. W sec. 3.3."
-    height, width = map(int, map_size)  # tracers pass tensors
-    share = (9, 10) if num_regions == 1 else (6, 5 * num_regions)  # `region_height` as a fraction
-    return max(rounded(share[0] * height, share[1]), 1), max(rounded(7 * width, 8), 1)
-
-
-def rounded(amount: int, parts: int) -> int:
-    "`amount / parts` to the nearest whole number, a half to the even one; whole numbers alone, so that it compiles."
-    whole, rest = amount // parts, amount % parts
-    return whole + (2 * rest + whole % 2 + parts - 1) // (2 * parts)
+    height, width = (len(range(int(side))) for side in map_size)  # numbers, where tracers pass tensors or symbols
+    return max(round(region_height(num_regions) * height), 1), max(round(0.875 * width), 1)
 
 
 def region_boxes(centres: torch.Tensor, size: Sequence[int], map_size: Sequence[int]) -> torch.Tensor:
