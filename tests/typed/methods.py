@@ -42,7 +42,7 @@ from scalable_arch.nas import (
     reinforce,
 )
 from scalable_arch.nas.discrete import LogitsPolicy, PolicyGuide, UniformGuide
-from scalable_arch.nas.genotype import choice_sizes, genotype_of
+from scalable_arch.nas.genotype import choice_sizes, genotype_from_choices
 from scalable_arch.nas.networks import Position, darts_v2_imagenet
 from scalable_arch.nas.search import search
 from scalable_arch.nge import NGEController, PlainController, RNNController, augmented_adjacency, chain_policy
@@ -54,11 +54,11 @@ from scalable_arch.nos import (
     apply_kernels,
     calibrate,
     guidance_loss,
+    heterogeneous_cost,
     make_calibration,
     nos_cifar,
     nos_imagenet,
     nos_supernet,
-    operation_cost,
     self_calibration,
     sum_of_kernels,
 )
@@ -141,7 +141,7 @@ class NextPlace:
 
 def choose(space: Space, worth: dict[str, float]) -> Genotype:
     def value(choices: tuple[int, ...]) -> float:
-        return worth.get(genotype_of(choices, space).to_json(), 0.0)
+        return worth.get(genotype_from_choices(choices, space).to_json(), 0.0)
 
     sizes = choice_sizes(space)
     for guide in (None, UniformGuide(sizes), PolicyGuide(LogitsPolicy(sizes), sizes, lr=3e-4)):
@@ -155,7 +155,7 @@ def choose(space: Space, worth: dict[str, float]) -> Genotype:
     )
     regularised_evolution(sizes, value, budget=10, guide=policy)  # type: ignore[arg-type]
     random_search(sizes, json_of, budget=10)  # type: ignore[arg-type]
-    return genotype_of(random_search(sizes, value, budget=100, seed=1).best(), space)
+    return genotype_from_choices(random_search(sizes, value, budget=100, seed=1).best(), space)
 
 
 def json_of(choices: tuple[int, ...]) -> list[int]:
@@ -207,8 +207,8 @@ def find(images: torch.Tensor, labels: np.ndarray, folder: Path) -> Genotype:
 def calibrated(maps: torch.Tensor) -> torch.Tensor:
     kernels = sum_of_kernels([make_calibration("dynamic_conv_5x5", 16)(maps), torch.ones(len(maps), 16, 3, 3)])
     print(
-        cell_costs(SPACES["nos"], operation_cost=operation_cost, cell=HeterogeneousCell)["fixed"],
-        operation_cost("spatial_attention", 16, 1, (32, 32)).macs,
+        cell_costs(SPACES["nos"], operation_cost=heterogeneous_cost, cell=HeterogeneousCell)["fixed"],
+        heterogeneous_cost("spatial_attention", 16, 1, (32, 32)).macs,
     )
     resnet18_cifar(num_classes=10, calibration=self_calibration("channel_attention"))
     self_calibration(3)  # type: ignore[arg-type]
