@@ -174,7 +174,7 @@ class Cells:
 
         `path`: of the score in the records, such as queries/test/joint/R1 or metrics/test/mIoU. `minus`: records, one a
         seed, whose scores are taken off. `where`: row, metric and the rest as of `measured`. ValueError where the
-        trials searched for different people, or have no such score.
+        trials searched for different people, have no such score, or are of other seeds than those taken off.
         """
         for record in [*records, *minus]:
             if at_path(record, path) is None:
@@ -185,6 +185,8 @@ class Cells:
             except ValueError as error:
                 raise ValueError(f"{self.name}, {where['row']}: {error}") from None
             seeds = [record["config"]["seed"] for record in records]
+            if minus and seeds != [record["config"]["seed"] for record in minus]:
+                raise ValueError(f"{self.name}, {where['row']}: what is taken off is of other seeds than {seeds}")
             key = self.measured(samples_of(records, path, minus), people=people, seeds=seeds, **where)
             names = {"trials": [record["trial"] for record in records], "path": path}
             self.origins[key] = names | ({"minus": [record["trial"] for record in minus]} if minus else {})
