@@ -26,8 +26,8 @@ from .trials import family, run_trials, stale_sentence, trials_on_record
 
 # %% auto #0
 __all__ = ['PROFILE_NAMES', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds', 'check_data_root',
-           'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials', 'Chapter',
-           'say_if_another']
+           'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials', 'photographs_as_jpeg',
+           'Chapter', 'say_if_another']
 
 # %% ../../nbs/study/chapter.ipynb #c47e0e2a
 class WrongParameter(ValueError):
@@ -173,6 +173,17 @@ def compare_trials(
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 # %% ../../nbs/study/chapter.ipynb #8c6daeeb
+def photographs_as_jpeg() -> None:
+    "Let a notebook show its figures as JPEG; nothing where none runs."
+    try:
+        from IPython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:
+        return
+    if get_ipython():
+        set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 82, "optimize": True})
+
+# %% ../../nbs/study/chapter.ipynb #a06c407d
 class Chapter:
     """One run of a chapter: its parameters checked, its settings, seeds and report, its trials and studies.
 
@@ -196,6 +207,7 @@ class Chapter:
         usual = {"profile": list(PROFILE_NAMES), "dataset": dataset, "data_root": str, "seed": 0, "seeds": str}
         usual |= {"epochs": 0, "workers": 0, "scheduler": str, "rerun_stale": bool}
         check_parameters(names, **usual, **valid)
+        photographs_as_jpeg()
         check_data_root(names["dataset"], names["data_root"], without)
         self.name, self.profile, self.kinds, self.rerun_stale = name, names["profile"], kinds, names["rerun_stale"]
         settings = profile_settings(profiles, self.profile)

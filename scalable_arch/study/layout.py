@@ -9,6 +9,7 @@ __all__ = ['LETTERS', 'TONES', 'number', 'printed_number', 'mean_and_sd', 'study
 
 # %% ../../nbs/study/layout.ipynb #e45da142
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 # %% ../../nbs/study/layout.ipynb #6ea3c66b
 def number(value, unit="", *, decimals=1, sign=False):
@@ -245,4 +246,5 @@ def styled(frame, name, caption):
         {"selector": "caption", "props": "text-align: left"},
         {"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: pre-line"},
     ]
-    return frame.style.map(tone).map_index(tone, axis=0).set_uuid(name).set_caption(caption).set_table_styles(left)
+    shown = Styler(frame, uuid=name, cell_ids=False)  # of cells only those with a colour have a name
+    return shown.map(tone).map_index(tone, axis=0).set_caption(caption).set_table_styles(left)

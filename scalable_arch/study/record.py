@@ -19,9 +19,9 @@ import numpy as np
 from ..files import write_whole
 
 # %% auto #0
-__all__ = ['ESCAPES', 'leaves', 'planted', 'as_array', 'columns_of', 'packed_scores', 'packed_people', 'packed_curves', 'packed',
-           'people_named', 'unpacked', 'arrays_of', 'checksum_of', 'read_lines', 'write_lines', 'zipped', 'read_arrays',
-           'config_order', 'read_trials', 'write_trials']
+__all__ = ['ESCAPES', 'leaves', 'planted', 'as_array', 'as_list', 'columns_of', 'packed_scores', 'packed_people', 'packed_curves',
+           'packed', 'people_named', 'unpacked', 'arrays_of', 'checksum_of', 'read_lines', 'write_lines', 'zipped',
+           'read_arrays', 'config_order', 'read_trials', 'write_trials']
 
 # %% ../../nbs/study/record.ipynb #eaaeeeb0
 ESCAPES = {"%": "%25", "/": "%2F", "\\": "%5C", "\0": "%00"}  # of a path and of a zip's names; an empty name is %
@@ -61,7 +61,17 @@ def as_array(values: list[Any]) -> np.ndarray | None:
     if array.dtype.kind in "iu":
         kinds = [np.min_scalar_type(array.min()), np.min_scalar_type(array.max())]
         array = array.astype(np.result_type(*kinds))
-    return array if array.tolist() == values else None  # numpy makes texts of numbers beside texts, and cuts long ones
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            short = array.astype(np.float32)
+        array = short if as_list(short) == values else array
+    return array if as_list(array) == values else None  # numpy makes texts of numbers beside texts, and cuts long ones
+
+
+def as_list(array: np.ndarray) -> list[Any]:
+    "An array as nested lists; a number of single precision as the shortest decimal that means it, 0.1664 as 0.1664."
+    decimals = array.astype(str).astype(float) if array.dtype == np.float32 else array
+    return decimals.tolist()
 
 # %% ../../nbs/study/record.ipynb #23fd6db5
 def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -120,7 +130,7 @@ def people_named(line: Mapping[str, Any]) -> dict[str, str]:
 def unpacked(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     "The record of a trial from its line and all arrays of its file: the inverse of `packed`."
     name, record = line["trial"], {key: value for key, value in line.items() if key != "checksum"}
-    mine = {key.removeprefix(f"{name}/"): array.tolist() for key, array in arrays.items() if key.startswith(f"{name}/")}
+    mine = {key.removeprefix(f"{name}/"): as_list(x) for key, x in arrays.items() if key.startswith(f"{name}/")}
     part = lambda kind: {key.removeprefix(f"{kind}/"): x for key, x in mine.items() if key.startswith(f"{kind}/")}
     if queries := part("queries"):
         record["queries"] = planted((dict(leaves(record.get("queries", {}))) | queries).items())
