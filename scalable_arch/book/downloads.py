@@ -61,9 +61,10 @@ class TableReader(HTMLParser):
 def read_table(table):
     "(caption, DataFrame of texts) of an HTML table; headings of several levels are joined."
     found = TableReader(table)
-    levels = zip(*found.head) if found.head else [()] * len(found.body[0])
-    heads = [" ".join(dict.fromkeys(filter(None, level))) for level in levels]
-    return found.caption, pd.DataFrame(found.body, columns=heads)
+    width = max(map(len, found.head + found.body), default=0)
+    head, body = ([row + [""] * (width - len(row)) for row in rows] for rows in (found.head, found.body))
+    heads = [" ".join(dict.fromkeys(filter(None, (row[at] for row in head)))) for at in range(width)]
+    return found.caption, pd.DataFrame(body, columns=heads)
 
 # %% ../../nbs/book/downloads.ipynb #931c5445
 def tables_shown(notebook):
@@ -98,7 +99,7 @@ def tables_markdown(title, read):
 def write_downloads(run):
     "Write NAME.csv of each table that a `Run` shows, tables.md and tables.html into its folder `files`."
     tables, title = tables_shown(run.notebook), f"Tables of {run.path.stem}"
-    read = {name: read_table(table) for name, table in tables.items()}
+    read = {name: found for name, table in tables.items() if len((found := read_table(table))[1])}
     texts = {f"{name}.csv": frame.to_csv(index=False) for name, (_, frame) in read.items()}
     for name in texts.keys() & {f"{name}.csv" for name in run.studies}:
         texts[name] = long_frame(run.studies[name.removesuffix(".csv")]["cells"]).to_csv(index=False)
