@@ -154,7 +154,8 @@ def test_results_name_their_cell_and_trials(built):
         assert list(behind) == results
         for name, study in run.studies.items():
             [line] = [line for line in behind.values() if re.search(rf"/{name}\.\w+\"", line)]
-            assert set(re.findall(r'_trials.html#(\w+)"', line)) == set(study["trials"]) and "studies.jsonl" in line
+            assert set(re.findall(r'_trials.html#(\w+)"', line)) == set(study["trials"])
+            assert all(f"/{file}" in line for file in ("studies.jsonl", "tables.md", "tables.html"))
     assert len(book.runs["chapters/ch3_han"].studies) == 4
     assert "all trials of this chapter" in (out / "chapters" / "ch3_han.html").read_text()  # of what is no study
 
@@ -515,7 +516,7 @@ def test_damaged_study_is_named_and_the_rest_is_built(copy, tmp_path, damaged):
     notebook.cells[1].outputs = [
         nbformat.v4.new_output(
             "display_data",
-            data={"text/html": '<table id="T_wei_li_thesis_t3_03"><caption>W Table 3.3</caption></table>'},
+            data={"text/html": '<table id="T_wei_li_thesis_t3_03"><tr><td>91.6</td></tr></table>'},
         )
     ]
     nbformat.write(notebook, run)
@@ -676,6 +677,14 @@ def test_tables_are_read_as_they_were_written(rows, columns):
     assert list(read) == ["row", "group", *map(" ".join, columns)]
     assert read.iloc[:, :2].apply(tuple, axis=1).to_list() == rows
     assert read.iloc[:, 2:].astype(int).to_numpy().tolist() == values.tolist()
+
+
+def test_tables_of_any_shape_are_read():
+    assert read_table("<table><caption>None</caption></table>")[1].empty
+    assert read_table("<table><tr><td>1</td></tr><tr><td>2</td><td>3</td></tr></table>")[1].iloc[0].to_list() == [
+        "1",
+        "",
+    ]
 
 
 def test_verdicts_are_coloured_and_texts_escaped():

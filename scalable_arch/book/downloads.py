@@ -12,8 +12,8 @@ import shutil
 from html.parser import HTMLParser
 
 import pandas as pd
-from .pages import TABLE, result_name
 
+from .pages import TABLE, result_name
 from ..study.layout import long_frame, markdown
 
 # %% ../../nbs/book/downloads.ipynb #8bf7053f

@@ -212,10 +212,11 @@ def trial_links(names, page, known):
     return f"<details><summary>{len(names)} {word}</summary> {' '.join(links)}</details>"
 
 
-def result_files(run, name):
-    "Where a result can be downloaded, from the folder of the run's files: its tables, its figure, its study."
-    found = [f"{name}.csv", f"{name}_claims.csv", *(f"{name}.{kind}" for kind in ("svg", "jpg"))]
-    found += [f"figures/{name}.{kind}" for kind in ("svg", "jpg")]
+def result_files(cell, run):
+    "Where a cell's result can be downloaded, from the folder of the run's files: its tables, its figure, its study."
+    name, tables = result_name(cell), ["tables.md", "tables.html"] * shows_result(cell, ("text/html",))
+    found = [f"{name}.csv", f"{name}_claims.csv", *tables]
+    found += [f"{place}{name}.{kind}" for place in ("figures/", "") for kind in ("svg", "jpg")]
     found += ["studies.jsonl"] * (name in run.studies)
     return [path for path in found if (run.files / path).is_file()]
 
@@ -229,7 +230,7 @@ def behind(cell, run, files, trials_page="", trials=()):
     name = result_name(cell)
     notebook = f'<a href="{files}/{run.path.name}" download>{run.path.name}</a>'
     said = [f'cell <a href="#cell-{cell.id}">{cell.id}</a> of {notebook}']
-    said += [f'<a href="{files}/{path}">{Path(path).name}</a>' for path in result_files(run, name)]
+    said += [f'<a href="{files}/{path}">{Path(path).name}</a>' for path in result_files(cell, run)]
     if run.studies.get(name, {}).get("trials"):
         said.append(trial_links(run.studies[name]["trials"], trials_page, trials))
     elif trials_page and name not in run.studies:

@@ -18,6 +18,7 @@ from pathlib import Path
 from string import Template
 
 import nbformat
+
 from .downloads import RECORD, carry, write_downloads
 from scalable_arch.book.overview import (
     chapters_table,
@@ -41,7 +42,6 @@ from scalable_arch.book.pages import (
 )
 from .reference import room_pages
 from .widgets import all_points, attention_widget, plot_widget, ranked_widget
-
 from ..study.ledger import best_records, ledger, ledger_csv, ledger_markdown, read_records
 from ..study.record import read_trials
 from ..study.reports import checkout_root, report_dir
