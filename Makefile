@@ -23,7 +23,7 @@ reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into repro
 	@echo "The same, as committed: reports/$(CHAPTER)/$(PROFILE)"
 
 book: $(READY)  ## the book, from reports/ into _book/: open _book/index.html, no server needed
-	$(BIN)/python -c 'from scalable_arch.study.book import main; main()'
+	$(BIN)/python -c 'from scalable_arch.book.site import main; main()'
 
 # Threads that wait asleep: the tests start processes side by side, and threads that spin would slow each other tenfold.
 test: export OMP_WAIT_POLICY = PASSIVE

@@ -1,4 +1,4 @@
-"The book: built once from the reports of this checkout, then looked at in headless Chromium, as readers do."
+"The book: built once from small reports, then looked at in headless Chromium, as readers do."
 
 import ast
 import inspect
@@ -13,17 +13,22 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from toy_reports import make_reports
 
-from scalable_arch.study import book as module
-from scalable_arch.study.book import Book, build_book, gather, main
-from scalable_arch.study.pages import executed_runs, formulas_apart, page_notebook, read_executed, relink, shows_result
-from scalable_arch.study.reference import docstring_markdown, room_pages
-from scalable_arch.study.widgets import all_points, cut_picture, cut_places
+from scalable_arch.book import site as module
+from scalable_arch.book.downloads import read_table
+from scalable_arch.book.overview import verdict_html
+from scalable_arch.book.pages import Run, executed_runs, formulas_apart, page_notebook, relink, shows_result
+from scalable_arch.book.reference import docstring_markdown, room_pages
+from scalable_arch.book.site import Book, build_book, gather, main
+from scalable_arch.book.widgets import all_points, cut_picture, cut_places
+from scalable_arch.study.layout import long_frame
 
 root = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:.*MystReferenceResolver.app")  # MyST's own business
@@ -39,8 +44,9 @@ FLAGS = (
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     "(folder of the book, its `Book`)."
-    out = tmp_path_factory.mktemp("book") / "_book"
-    return out, build_book(root / "reports", out)
+    out, reports = tmp_path_factory.mktemp("book") / "_book", make_reports(tmp_path_factory.mktemp("reports"))
+    (reports / "ch3_han" / "costs.csv").write_text("of,another\nrun,1\n")  # what git leaves out may be older
+    return out, build_book(reports, out)
 
 
 def chromium():
@@ -103,13 +109,18 @@ def test_every_part_is_there(built):
         "plot",
         "notes",
         "data",
+        "house",
         "api/library",
+        "api/book",
         "api/metrics",
         *(f"chapters/{chapter}" for chapter in book.chapters),
         *(f"bench/{name}" for name in book.benches),
     ):
         assert (out / f"{name}.html").is_file(), name
-    assert {"ch3_han", "ch4_hdl"} <= set(book.chapters) - set(book.missing)
+    assert set(book.chapters) - set(book.missing) == {"ch3_han", "ch4_hdl", "ch5_nge"} and list(book.benches) == [
+        "train"
+    ]
+    assert book.states["ch3_han"][2].startswith("run in desk, 20") and "quick" in book.states["ch4_hdl"][2]
     for chapter in book.missing:
         assert f"make reproduce CHAPTER={chapter}" in re.sub(
             r"<[^>]+>", "", (out / "chapters" / f"{chapter}.html").read_text()
@@ -136,22 +147,50 @@ def test_links_resolve(built):
 
 def test_results_name_their_cell_and_trials(built):
     out, book = built
-    for chapter in set(book.chapters) - set(book.missing):
-        run = executed_runs(book.reports, chapter)[0]
-        text, notebook = (out / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"), read_executed(run)
-        results = [cell.id for cell in notebook.cells if cell.cell_type == "code" and shows_result(cell)]
+    for page, run in book.runs.items():
+        text = (out / f"{page}.html").read_text(encoding="utf-8")
+        results = [cell.id for cell in run.notebook.cells if cell.cell_type == "code" and shows_result(cell)]
         behind = dict(re.findall(r'<div class="behind">From cell <a href="#cell-(\w+)">(.*?)</div>', text, re.S))
         assert list(behind) == results
-        outputs = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
-        tables = [path for path in run.parent.glob("*_t*.json") if f'id="T_{path.stem}"' in outputs]
-        printed = {
-            path.stem for path in (root / "data_manifests" / "printed").glob(f"wei_li_thesis_t{chapter[2]}_*.csv")
-        }
-        assert printed and printed <= {path.stem for path in tables}
-        for path in tables:
-            trials = set(json.loads(path.read_text(encoding="utf-8"))["trials"])
-            lines = [line for line in behind.values() if f"/{path.name}" in line]
-            assert lines and all(set(re.findall(r"trials/(\w+)\.json", line)) == trials for line in lines)
+        for name, study in run.studies.items():
+            [line] = [line for line in behind.values() if re.search(rf"/{name}\.\w+\"", line)]
+            assert set(re.findall(r'_trials.html#(\w+)"', line)) == set(study["trials"])
+            assert all(f"/{file}" in line for file in ("studies.jsonl", "tables.md", "tables.html"))
+    assert len(book.runs["chapters/ch3_han"].studies) == 4
+    assert "all trials of this chapter" in (out / "chapters" / "ch3_han.html").read_text()  # of what is no study
+
+
+def test_tables_can_be_downloaded(built):
+    out, book = built
+    run, files = book.runs["chapters/ch3_han"], out / "files" / "ch3_han"
+    for name, study in run.studies.items():
+        if study["cells"]:
+            wanted = long_frame(study["cells"]).to_csv(index=False)
+            assert (files / f"{name}.csv").read_text() == wanted
+        for page in ("tables.md", "tables.html"):
+            text = (files / page).read_text()
+            assert f"{name}_claims" in text and (not study["cells"] or re.search(rf"{name}\b", text))
+    assert (files / "costs.csv").read_text() == 'model,"FLOPs, M"\nHAN (Large),709\n'  # the run's, none that lay about
+    assert "0.123456" in (out / "files" / "bench" / "train" / "step.csv").read_text()  # committed, all digits
+    assert {path.name for path in files.iterdir()} >= {"trials.jsonl", "scores.npz", "studies.jsonl", "figures"}
+    assert pd.read_csv(out / "files" / "ledger.csv").covered.sum() > 3
+
+
+def test_every_trial_has_its_line(built):
+    out, book = built
+    text = (out / "chapters" / "ch3_han_trials.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'class="anchor" id="0[ab]0\d"', text)) == 6 and text.count("HAN (Small), plaza") == 6
+    assert "toy processor" in text and "../files/ch3_han/trials.jsonl" in text
+    assert "../files/ch4_hdl/quick/trials.jsonl" in (out / "chapters" / "ch4_hdl_trials.html").read_text()
+    assert "This chapter has no trials" in (out / "chapters" / "ch5_nge_trials.html").read_text()
+
+
+def test_the_house_has_every_room():
+    table = re.findall(r"^\| (`.*?) \|", (root / "nbs" / "book" / "house.md").read_text(encoding="utf-8"), re.M)
+    named = re.findall(r"`(\w+)`", " ".join(table))
+    library = [path for path in (root / "scalable_arch").iterdir() if not path.name.startswith("_")]
+    rooms = {path.stem for path in library if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert rooms <= set(named) and len(named) == len(set(named))
 
 
 def test_book_keeps_to_its_folder(built):
@@ -172,18 +211,24 @@ def test_no_path_of_this_machine(built):
 
 SEEN = """async () => {
   for (const image of document.images) { image.loading = 'eager'; await image.decode().catch(() => {}); }
-  const said = [], levels = [...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map((head) => Number(head.tagName[1]));
-  if (levels.filter((level) => level === 1).length !== 1 || levels[0] !== 1) said.push('headings of the first level: ' + levels.filter((level) => level === 1).length);
-  levels.forEach((level, place) => { if (place && level > levels[place - 1] + 1) said.push(`heading ${place} leaves out a level`); });
+  const said = [], heads = [...document.querySelectorAll('h1, h2, h3, h4, h5, h6')];
+  const levels = heads.map((head) => Number(head.tagName[1])), first = levels.filter((level) => level === 1).length;
+  if (first !== 1 || levels[0] !== 1) said.push('headings of the first level: ' + first);
+  levels.forEach((level, place) => {
+    if (place && level > levels[place - 1] + 1) said.push(`heading ${place} leaves out a level`);
+  });
   for (const image of document.images) {
     if (!image.alt.trim()) said.push('no alt text: ' + image.src.slice(0, 80));
     if (!image.naturalWidth) said.push('not shown: ' + image.src.slice(0, 80));
   }
-  const math = document.querySelectorAll('.math').length, set = document.querySelectorAll('.math mjx-container').length;
-  if (math !== set || document.querySelector('mjx-merror, [data-mjx-error]')) said.push(`${set} of ${math} formulas are set`);
+  const math = document.querySelectorAll('.math').length;
+  const set = document.querySelectorAll('.math mjx-container').length;
+  if (math !== set || document.querySelector('mjx-merror, [data-mjx-error]'))
+    said.push(`${set} of ${math} formulas are set`);
+  const named = (node) => node.textContent.trim() || node.getAttribute('aria-label') || node.labels?.length
+    || node.title || node.placeholder || node.querySelector('img[alt]') || node.closest('nav, header, aside');
   for (const node of document.querySelectorAll('button, a[href], input, select'))
-    if (!(node.textContent.trim() || node.getAttribute('aria-label') || node.labels?.length || node.title || node.placeholder || node.querySelector('img[alt]') || node.closest('nav, header, aside')))
-      said.push('no name: ' + node.outerHTML.slice(0, 80));
+    if (!named(node)) said.push('no name: ' + node.outerHTML.slice(0, 80));
   if (document.documentElement.lang !== 'en') said.push('no language');
   return said;
 }"""
@@ -218,7 +263,7 @@ def test_formulas_of_their_own_line(built):
     for chapter in set(book.chapters) - set(book.missing):
         formulas = [
             formula
-            for cell in read_executed(executed_runs(book.reports, chapter)[0]).cells
+            for cell in book.runs[f"chapters/{chapter}"].notebook.cells
             if cell.cell_type == "markdown"
             for formula in re.findall(r"^\$\$.+?\$\$", cell.source, re.M | re.S)
         ]
@@ -235,19 +280,28 @@ def test_formulas_of_their_own_line(built):
 
 CONTRAST = """() => {
   const colour = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
-  const over = (top, below) => top.slice(0, 3).map((value, place) => value * top[3] + below[place] * (1 - top[3])).concat(1);
-  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, place) => sum + v * [0.2126, 0.7152, 0.0722][place], 0);
+  const over = (top, below) =>
+    top.slice(0, 3).map((value, place) => value * top[3] + below[place] * (1 - top[3])).concat(1);
+  const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4, share = [0.2126, 0.7152, 0.0722];
+  const light = (rgb) => share.reduce((sum, part, place) => sum + part * linear(rgb[place] / 255), 0);
   const grounds = new Map();
   const ground = (node) => {
-    if (!grounds.has(node)) { const own = colour(getComputedStyle(node).backgroundColor); grounds.set(node, own[3] === 1 || !node.parentElement ? own : over(own, ground(node.parentElement))); }
+    if (!grounds.has(node)) {
+      const own = colour(getComputedStyle(node).backgroundColor);
+      grounds.set(node, own[3] === 1 || !node.parentElement ? own : over(own, ground(node.parentElement)));
+    }
     return grounds.get(node);
   };
   const poor = new Map();
   for (const node of document.querySelectorAll('article *, .sidebar-drawer *')) {
-    if (!node.checkVisibility() || node.closest('svg, mjx-container, .headerlink, .copybtn') || ![...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())) continue;
-    const style = getComputedStyle(node), below = ground(node), [a, b] = [light(over(colour(style.color), below)), light(below)];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), large = parseFloat(style.fontSize) >= 24 || parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700;
-    if (ratio < (large ? 3 : 4.5)) poor.set(`${node.tagName}.${node.className} ${ratio.toFixed(2)}`, node.textContent.trim().slice(0, 40));
+    const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!text || !node.checkVisibility() || node.closest('svg, mjx-container, .headerlink, .copybtn')) continue;
+    const style = getComputedStyle(node), below = ground(node), size = parseFloat(style.fontSize);
+    const [a, b] = [light(over(colour(style.color), below)), light(below)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
+    if (ratio < (large ? 3 : 4.5))
+      poor.set(`${node.tagName}.${node.className} ${ratio.toFixed(2)}`, node.textContent.trim().slice(0, 40));
   }
   return Object.fromEntries(poor);
 }"""
@@ -330,7 +384,8 @@ def test_ledger_sorts_and_filters(built, page):
     assert head.get_attribute("aria-sort") == "ascending" and filled == sorted(filled)
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending" and rows.first.inner_text() != first
-    open_text = "nodes => nodes.map((node) => [...node.cells].map((cell) => [...cell.childNodes].filter((part) => part.tagName !== 'DETAILS').map((part) => part.textContent).join('')).join(' '))"
+    open_text = """nodes => nodes.map((node) => [...node.cells].map((cell) => [...cell.childNodes]
+        .filter((part) => part.tagName !== 'DETAILS').map((part) => part.textContent).join('')).join(' '))"""
     texts = [text.lower() for text in rows.evaluate_all(open_text)]
     visible = page.locator("table.ledger tbody tr:visible")
     for asked, patterns in (
@@ -403,7 +458,7 @@ def copy(tmp_path):
     )
     for name in ("ch1_toys", "ch2_none"):
         nbformat.write(toy, tmp_path / "nbs" / f"{name}.ipynb")
-    for profile in ("quick", "smoke"):
+    for profile in ("quick", "smoke"):  # `desk` writes into the chapter's folder itself
         run = tmp_path / "reports" / "ch1_toys" / profile / "ch1_toys.ipynb"
         run.parent.mkdir(parents=True)
         nbformat.write(toy, run)
@@ -413,13 +468,12 @@ def copy(tmp_path):
 def test_chapter_without_a_run_and_a_broken_one(copy, monkeypatch, capsys):
     monkeypatch.setattr(module, "checkout_root", lambda: copy)
     monkeypatch.setattr(module, "report_dir", lambda: copy / "reports")
-    desk = copy / "reports" / "ch1_toys" / "desk" / "ch1_toys.ipynb"
-    desk.parent.mkdir()
+    desk = copy / "reports" / "ch1_toys" / "ch1_toys.ipynb"
     desk.write_text((copy / "nbs" / "ch1_toys.ipynb").read_text()[:200])
     main(copy / "_book")
     said = capsys.readouterr()
     assert (
-        "reports/ch1_toys/desk/ch1_toys.ipynb is no notebook that can be read" in said.err
+        "reports/ch1_toys/ch1_toys.ipynb is no notebook that can be read" in said.err
         and "not run yet: ch2_none" in said.err
         and said.err.count("\n") == 2
     )
@@ -453,23 +507,24 @@ def test_run_that_stopped_with_an_error_is_named(copy, tmp_path):
     )
 
 
-@pytest.mark.parametrize("damaged", ["[]", '{"trials": ["a', "{}", ""])
+@pytest.mark.parametrize("damaged", ["[]", '{"study": "a', "{}", '{"study": "wei_li_thesis_t3_03", "cell": {}}'])
 def test_damaged_study_is_named_and_the_rest_is_built(copy, tmp_path, damaged):
-    study = copy / "reports" / "ch1_toys" / "quick" / "wei_li_thesis_t3_03.json"
+    study = copy / "reports" / "ch1_toys" / "quick" / "studies.jsonl"
     study.write_text(damaged)
     run = study.parent / "ch1_toys.ipynb"
     notebook = nbformat.read(run, as_version=4)
     notebook.cells[1].outputs = [
         nbformat.v4.new_output(
             "display_data",
-            data={"text/html": '<table id="T_wei_li_thesis_t3_03"><caption>W Table 3.3</caption></table>'},
+            data={"text/html": '<table id="T_wei_li_thesis_t3_03"><tr><td>91.6</td></tr></table>'},
         )
     ]
     nbformat.write(notebook, run)
     book = Book(copy, copy / "reports", tmp_path / "sources")
     gather(book)
     assert len(book.problems) == 1 and study.name in book.problems[0] and "not counted" in book.problems[0]
-    assert "From cell" in (tmp_path / "sources" / "chapters" / "ch1_toys.ipynb").read_text()
+    page = (tmp_path / "sources" / "chapters" / "ch1_toys.ipynb").read_text()
+    assert "From cell" in page and "wei_li_thesis_t3_03.csv" in page  # the table is still known by its name
 
 
 def test_a_page_says_where_its_notebook_reads_otherwise_by_now(copy, tmp_path):
@@ -494,7 +549,7 @@ def test_best_profile_counts_and_smoke_never_does(copy):
 def test_missing_extra_and_wrong_folders_say_one_sentence(monkeypatch, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="holds something that is no book"):
-        build_book(root / "reports", tmp_path)
+        build_book(tmp_path, tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "precious"
     with pytest.raises(FileNotFoundError, match="there is no folder of reports"):
         build_book(tmp_path / "nowhere", tmp_path / "_book")
@@ -541,7 +596,10 @@ def test_formulas_and_links_leave_code_alone():
         "nbs/ch3_han.ipynb": "chapters/ch3_han.ipynb",
         "nbs/ch4_hdl.ipynb": "chapters/ch4_hdl.md",
     }.get  # the second was not run: its page has no such heading
-    text = "[a](ch3_han.ipynb#8.-Use-it) [a](ch4_hdl.ipynb#8.-Use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
+    text = (
+        "[a](ch3_han.ipynb#8.-Use-it) [a](ch4_hdl.ipynb#8.-Use-it) `f[0](ch3_han.ipynb)` $s[1](2)$ "
+        "[b](https://example.org) [c](gone.ipynb) ![d](../nbs/ch3_han.ipynb)"
+    )
     assert relink(text, "nbs", place) == (
         "[a](chapters/ch3_han.ipynb#8-use-it) [a](chapters/ch4_hdl.md) "
         "`f[0](ch3_han.ipynb)` $s[1](2)$ [b](https://example.org) c ![d](chapters/ch3_han.ipynb)"
@@ -584,25 +642,61 @@ def test_reference_has_the_signatures_of_the_library(built):
             assert all(parameter in words for parameter in inspect.signature(getattr(loaded, function)).parameters)
 
 
-def test_page_keeps_ids_and_drops_directives():
-    run = executed_runs(root / "reports", "ch3_han")[0]
-    page = page_notebook(
-        run, source=root / "nbs" / "ch3_han.ipynb", folder="nbs", files="../files/ch3_han", place=lambda path: None
-    )
+def test_page_keeps_ids_and_drops_directives(built):
+    run = Run(built[1].runs["chapters/ch3_han"].path)  # as it was before the book was built
+    before = nbformat.writes(run.notebook)
+    page = page_notebook(run, source=root / "nbs" / "ch3_han.ipynb", folder="nbs", place=lambda path: None)
     code = [cell for cell in page.cells if cell.cell_type == "code"]
-    assert {cell.id for cell in code} <= {cell.id for cell in read_executed(run).cells} and not any(
+    assert {cell.id for cell in code} <= {cell.id for cell in run.notebook.cells} and not any(
         re.search(r"^#\|", cell.source, re.M) for cell in code
     )
-    pictures = [
-        cell
-        for cell in code
-        if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
+    pictures = [cell for cell in code if shows_result(cell, ("image/",))]
+    assert len(pictures) == 3 and all(len(cell.metadata["mystnb"]["image"]["alt"]) > 15 for cell in pictures)
+    assert nbformat.writes(run.notebook) == before  # others read it too
+
+
+@pytest.mark.parametrize("place", ["", "figures/"])
+def test_figures_are_found_beside_and_in_their_folder(copy, place):
+    path = copy / "reports" / "ch1_toys" / "quick" / "ch1_toys.ipynb"
+    picture = path.parent / f"{place}ranked_lists.jpg"
+    assert Run(path).figure("ranked_lists") is None
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_bytes(b"")
+    assert Run(path).figure("ranked_lists") == picture
+
+
+LEVELS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=5, unique=True)
+
+
+@given(LEVELS, LEVELS)
+def test_tables_are_read_as_they_were_written(rows, columns):
+    values = np.arange(len(rows) * len(columns)).reshape(len(rows), len(columns))
+    index = pd.MultiIndex.from_tuples(rows, names=["row", "group"])
+    frame = pd.DataFrame(values, index=index, columns=pd.MultiIndex.from_tuples(columns))
+    said, read = read_table(frame.style.set_caption("1 < 2 & 3").to_html())
+    assert list(read) == ["row", "group", *map(" ".join, columns)]
+    assert read.iloc[:, :2].apply(tuple, axis=1).to_list() == rows
+    assert read.iloc[:, 2:].astype(int).to_numpy().tolist() == values.tolist()
+
+
+def test_tables_of_any_shape_are_read():
+    assert read_table("<table><caption>None</caption></table>")[1].empty
+    assert read_table("<table><tr><td>1</td></tr><tr><td>2</td><td>3</td></tr></table>")[1].iloc[0].to_list() == [
+        "1",
+        "",
     ]
-    assert len(pictures) >= 6 and all(len(cell.metadata["mystnb"]["image"]["alt"]) > 15 for cell in pictures)
+
+
+def test_verdicts_are_coloured_and_texts_escaped():
+    assert verdict_html("+2.1 [+0.4, +3.9] holds") == '+2.1 [+0.4, +3.9] <span class="v good">holds</span>'
+    assert verdict_html("not run") == "not run" and verdict_html("a < b") == "a &lt; b" and verdict_html("") == ""
 
 
 def test_examples_stay_code_and_words_stay_words():
-    text = "A *new* model <of> two:\n\n>>> f(\"a\")\n'b'\n>>> with x:\n...     g()\n\nAnd after_wards.\n\n>>> 1\n1\n\nThe end."
+    text = (
+        "A *new* model <of> two:\n\n>>> f(\"a\")\n'b'\n>>> with x:\n...     g()\n\nAnd after_wards.\n\n"
+        ">>> 1\n1\n\nThe end."
+    )
     assert docstring_markdown(text) == (
         "A *new* model \\<of\\> two:\n\n```pycon\n>>> f(\"a\")\n'b'\n>>> with x:\n...     g()\n```\n\nAnd "
         "after\\_wards.\n\n"

@@ -1,4 +1,4 @@
-"Sphinx's settings for the book; `scalable_arch.study.book` adds the folders that it gathers."
+"Sphinx's settings for the book; `scalable_arch.book.site` adds the folders that it gathers."
 
 from configparser import ConfigParser
 from pathlib import Path
