@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['one_of']
+__all__ = ['one_of', 'whole_number']
 
 # %% ../nbs/errors.ipynb #3e292469
+import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar
@@ -23,5 +24,17 @@ def one_of(what: str, value: T, valid: Iterable[object]) -> T:
     if value in valid:
         return value
     near = get_close_matches(str(value), map(str, valid), n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    hint = f" (did you mean {near[0]!r}?)" if near and near[0] != str(value) else ""
     raise ValueError(f"unknown {what} {value!r}{hint}; choose one of: {', '.join(map(str, valid))}")
+
+# %% ../nbs/errors.ipynb #09ab2292
+def whole_number(name: str, value: object, low: int = 1, high: int | None = None) -> int:
+    """`value` as an int if it is a whole number from `low` to `high`; else a ValueError that names it."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < low or high is not None and number > high:
+        bounds = f"of at least {low:,}" if high is None else f"from {low:,} to {high:,}"
+        raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}")
+    return number

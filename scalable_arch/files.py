@@ -22,7 +22,18 @@ except ImportError:  # Windows
     fcntl = None
 
 # %% auto #0
-__all__ = ['sync_folder', 'write_whole', 'new_folder', 'folder_lock', 'cache_dir', 'make_cache']
+__all__ = ['user_path', 'sync_folder', 'write_whole', 'new_folder', 'folder_lock', 'cache_dir', 'make_cache']
+
+# %% ../nbs/files.ipynb #ad8376a9
+def user_path(path: str | Path) -> Path:
+    """`path` with `~` and `~name` replaced by that home; FileNotFoundError in one sentence where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(
+            f"the home folder in {path} cannot be found: this user has none, or the name is misspelt; give the whole "
+            "path"
+        ) from None
 
 # %% ../nbs/files.ipynb #3863d406
 def sync_folder(folder: Path) -> None:
@@ -64,8 +75,8 @@ def write_whole(
             check(partial)
         os.replace(partial, path)
     except OSError as error:
-        if error.filename not in (None, str(partial), str(path)):
-            raise  # of what `content` reads: not ours to explain
+        if error.errno is None or error.filename not in (None, str(partial), str(path)):
+            raise  # of what `content` reads, a file or a network: not ours to explain
         kept = "; the file that was there is kept" if path.is_file() else ""
         raise OSError(error.errno, f"cannot write {path}: {error.strerror}{kept}") from error
     finally:
@@ -81,7 +92,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
 
     FileExistsError where `out` holds anything: nothing of a reader's is written over.
     """
-    out = Path(out).expanduser().absolute()
+    out = user_path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
             f"{out} is there already and not empty: give a new folder, nothing of yours is written over"
@@ -131,7 +142,7 @@ def cache_dir() -> Path:
     """Folder for what is fetched, rendered and trained: $SCALABLE_ARCH_CACHE, else the platform's cache folder for
     scalable_arch (not created here). OSError in one sentence where there is neither that nor a home."""
     if os.environ.get("SCALABLE_ARCH_CACHE"):
-        return Path(os.environ["SCALABLE_ARCH_CACHE"]).expanduser()
+        return user_path(os.environ["SCALABLE_ARCH_CACHE"])
     if os.environ.get("XDG_CACHE_HOME") and sys.platform not in ("win32", "darwin"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "scalable_arch"
     try:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UNITS', 'STEP', 'DepthwiseUnit', 'ResidualUnit', 'InceptionUnit', 'global_block', 'SpatialAttention',
            'ChannelAttention', 'SoftAttention', 'RegionAttention', 'region_height', 'crop_regions', 'Attention',
-           'HarmoniousAttention', 'FeatureHead', 'region_size', 'region_boxes', 'check_options', 'check_images', 'HAN',
-           'han_small', 'han_medium', 'han_large', 'han_residual', 'han_inception']
+           'HarmoniousAttention', 'FeatureHead', 'region_size', 'region_boxes', 'check_han_options', 'check_han_images',
+           'HAN', 'han_small', 'han_medium', 'han_large', 'han_residual', 'han_inception']
 
 # %% ../nbs/ch3_han.ipynb #dcfbbec0
 from collections.abc import Sequence
@@ -216,7 +216,7 @@ class FeatureHead(nn.Sequential):
 
 def region_size(map_size: Sequence[int], num_regions: int) -> tuple[int, int]:
     "Rows and columns of a region on a (H, W) map: 24x28 on 80x32 for four regions. W sec. 3.3."
-    height, width = map(int, map_size)  # tracers pass tensors
+    height, width = (len(range(int(side))) for side in map_size)  # numbers, where tracers pass tensors or symbols
     return max(round(region_height(num_regions) * height), 1), max(round(0.875 * width), 1)
 
 
@@ -226,7 +226,7 @@ def region_boxes(centres: torch.Tensor, size: Sequence[int], map_size: Sequence[
     return torch.cat([centres - half, centres + half], -1) * 0.5 + 0.5
 
 # %% ../nbs/ch3_han.ipynb #282c3032
-def check_options(num_classes, feature_dim, num_regions, unit):
+def check_han_options(num_classes, feature_dim, num_regions, unit):
     "One sentence for options that no HAN can have."
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, or None for no classifiers, not {num_classes}")
@@ -237,7 +237,7 @@ def check_options(num_classes, feature_dim, num_regions, unit):
     one_of("unit", unit, UNITS)
 
 
-def check_images(images, weight, training):
+def check_han_images(images, weight, training):
     "One sentence for images that HAN cannot take."
     if images.dim() != 4 or images.shape[1] != 3:
         raise ValueError(f"HAN takes images of shape (B, 3, H, W), not {tuple(images.shape)}")
@@ -280,7 +280,7 @@ class HAN(nn.Module):
         reduction: int = 16,
     ) -> None:
         super().__init__()
-        check_options(num_classes, feature_dim, num_regions, unit)
+        check_han_options(num_classes, feature_dim, num_regions, unit)
         self.num_regions, self.interaction = num_regions, interaction
         self.stem = ConvUnit(3, stem_width, 3, stride=2)
         channels = [stem_width, *widths]
@@ -304,7 +304,7 @@ class HAN(nn.Module):
 
     def branches(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Attention]]:
         "Pooled global maps (B, d), pooled local maps (B, T * d) and the `Attention` of each level."
-        check_images(images, self.heads[0][0].weight, self.training)
+        check_han_images(images, self.heads[0][0].weight, self.training)
         x, local, seen = self.stem(images), None, []
         size = region_size(x.shape[-2:], self.num_regions)
         for block, attention, unit in zip(self.global_blocks, self.attentions, self.local_units):

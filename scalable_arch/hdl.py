@@ -6,76 +6,59 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['SMALLEST_SIDE', 'SMALL_ANCHOR_HEIGHTS', 'GAIN', 'STRIDE', 'REFINEMENT', 'DISTANCES', 'DISTILLATIONS', 'StudentUnit',
-           'student_block', 'StudentBackbone', 'ShrinkingBottleneck', 'TeacherBackbone', 'load_backbone',
-           'read_weights', 'AttentionResidual', 'NoAttention', 'check_scene', 'collate_scenes', 'DetectionSubnet',
-           'PersonHead', 'Scenes', 'People', 'PersonSearchNet', 'check_options', 'check_batch', 'hdl_teacher',
-           'hdl_student', 'propose', 'as_rois', 'match_boxes', 'draw_sample', 'box_loss', 'anchor_losses', 'Sample',
-           'sample_rois', 'person_losses', 'saliency', 'map_loss', 'read_between', 'prediction_loss',
-           'distillation_losses', 'map_starts', 'check_distillation', 'batch_losses', 'total_loss', 'identity_labels',
-           'check_boxes', 'read_batch', 'train_scenes', 'scene_batches', 'scene_settings', 'check_recipe',
-           'fit_person_search', 'teaching', 'Detections', 'detect', 'look', 'judge_proposals', 'describe_at',
-           'describe_boxes', 'Match', 'search_scenes', 'fold', 'fold_pair']
+__all__ = ['DISTANCES', 'DISTILLATIONS', 'StudentUnit', 'student_block', 'StudentBackbone', 'ShrinkingBottleneck',
+           'TeacherBackbone', 'load_backbone', 'read_weights', 'AttentionResidual', 'attention_modules', 'hdl_teacher',
+           'hdl_student', 'saliency', 'map_loss', 'read_between', 'prediction_loss', 'distillation_losses',
+           'map_starts', 'check_distillation', 'batch_losses', 'total_loss', 'fit_person_search',
+           'distillation_settings', 'teaching', 'fold', 'fold_pair', 'PersonSearchNet', 'SMALL_ANCHOR_HEIGHTS',
+           'collate_scenes', 'describe_boxes', 'detect', 'search_scenes']
 
 # %% ../nbs/ch4_hdl.ipynb #1dffbcdb
-import math
-import numbers
-import time
-import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from .data.images import to_float
 from .errors import one_of
-from scalable_arch.nn.boxes import (
-    ANCHOR_HEIGHTS,
-    anchor_boxes,
-    box_iou,
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    nms,
-    roi_align,
+from scalable_arch.nn.detector import (
+    SMALL_ANCHOR_HEIGHTS,
+    NoAttention,
+    People,
+    PersonSearchNet,
+    Scenes,
 )
 from .nn.inference import fold_batchnorm
 from .nn.resnet import Bottleneck, ResNet
+from .nn.structure import as_text
 from .nn.units import ConvUnit
-from scalable_arch.train.loop import (
-    check_finite,
-    epoch_seeds,
-    in_mode,
-    kept_sentence,
-    learning_rate,
-    placement,
-    progress_bar,
-    resume_run,
-    run_context,
-    save_run,
+from scalable_arch.train.detection import (
+    collate_scenes,
+    describe_boxes,
+    detect,
+    fit_scenes,
+    scene_losses,
+    search_scenes,
 )
+from .train.run import in_mode
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from scalable_arch.train.detection import ScenesToLearn
 
-    class ScenesToLearn(Protocol):
-        "What training needs of scenes: a `SceneSet` of data.scenes has it."
-
-        @property
-        def names(self) -> Sequence[object]: ...
-        @property
-        def boxes(self) -> Sequence[torch.Tensor]: ...
-        @property
-        def pids(self) -> Sequence[torch.Tensor]: ...
-        def __len__(self) -> int: ...
-        def image(self, index: int, /) -> torch.Tensor: ...
+# %% ../nbs/ch4_hdl.ipynb #c0e728e0
+_all_ = [  # what whoever uses the chapter's networks needs of nn.detector and train.detection
+    "PersonSearchNet",
+    "SMALL_ANCHOR_HEIGHTS",
+    "collate_scenes",
+    "describe_boxes",
+    "detect",
+    "search_scenes",
+]
 
 # %% ../nbs/ch4_hdl.ipynb #e3c6dce7
 class StudentUnit(nn.Sequential):
@@ -211,223 +194,26 @@ class AttentionResidual(nn.Module):
         weights = F.relu(self.norm(blended)).sigmoid()
         return (1 + weights) * x, weights
 
-
-class NoAttention(nn.Module):
-    "In the place of an `AttentionResidual` that was left out: the maps as they are, and None."
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return x, None
-
-# %% ../nbs/ch4_hdl.ipynb #15eb5b18
-SMALLEST_SIDE = 32  # pixels; below it a scene's last map would be empty
-
-
-def check_scene(image, name="the scene"):
-    "ValueError unless `image` is uint8 (3, H, W) of at least 32x32."
-    if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        found = (
-            f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
-        )
-        raise ValueError(f"{name} must be a uint8 tensor of shape (3, H, W), not {found}")
-    if min(image.shape[1:]) < SMALLEST_SIDE:
-        raise ValueError(
-            f"{name} is {image.shape[1]}x{image.shape[2]} pixels: a scene needs at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
-        )
-
-
-def collate_scenes(images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-    """Scenes, uint8 (3, H, W) each, as one normalised float batch (B, 3, H, W), filled with the mean colour at the
-    right and the bottom.
-
-    Returns the batch and the sizes, [(height, width)]. Source: W sec. 4.3, "mean value padding".
-    """
-    for number, image in enumerate(images):
-        check_scene(image, f"scene {number}")
-    sizes = [tuple(image.shape[1:]) for image in images]
-    batch = torch.zeros(len(images), 3, *[max(sides) for sides in zip(*sizes)], device=images[0].device)
-    for row, image in zip(batch, images):
-        row[:, : image.shape[1], : image.shape[2]] = to_float(image)
-    return batch.contiguous(memory_format=torch.channels_last), sizes
-
-# %% ../nbs/ch4_hdl.ipynb #3446ece4
-SMALL_ANCHOR_HEIGHTS = tuple(
-    32 * 1.15**k for k in range(11)
-)  # for scenes of about 192x256 with people of 35 to 120 pixels
-
-
-class DetectionSubnet(nn.Module):
-    """Maps (B, c, H, W) -> logits (B, H * W * A, 2), background and person, and box deltas (B, H * W * A, 4).
-
-    W sec. 4.2.1 (II).
-    """
-
-    def __init__(self, channels: int, width: int, num_anchors: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, width, 3, padding=1)
-        self.logits = nn.Conv2d(width, 2 * num_anchors, 1)
-        self.deltas = nn.Conv2d(width, 4 * num_anchors, 1)
-        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
-        for layer in (self.logits, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
-        for layer in (self.conv, self.logits, self.deltas):
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = F.relu(self.conv(x))
-        rows = lambda y, length: y.permute(0, 2, 3, 1).reshape(len(y), -1, length)
-        return rows(self.logits(x), 2), rows(self.deltas(x), 4)
-
-# %% ../nbs/ch4_hdl.ipynb #177c206a
-GAIN = 0.25  # of the embedding's BN at the start
-
-
-class PersonHead(nn.Module):
-    """Pooled crops (R, c) -> embedding (R, c), identity logits (R, num_classes) or None, logits (R, 2), box deltas (R,
-    4)."""
-
-    def __init__(self, channels: int, num_classes: int | None) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(channels)
-        nn.init.constant_(self.norm.weight, GAIN)
-        self.identity = nn.Linear(channels, num_classes) if num_classes else None
-        self.logits, self.deltas = nn.Linear(channels, 2), nn.Linear(channels, 4)
-        for layer, std in [
-            (self.logits, 0.01),
-            (self.deltas, 0.001),
-            *([(self.identity, 0.01)] if num_classes else []),
-        ]:
-            nn.init.normal_(layer.weight, std=std)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
-        x = self.norm(pooled)
-        return x, None if self.identity is None else self.identity(x), self.logits(x), self.deltas(x)
-
-# %% ../nbs/ch4_hdl.ipynb #29009aa4
-class Scenes(NamedTuple):
-    """`maps` H^0 .. H^2 of a batch; `attention` A^0 .. A^2 (or None each); logits (B, N, 2) and deltas (B, N, 4) of N
-    anchors."""
-
-    maps: tuple
-    attention: tuple
-    logits: torch.Tensor
-    deltas: torch.Tensor
-
-
-class People(NamedTuple):
-    """Of R boxes: `map` H^3 and `attention` A^3 (R, c, 3, 3), embedding (R, c), identity logits or None, logits (R,
-    2), deltas (R, 4)."""
-
-    map: torch.Tensor
-    attention: torch.Tensor
-    embedding: torch.Tensor
-    identity: torch.Tensor
-    logits: torch.Tensor
-    deltas: torch.Tensor
-
-
-STRIDE = 16  # pixels between two cells of a scene's last map
-
 # %% ../nbs/ch4_hdl.ipynb #b5dc289a
-class PersonSearchNet(nn.Module):
-    """Finds people in scenes and describes each: the plan that teacher and student share, W Fig. 4.1.
-
-    `backbone` has `stem`, `layer1` .. `layer4`, `channels` and `centres`. `num_classes`: persons to tell apart in
-    training; None or 0 makes a detector alone. `attention` False leaves the ARMs out, `factored` computes them with
-    less work. `anchor_heights` in pixels.
-    """
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        num_classes: int | None = None,
-        *,
-        attention: bool = True,
-        factored: bool = False,
-        rpn_width: int = 512,
-        anchor_heights: Sequence[float] = ANCHOR_HEIGHTS,
-    ) -> None:
-        super().__init__()
-        check_options(num_classes, rpn_width, anchor_heights)
-        self.backbone, self.num_classes = backbone, num_classes or None
-        self.anchor_heights = tuple(float(height) for height in anchor_heights)
-        module = lambda c: AttentionResidual(c, factored=factored) if attention else NoAttention()
-        self.arms = nn.ModuleList(module(c) for c in backbone.channels)
-        self.detect = DetectionSubnet(backbone.channels[2], rpn_width, len(self.anchor_heights))
-        self.crop_norm = nn.BatchNorm2d(backbone.channels[2])
-        self.head = PersonHead(backbone.channels[3], self.num_classes)
-        self.shift = (
-            backbone.centres[2] - STRIDE / 2
-        )  # of where cells look, against where RoIAlign and anchors have them
-
-    def forward(self, batch: torch.Tensor) -> Scenes:
-        "Scenes, normalised floats (B, 3, H, W) -> `Scenes`."
-        check_batch(batch, self.head.logits.weight, self.training)
-        maps, attention = self.see(batch)
-        return Scenes(maps, attention, *self.detect(maps[-1]))
-
-    def see(self, batch: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor | None, ...]]:
-        "The feature subnet alone: scenes (B, 3, H, W) -> attended maps and attentions of the three levels."
-        x, maps, attention = self.backbone.stem(batch), [], []
-        for block, arm in zip((self.backbone.layer1, self.backbone.layer2, self.backbone.layer3), self.arms):
-            x, weights = arm(block(x))
-            maps.append(x)
-            attention.append(weights)
-        return tuple(maps), tuple(attention)
-
-    def describe(self, last_map: torch.Tensor, rois: torch.Tensor) -> People:
-        """`People` at boxes `rois` (R, 5), scene number in the batch and x1, y1, x2, y2 in pixels, on the last of
-        `Scenes.maps`."""
-        moved = torch.cat([rois[:, :1], rois[:, 1:] - self.shift], 1)
-        return self.judge(roi_align(last_map, moved, 7, 1 / STRIDE))
-
-    def judge(self, crops: torch.Tensor) -> People:
-        "The re-id subnet alone: crops (R, c, 7, 7) -> `People`."
-        x, weights = self.arms[3](self.backbone.layer4(self.crop_norm(crops)))
-        return People(x, weights, *self.head(x.mean((2, 3))))
-
-    def anchors(self, last_map: torch.Tensor) -> torch.Tensor:
-        "The anchors (N, 4) of a scene's last map, in pixels, around where its cells look."
-        return anchor_boxes(last_map.shape[-2:], STRIDE, self.anchor_heights, device=last_map.device) + self.shift
-
-# %% ../nbs/ch4_hdl.ipynb #457750c4
-def check_options(num_classes, rpn_width, anchor_heights):
-    "One sentence for options that no network can have."
-    if num_classes is not None and num_classes < 0:
-        raise ValueError(f"num_classes must be a number of persons, or None for a detector alone, not {num_classes}")
-    if rpn_width < 1:
-        raise ValueError(f"rpn_width must be at least 1, not {rpn_width}")
-    if not len(anchor_heights) or min(anchor_heights) <= 0:
-        raise ValueError(
-            f"anchor_heights must be positive heights in pixels, at least one, not {tuple(anchor_heights)}"
-        )
-
-
-def check_batch(batch, weight, training):
-    "One sentence for what no network of this chapter can look at."
-    if batch.dim() != 4 or batch.shape[1] != 3:
-        raise ValueError(f"scenes come as a batch (B, 3, H, W), not {tuple(batch.shape)}")
-    if not batch.is_floating_point():
-        raise ValueError(
-            f"the network takes normalised floats, not {batch.dtype}: make a batch with collate_scenes(images)"
-        )
-    if min(batch.shape[2:]) < SMALLEST_SIDE:
-        raise ValueError(
-            f"scenes of {batch.shape[2]}x{batch.shape[3]} pixels are too small: at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
-        )
-    if batch.dtype != weight.dtype and not torch.is_autocast_enabled(batch.device.type):
-        raise ValueError(f"the scenes are {batch.dtype} and the model is {weight.dtype}: move one with .to(dtype)")
+def attention_modules(channels, attention=True, factored=False):
+    "An `AttentionResidual` for the `channels` of each block, or as many `NoAttention`."
+    return [AttentionResidual(c, factored=factored) if attention else NoAttention() for c in channels]
 
 # %% ../nbs/ch4_hdl.ipynb #04a40d2c
 def hdl_teacher(
-    num_classes: int | None = None, *, width: float = 1.0, rpn_width: int | None = None, **options: Any
+    num_classes: int | None = None,
+    *,
+    width: float = 1.0,
+    rpn_width: int | None = None,
+    attention: bool = True,
+    factored: bool = False,
+    **options: Any,
 ) -> PersonSearchNet:
-    "HDL(T): ResNet-50 `width` times as wide. Further `options` as of `PersonSearchNet`. W sec. 4.2.5."
-    return PersonSearchNet(
-        TeacherBackbone(width), num_classes, rpn_width=rpn_width or max(round(512 * width), 1), **options
-    )
+    """HDL(T): ResNet-50 `width` times as wide. `attention` False leaves the ARMs out, `factored` computes them with
+    less work. `options`: anchor_heights, in pixels. W sec. 4.2.5."""
+    backbone, rpn_width = TeacherBackbone(width), rpn_width or max(round(512 * width), 1)
+    arms = attention_modules(backbone.channels, attention, factored)
+    return PersonSearchNet(backbone, num_classes, arms=arms, rpn_width=rpn_width, **options)
 
 
 def hdl_student(
@@ -436,177 +222,17 @@ def hdl_student(
     widths: Sequence[int] = (128, 256, 384, 512),
     stem_width: int = 32,
     rpn_width: int | None = None,
+    attention: bool = True,
+    factored: bool = False,
     **options: Any,
 ) -> PersonSearchNet:
     """HDL(S): blocks of `widths` channels; the detection subnet scales with them.
 
-    `options` as of `PersonSearchNet`. W sec. 4.2.5.
+    The rest as of `hdl_teacher`. W sec. 4.2.5.
     """
-    rpn_width = rpn_width or max(round(512 * widths[2] / 384), 1)
-    return PersonSearchNet(StudentBackbone(widths, stem_width), num_classes, rpn_width=rpn_width, **options)
-
-# %% ../nbs/ch4_hdl.ipynb #ba89def9
-@torch.no_grad()
-def propose(
-    model: PersonSearchNet,
-    scenes: Scenes,
-    sizes: Sequence[tuple[int, int]],
-    *,
-    number: int = 100,
-    before_nms: int = 600,
-    nms_threshold: float = 0.7,
-) -> list[torch.Tensor]:
-    """At most `number` proposals of each scene of a batch, best first: list of (n, 4) in pixels, inside the scenes'
-    `sizes`."""
-    anchors, found = model.anchors(scenes.maps[-1]), []
-    for logits, deltas, size in zip(scenes.logits, scenes.deltas, sizes):
-        scores, best = (logits[:, 1] - logits[:, 0]).topk(min(before_nms, len(anchors)))
-        boxes = clip_boxes(decode_boxes(deltas[best], anchors[best]), size)
-        whole = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)
-        boxes, scores = boxes[whole], scores[whole]
-        found.append(boxes[nms(boxes, scores, nms_threshold)[:number]])
-    return found
-
-
-def as_rois(boxes: Iterable[torch.Tensor]) -> torch.Tensor:
-    "Boxes of each scene, a list of (n_i, 4), as RoIs (R, 5): scene number in front."
-    return torch.cat([torch.cat([x.new_full((len(x), 1), number), x], 1) for number, x in enumerate(boxes)])
-
-# %% ../nbs/ch4_hdl.ipynb #402a9030
-def match_boxes(
-    boxes: torch.Tensor, truth: torch.Tensor, *, person: float, background: float, best: bool = False
-) -> Sequence[torch.Tensor]:
-    """Nearest true box of each of `boxes` (N, 4) by IoU, (N,), and its kind, (N,): 1 person, 0 background, -1 neither.
-
-    IoU from `person` on, or below `background`. `best` makes the boxes nearest to each true box persons as well.
-    """
-    if len(truth) == 0:
-        return [torch.zeros(len(boxes), dtype=torch.long, device=boxes.device) for _ in range(2)]
-    iou = box_iou(boxes, truth)
-    overlap, nearest = iou.max(1)
-    kind = torch.full_like(nearest, -1)
-    kind[overlap < background] = 0
-    kind[overlap >= person] = 1
-    if best and len(boxes):
-        kind[((iou == iou.amax(0)) & (iou > 0)).any(1)] = 1
-    return nearest, kind
-
-# %% ../nbs/ch4_hdl.ipynb #e54024b2
-def draw_sample(kind, number, most, generator):
-    """Row numbers of at most `number` boxes drawn at random, of which at most `most` are persons (kind 1) and the rest
-    background (kind 0)."""
-
-    def drawn(value, most):
-        rows = (kind == value).nonzero()[:, 0]
-        return rows[torch.randperm(len(rows), generator=generator)[:most].to(rows.device)]
-
-    persons = drawn(1, most)
-    return torch.cat([persons, drawn(0, number - len(persons))])
-
-# %% ../nbs/ch4_hdl.ipynb #81b2ee15
-def box_loss(deltas: torch.Tensor, targets: torch.Tensor, beta: float) -> torch.Tensor:
-    """Smooth L1 distance of persons' deltas (n, 4) to the right ones, quadratic below `beta`, summed over the four,
-    mean over persons: scalar."""
-    return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="sum") / max(len(deltas), 1)
-
-
-def anchor_losses(
-    model: PersonSearchNet,
-    scenes: Scenes,
-    truth: Sequence[torch.Tensor],
-    *,
-    number: int = 128,
-    person: float = 0.5,
-    background: float = 0.3,
-    generator: torch.Generator | None = None,
-) -> dict[str, torch.Tensor]:
-    """Losses of the detection subnet on a sample of `number` anchors a scene: {"anchor", "anchor_box"}. W sec. 4.2.1
-    (II).
-
-    `truth`: boxes of each scene, a list of (n_i, 4) in pixels; a scene may have none, then all is background.
-    """
-    anchors, logits, kinds, deltas, targets = model.anchors(scenes.maps[-1]), [], [], [], []
-    for scores, moves, boxes in zip(scenes.logits, scenes.deltas, truth):
-        nearest, kind = match_boxes(anchors, boxes, person=person, background=background, best=True)
-        rows = draw_sample(kind, number, number // 2, generator)
-        persons = rows[kind[rows] == 1]
-        logits.append(scores[rows])
-        kinds.append(kind[rows])
-        deltas.append(moves[persons])
-        if len(boxes):
-            targets.append(encode_boxes(boxes[nearest[persons]], anchors[persons]))
-    kinds, targets = torch.cat(kinds), torch.cat(targets) if targets else anchors[:0]
-    return {
-        "anchor": F.cross_entropy(torch.cat(logits), kinds),
-        "anchor_box": box_loss(torch.cat(deltas), targets, 1 / 9),
-    }
-
-# %% ../nbs/ch4_hdl.ipynb #62d30473
-REFINEMENT = (
-    10,
-    10,
-    5,
-    5,
-)  # weights of the refinement's deltas, as in Fast R-CNN: corrections are small, and learnt on a larger scale
-
-
-class Sample(NamedTuple):
-    """Boxes to learn from: `rois` (R, 5); `kind` (R,) 1 person, 0 background; `labels` (R,) class or -1; `targets` (R,
-    4) deltas of the persons."""
-
-    rois: torch.Tensor
-    kind: torch.Tensor
-    labels: torch.Tensor
-    targets: torch.Tensor
-
-
-def sample_rois(
-    proposals: Sequence[torch.Tensor],
-    truth: Sequence[torch.Tensor],
-    labels: Sequence[torch.Tensor],
-    *,
-    number: int = 32,
-    person: float = 0.5,
-    background: float = 0.4,
-    generator: torch.Generator | None = None,
-) -> Sample:
-    """`Sample` of all true boxes of each scene and of proposals, up to `number` a scene, of which a third show persons
-    unless more are true boxes."""
-    chosen, kinds, names, targets = [], [], [], []
-    for boxes, real, known in zip(proposals, truth, labels):
-        nearest, kind = match_boxes(boxes, real, person=person, background=background)
-        rows = draw_sample(kind, max(number - len(real), 0), max(number // 3 - len(real), 0), generator)
-        boxes, nearest, kind = boxes[rows], nearest[rows], kind[rows]
-        boxes = torch.cat([real, boxes])
-        nearest, kind = (
-            torch.cat([first, x])
-            for first, x in [
-                (torch.arange(len(real), device=kind.device), nearest),
-                (torch.ones(len(real), dtype=torch.long, device=kind.device), kind),
-            ]
-        )
-        chosen.append(boxes)
-        kinds.append(kind)
-        names.append(known[nearest].where(kind == 1, -1) if len(real) else kind - 1)
-        if len(real):
-            targets.append(encode_boxes(real[nearest[kind == 1]], boxes[kind == 1], REFINEMENT))
-    targets = torch.cat(targets) if targets else chosen[0][:0]
-    return Sample(as_rois(chosen), torch.cat(kinds), torch.cat(names), targets)
-
-# %% ../nbs/ch4_hdl.ipynb #57ce1f79
-def person_losses(people: People, sample: Sample) -> dict[str, torch.Tensor]:
-    """Losses of the re-id subnet on a `Sample`: {"person", "person_box"}, and "identity" where the network names
-    people. W Eq. 4.1."""
-    persons, known = sample.kind == 1, sample.labels >= 0
-    losses = {
-        "person": F.cross_entropy(people.logits, sample.kind),
-        "person_box": box_loss(people.deltas[persons], sample.targets, 1.0),
-    }
-    if people.identity is not None:
-        losses["identity"] = F.cross_entropy(
-            people.identity[known], sample.labels[known], reduction="sum"
-        ) / known.sum().clamp(min=1)
-    return losses
+    backbone, rpn_width = StudentBackbone(widths, stem_width), rpn_width or max(round(512 * widths[2] / 384), 1)
+    arms = attention_modules(backbone.channels, attention, factored)
+    return PersonSearchNet(backbone, num_classes, arms=arms, rpn_width=rpn_width, **options)
 
 # %% ../nbs/ch4_hdl.ipynb #56118f41
 def saliency(maps: torch.Tensor) -> torch.Tensor:
@@ -761,12 +387,8 @@ def batch_losses(
     mode.
     `how`: `levels`, `norm`, `temperature`, `kl` as of `distillation_losses`.
     """
-    scenes = model(batch)
-    losses = anchor_losses(model, scenes, truth, number=num_anchors, generator=generator)
-    proposals = propose(model, scenes, sizes, number=num_proposals)
-    sample = sample_rois(proposals, truth, labels, number=num_rois, generator=generator)
-    people = model.describe(scenes.maps[-1], sample.rois)
-    losses |= person_losses(people, sample)
+    numbers_of = dict(num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
+    losses, scenes, people, sample = scene_losses(model, batch, sizes, truth, labels, generator=generator, **numbers_of)
     if distill:
         with torch.no_grad():
             seen = teacher(batch)
@@ -790,123 +412,6 @@ def total_loss(
     return sum(weights.get(name, 1) * loss for name, loss in losses.items())
 
 # %% ../nbs/ch4_hdl.ipynb #266bd644
-def identity_labels(pids: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[int]]:
-    """Classes from 0 of the persons in `pids`, a list of int tensors (n_i,); -1 stays.
-
-    Returns the list and the sorted pids of the classes.
-    """
-    known = sorted({int(pid) for scene in pids for pid in scene if pid >= 0})
-    number = {pid: label for label, pid in enumerate(known)} | {-1: -1}
-    return [torch.tensor([number[max(int(pid), -1)] for pid in scene], dtype=torch.long) for scene in pids], known
-
-
-def check_boxes(boxes, size, name):
-    """`boxes` (n, 4) clipped to a scene of `size` (height, width); ValueError that names the scene where one has no
-    area or lies outside."""
-    boxes = torch.as_tensor(boxes, dtype=torch.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes of {name} must be of shape (n, 4), x1, y1, x2, y2 in pixels, not {tuple(boxes.shape)}")
-    empty = ~(boxes[:, 2:] > boxes[:, :2]).all(1) | ~boxes.isfinite().all(1)
-    if empty.any():
-        raise ValueError(
-            f"box {int(empty.nonzero()[0])} of {name}, {boxes[empty][0].tolist()}, has no area: x1 < x2 and y1 < y2 "
-            "are needed"
-        )
-    clipped = clip_boxes(boxes, size)
-    outside = ~(clipped[:, 2:] > clipped[:, :2]).all(1)
-    if outside.any():
-        raise ValueError(
-            f"box {int(outside.nonzero()[0])} of {name}, {boxes[outside][0].tolist()}, lies outside the scene of "
-            f"{size[0]}x{size[1]} pixels (height x width)"
-        )
-    return clipped
-
-
-def read_batch(scenes, labels, index, flips, device, dtype):
-    "Scenes number `index` as a batch, sizes, boxes and labels; those with a true in `flips` are mirrored."
-    images, truth = [], []
-    for number, flip in zip(index, flips):
-        image = scenes.image(number)
-        check_scene(image, scenes.names[number])
-        boxes = check_boxes(scenes.boxes[number], tuple(image.shape[1:]), scenes.names[number])
-        if flip:
-            image = image.flip(2)
-            boxes = torch.stack(
-                [image.shape[2] - boxes[:, 2], boxes[:, 1], image.shape[2] - boxes[:, 0], boxes[:, 3]], 1
-            )
-        images.append(image.to(device))
-        truth.append(boxes.to(device))
-    batch, sizes = collate_scenes(images)
-    return batch.to(dtype), sizes, truth, [labels[number].to(device) for number in index]
-
-# %% ../nbs/ch4_hdl.ipynb #75b6adf9
-def train_scenes(model, optimizer, scenes, labels, settings, epoch, bar, *, teacher, losses, clip=10.0):
-    """One pass over the scenes: a dict with the mean of each loss over scenes; FloatingPointError that names the step
-    where it is not finite."""
-    started, (device, dtype) = time.perf_counter(), placement(model)
-    order_seed, model_seed = epoch_seeds(settings["seed"], epoch)
-    generator = torch.Generator().manual_seed(order_seed)
-    torch.manual_seed(model_seed)
-    rate = learning_rate(epoch, **{key: settings[key] for key in ("lr", "milestones", "gamma")})
-    batches = scene_batches(len(scenes), settings["batch_size"], generator)
-    means, seen = {}, 0
-    for step, index in enumerate(batches, 1):
-        done = epoch * len(batches) + step
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, done / max(settings["warmup"], 1))
-        flips = torch.rand(len(index), generator=generator) < (0.5 if settings["flip"] else 0)
-        batch = read_batch(scenes, labels, index, flips, device, dtype)
-        optimizer.zero_grad()
-        found = batch_losses(model, *batch, teacher=teacher, generator=generator, **losses)
-        loss = total_loss(found, **{key: settings[key] for key in ("lambda0", "lambda1", "lambda2")})
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at epoch {epoch + 1}, step {step} of {len(batches)}")
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        for name, value in {"loss": loss, **found}.items():
-            means[name] = (means.get(name, 0.0) * seen + value.item() * len(index)) / (seen + len(index))
-        seen += len(index)
-        bar.set_postfix_str(f"epoch {epoch + 1}, loss {means['loss']:.3f}", refresh=False)
-        bar.update(len(index))
-    check_finite(model, epoch)
-    return {"epoch": epoch + 1, **means, "lr": rate, "seconds": time.perf_counter() - started}
-
-
-def scene_batches(count, batch_size, generator):
-    "Scene numbers of an epoch in batches, lists in random order."
-    order = torch.randperm(count, generator=generator).tolist()
-    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
-
-# %% ../nbs/ch4_hdl.ipynb #fc6c8555
-def scene_settings(scenes):
-    """What a run must find unchanged of its scenes: their number, and fingerprints of boxes, persons and of the first
-    image."""
-    fingerprint = lambda tensors: f"{zlib.crc32(b''.join(x.contiguous().numpy().tobytes() for x in tensors)):08x}"
-    return {
-        "num_scenes": len(scenes),
-        "boxes": fingerprint(scenes.boxes),
-        "pids": fingerprint(scenes.pids),
-        "first": fingerprint([scenes.image(0)]),
-    }
-
-
-def check_recipe(model, scenes, known, **numbers_of):
-    "One sentence for scenes and settings that no run can have."
-    if len(scenes) == 0:
-        raise ValueError("there are no scenes: check the folder or the selection they came from")
-    for name, value in numbers_of.items():
-        if not isinstance(value, numbers.Integral) or value < (0 if name in ("seed", "warmup") else 1):
-            raise ValueError(
-                f"{name} must be a whole number of at least {0 if name in ('seed', 'warmup') else 1}, not {value!r}"
-            )
-    if model.num_classes is not None and model.num_classes < len(known):
-        raise ValueError(
-            f"the model has num_classes={model.num_classes}, but {len(known)} persons are in the scenes: "
-            f"make it with num_classes={len(known)}"
-        )
-
-# %% ../nbs/ch4_hdl.ipynb #f8711f14
 def fit_person_search(
     model: PersonSearchNet,
     scenes: ScenesToLearn,
@@ -949,171 +454,33 @@ def fit_person_search(
     finite. Source: W sec. 4.2.4, 4.3.
     """
     distill = check_distillation(model, teacher, distill)
-    labels, known = identity_labels(scenes.pids)
-    check_recipe(
-        model,
-        scenes,
-        known,
-        epochs=epochs,
-        batch_size=batch_size,
-        warmup=warmup,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        num_anchors=num_anchors,
-        num_proposals=num_proposals,
-        num_rois=num_rois,
-    )
-    how = dict(distill=distill, num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
-    if distill:
-        how |= dict(
-            levels=[one_of("level", level, range(4)) for level in levels],
-            norm=one_of("norm", norm, DISTANCES),
-            kl=kl,
-            temperature=float(temperature),
-        )
-    settings = dict(
-        batch_size=batch_size,
-        lr=float(lr),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        milestones=[int(x) for x in milestones],
-        gamma=float(gamma),
-        warmup=warmup,
-        lambda0=float(lambda0),
-        lambda1=float(lambda1),
-        lambda2=float(lambda2),
-        flip=bool(flip),
-        seed=seed,
-        dtype=str(placement(model)[1]),
-        **how,
-        **scene_settings(scenes),
-    )
-    model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        [x for x in model.parameters() if x.requires_grad], lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
-    with run_context(model, checkpoint), teaching(teacher):
-        history = resume_run(checkpoint, model, optimizer, settings, epochs) if checkpoint else []
-        with progress_bar("training", epochs * len(scenes), len(history) * len(scenes), progress) as bar:
-            for epoch in range(len(history), epochs):
-                try:
-                    record = train_scenes(
-                        model, optimizer, scenes, labels, settings, epoch, bar, teacher=teacher, losses=how
-                    )
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{error}: a smaller lr may help; {kept_sentence(checkpoint)}") from None
-                history.append(record)
-                if checkpoint and (len(history) % checkpoint_every == 0 or len(history) == epochs):
-                    save_run(checkpoint, model, optimizer, settings, history)
-                if on_epoch:
-                    on_epoch(record)
-    return history
+    lambdas = dict(lambda0=float(lambda0), lambda1=float(lambda1), lambda2=float(lambda2))
+    numbers_of = dict(num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
+    how = distillation_settings(levels, norm, kl, temperature) if distill else {}
+    taught = {"teacher": as_text(teacher)} if distill else {}  # another teacher teaches something else
+
+    def losses_of(batch, generator):
+        found = batch_losses(model, *batch, teacher=teacher, distill=distill, generator=generator, **numbers_of, **how)
+        return found, total_loss(found, **lambdas)
+
+    rates = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, milestones=milestones, gamma=gamma, warmup=warmup)
+    recipe = rates | numbers_of | dict(epochs=epochs, batch_size=batch_size, flip=flip, seed=seed)
+    saved = dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch)
+    more = lambdas | {"distill": distill} | how | taught
+    return fit_scenes(model, scenes, losses_of=losses_of, more=more, context=teaching(teacher), **recipe, **saved)
+
+# %% ../nbs/ch4_hdl.ipynb #7e5dac33
+def distillation_settings(levels, norm, kl, temperature):
+    "How `distillation_losses` compares two networks; ValueError for a name that is unknown."
+    one_of("norm", norm, DISTANCES)
+    one_of("kl", kl, ["teacher", "literal"])
+    levels = [one_of("level", level, range(4)) for level in levels]
+    return dict(levels=levels, norm=norm, kl=kl, temperature=float(temperature))
 
 
 def teaching(teacher):
     "`teacher` in eval mode for a while; nothing to do where there is none."
     return nullcontext() if teacher is None else in_mode(teacher, False)
-
-# %% ../nbs/ch4_hdl.ipynb #e29d267d
-class Detections(NamedTuple):
-    "Of one scene, best first: `boxes` (n, 4) in pixels, `scores` (n,) from 0 to 1, `features` (n, D) of length 1."
-
-    boxes: torch.Tensor
-    scores: torch.Tensor
-    features: torch.Tensor
-
-
-@torch.inference_mode()
-def detect(
-    model: PersonSearchNet,
-    images: torch.Tensor | Iterable[torch.Tensor],
-    *,
-    score_threshold: float = 0.5,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
-    num_proposals: int = 100,
-    progress: bool | None = None,
-) -> list[Detections]:
-    """`Detections` of each scene, on the CPU: `images` uint8 (3, H, W), one or an iterable of them; returns a list.
-
-    `num_proposals` boxes a scene are judged. `progress`: None shows a bar on a terminal. The model's mode is given
-    back.
-    """
-    images = [images] if isinstance(images, torch.Tensor) and images.ndim == 3 else images
-    found, total = [], len(images) if hasattr(images, "__len__") else None
-    bar = tqdm(images, "detecting", total, False, unit="scene", disable=None if progress is None else not progress)
-    with in_mode(model, False), bar:
-        for image in bar:
-            scenes, sizes = look(model, image)
-            boxes, scores = judge_proposals(model, scenes, sizes, num_proposals)
-            sure = scores >= score_threshold
-            boxes, scores = boxes[sure], scores[sure]
-            kept = nms(boxes, scores, nms_threshold)[:max_detections]
-            features = describe_at(model, scenes, boxes[kept])
-            found.append(Detections(boxes[kept].cpu(), scores[kept].cpu(), features.cpu()))
-    return found
-
-# %% ../nbs/ch4_hdl.ipynb #0dc15e45
-def look(model, image):
-    "`Scenes` of one image, and its size in a list."
-    device, dtype = placement(model)
-    batch, sizes = collate_scenes([image.to(device) if isinstance(image, torch.Tensor) else image])
-    return model(batch.to(dtype)), sizes
-
-
-def judge_proposals(model, scenes, sizes, number):
-    "Corrected boxes (n, 4), inside the scene, and scores (n,) of the proposals in one scene."
-    rois = as_rois(propose(model, scenes, sizes, number=number))
-    people = model.describe(scenes.maps[-1], rois)
-    boxes = clip_boxes(decode_boxes(people.deltas, rois[:, 1:], REFINEMENT), sizes[0])
-    return boxes, people.logits.softmax(1)[:, 1]
-
-
-def describe_at(model, scenes, boxes):
-    "Features (n, D) of length 1 at boxes (n, 4) of one scene."
-    return F.normalize(model.describe(scenes.maps[-1], as_rois([boxes])).embedding)
-
-
-@torch.inference_mode()
-def describe_boxes(model: PersonSearchNet, image: torch.Tensor, boxes: ArrayLike) -> torch.Tensor:
-    """Features (n, D) of length 1, on the CPU, of the people in `boxes` (n, 4), pixels of the scene `image`, uint8 (3,
-    H, W).
-
-    ValueError where a box has no area or lies outside the scene.
-    """
-    check_scene(image)
-    boxes = check_boxes(boxes, tuple(image.shape[1:]), "the scene").to(placement(model)[0])
-    with in_mode(model, False):
-        return describe_at(model, look(model, image)[0], boxes).cpu()
-
-# %% ../nbs/ch4_hdl.ipynb #3cde7916
-class Match(NamedTuple):
-    "A person found: number of the `scene`, `box` (4,), detection `score`, cosine `similarity` to the one asked for."
-
-    scene: int
-    box: torch.Tensor
-    score: float
-    similarity: float
-
-
-def search_scenes(
-    model: PersonSearchNet,
-    image: torch.Tensor,
-    box: ArrayLike,
-    images: torch.Tensor | Iterable[torch.Tensor],
-    **options: Any,
-) -> list[Match]:
-    """`Match`es for the person in `box` (4,) of the scene `image` among all people in `images`, most similar first.
-
-    `options` as of `detect`.
-    """
-    query = describe_boxes(model, image, torch.as_tensor(box)[None])[0]
-    matches = [
-        Match(number, place, float(score), float(feature @ query))
-        for number, found in enumerate(detect(model, images, **options))
-        for place, score, feature in zip(*found)
-    ]
-    return sorted(matches, key=lambda match: -match.similarity)
 
 # %% ../nbs/ch4_hdl.ipynb #41b3188b
 def fold(model: PersonSearchNet) -> PersonSearchNet:

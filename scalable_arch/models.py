@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from os import PathLike
 from os.path import isdir, isfile
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from .errors import one_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 # %% auto #0
-__all__ = ['MODELS', 'list_models', 'create_model', 'fresh', 'shapes', 'save', 'load']
+__all__ = ['MODELS', 'list_models', 'plain', 'create_model', 'fresh', 'in_precision', 'shapes', 'save', 'load']
 
 # %% ../nbs/models.ipynb #0096abed
 MODELS = {  # name: module of scalable_arch that has a function of this name
@@ -55,6 +57,17 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
+def plain(value: Any) -> Any:
+    "`value`, or what a dict, list or tuple holds, with Python's own numbers in place of numpy's."
+    import numpy as np
+
+    if isinstance(value, dict):
+        return {key: plain(x) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return (list if isinstance(value, list) else tuple)(map(plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def create_model(name: str, **options: Any) -> Module:
     """A new model by its name, randomly initialised: `create_model("han_small", num_classes=751)`.
 
@@ -66,6 +79,7 @@ def create_model(name: str, **options: Any) -> Module:
     'han_small'
     """
     one_of("model", name, list_models())
+    options = plain(options)
     classes = options.get("num_classes")
     if classes is not None and (type(classes) is not int or classes < 1):
         raise ValueError(
@@ -89,6 +103,14 @@ def fresh(made_by: dict[str, Any]) -> Module:
         return create_model(made_by["name"], **made_by["options"])
 
 
+def in_precision(model: Module, tensors: Mapping[str, Tensor]) -> Module:
+    "`model` with its weights and buffers, in place, in the floating types that a checkpoint's `tensors` have."
+    for name, x in model.state_dict(keep_vars=True).items():
+        if f"model.{name}" in tensors and x.is_floating_point():
+            x.data = x.data.to(tensors[f"model.{name}"].dtype)
+    return model
+
+
 def shapes(model: Module) -> dict[str, tuple[int, ...]]:
     "{name: shape} of a model's weights and buffers."
     return {name: tuple(x.shape) for name, x in model.state_dict().items()}
@@ -102,8 +124,10 @@ def save(path: str | PathLike[str], model: Module) -> None:
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(os.path.join(folder, "mine.safetensors"), create_model("han_small", num_classes=None, widths=(16, 32,
-    48))) ...     again = load(os.path.join(folder, "mine.safetensors")) >>> again.made_by["options"]["widths"]
+    ...     path = os.path.join(folder, "mine.safetensors")
+    ...     save(path, create_model("han_small", num_classes=None, widths=(16, 32, 48)))
+    ...     again = load(path)
+    >>> again.made_by["options"]["widths"]
     [16, 32, 48]
     """
     from scalable_arch.train.checkpoint import save_model
@@ -135,7 +159,8 @@ def save(path: str | PathLike[str], model: Module) -> None:
 
 
 def load(path: str | PathLike[str]) -> Module:
-    """The model that `save` wrote, on the CPU and in training mode, as `create_model` gives it.
+    """The model that `save` wrote, on the CPU and in training mode, as `create_model` gives it, in the precision that
+    it was saved in.
 
     FileNotFoundError where there is no file; ValueError where it is damaged, of another kind, or holds weights without
     the name of their model.
@@ -156,6 +181,6 @@ def load(path: str | PathLike[str]) -> Module:
             f"{path} holds weights without the name of their model: make it with create_model and fill it with "
             "scalable_arch.train.load_model"
         )
-    model = fresh(made_by)
+    model = in_precision(fresh(made_by), tensors)
     copy_into(model, tensors, path)
     return model

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['ADJACENCIES', 'CELLS', 'augmented_adjacency', 'normal_linear', 'GraphConvolution', 'GCN', 'Embeddings',
-           'PlainController', 'NGEController', 'RNNController', 'ChainSpace', 'GraphPolicy', 'chain_policy']
+__all__ = ['ADJACENCIES', 'augmented_adjacency', 'normal_linear', 'GraphConvolution', 'GCN', 'Embeddings', 'PlainController',
+           'NGEController', 'RNNController', 'ChainSpace', 'GraphPolicy', 'chain_policy']
 
 # %% ../nbs/ch5_nge.ipynb #a021194e
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import one_of
+from .nas.genotype import CELLS
 
 if TYPE_CHECKING:
 
@@ -83,9 +85,6 @@ class GCN(nn.Module):
         return nodes
 
 # %% ../nbs/ch5_nge.ipynb #c4908a81
-CELLS = ("normal", "reduction")
-
-
 class Embeddings(NamedTuple):
     "What describes a cell: `nodes` Z (V, F) and `edges` E (E, K)."
 
@@ -157,7 +156,7 @@ class NGEController(PlainController):
         adjacency: str = "predecessors",
         cells: Iterable[str] = CELLS,
     ) -> None:
-        if not isinstance(layers, int) or layers < 1:
+        if not isinstance(layers, Integral) or layers < 1:
             raise ValueError(f"layers must be a whole number of at least 1, not {layers!r}")
         super().__init__(space, embedding=embedding, edge=edge, out=out, cells=cells)
         self.register_buffer("heard", augmented_adjacency(space.edges(), adjacency), persistent=False)

@@ -6,27 +6,28 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['WIDE', 'SELF_CALIBRATIONS', 'SpatialAttention', 'ChannelAttention', 'DynamicKernel', 'depthwise',
+__all__ = ['LOOP_CHANNELS', 'SELF_CALIBRATIONS', 'SpatialGate', 'ChannelGate', 'DynamicKernel', 'depthwise_by_image',
            'depthwise_gradient', 'convolve_pixels', 'sum_pixels', 'by_pixels', 'PerImageDepthwise', 'apply_kernels',
            'sum_of_kernels', 'calibrate', 'make_calibration', 'SelfCalibration', 'self_calibration', 'Tier',
            'HeterogeneousBlock', 'HeterogeneousCell', 'nos_cifar', 'nos_imagenet', 'MixedCalibration',
            'single_calibration', 'copy_rows', 'copy_matrices', 'HeterogeneousSearchCell', 'SecondTier', 'join',
            'check_heterogeneous', 'nos_supernet', 'attention_vector', 'guidance_loss', 'check_stages',
-           'AttentionGuidance', 'operation_cost', 'calibration_cost']
+           'AttentionGuidance', 'heterogeneous_cost', 'calibration_cost']
 
 # %% ../nbs/ch6_nos.ipynb #e8dd1281
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numba import njit
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .compiled import compiled
 from .errors import one_of
 from .nas import networks
 from .nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, kind_of
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from scalable_arch.nas.networks import Position
 
 # %% ../nbs/ch6_nos.ipynb #c7dce494
-class SpatialAttention(nn.Module):
+class SpatialGate(nn.Module):
     """Maps (B, C, H, W) -> a weight for each pixel, (B, 1, ceil(H / stride), ceil(W / stride)), between 0 and 1.
 
     W sec. 6.2.1.
@@ -62,7 +63,7 @@ class SpatialAttention(nn.Module):
         return weights if self.stride == 1 else F.avg_pool2d(weights, 2, ceil_mode=True)
 
 
-class ChannelAttention(nn.Module):
+class ChannelGate(nn.Module):
     """Maps (B, C, H, W) -> a weight for each channel, (B, C, 1, 1), between 0 and 1.
 
     `reduction` 16: as Hu et al., CVPR 2018. W sec. 6.2.1.
@@ -106,7 +107,7 @@ class DynamicKernel(nn.Module):
         return self.decode(F.relu(self.transform(latent))) / self.kernel_size**2
 
 # %% ../nbs/ch6_nos.ipynb #d79d92a4
-def depthwise(x, kernels, dilation=1):
+def depthwise_by_image(x, kernels, dilation=1):
     "Each channel of each image of (B, C, H, W) convolved with its own kernel of (B, C, k, k), k odd; the size is kept."
     images, channels, height, width = x.shape
     size = kernels.shape[-1]
@@ -121,8 +122,8 @@ def depthwise(x, kernels, dilation=1):
 
 
 def depthwise_gradient(x, gradient, size, dilation=1):
-    """Gradient of the kernels (B, C, k, k) of `depthwise`: again a convolution, of the maps with the gradient as a
-    large kernel."""
+    """Gradient of the kernels (B, C, k, k) of `depthwise_by_image`: again a convolution, of the maps with the gradient
+    as a large kernel."""
     lined_up = (x.shape[0] * x.shape[1], *x.shape[2:])
     found = F.conv2d(
         x.reshape(1, *lined_up),
@@ -134,7 +135,7 @@ def depthwise_gradient(x, gradient, size, dilation=1):
     return found.view(*x.shape[:2], size, size)
 
 # %% ../nbs/ch6_nos.ipynb #193c3289
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def convolve_pixels(x, kernels, result, dilation):
     "Add to `result` (B, H, W, C) the maps `x` convolved with `kernels` (B, k, k, C)."
     images, height, width, channels = x.shape
@@ -154,7 +155,7 @@ def convolve_pixels(x, kernels, result, dilation):
                                 result[n, a, b, c] += x[n, y, z, c] * kernels[n, i, j, c]
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def sum_pixels(x, gradient, result, dilation):
     """Add to `result` (B, k, k, C) the gradient of the kernels from the maps `x` and the gradient of their
     convolution, (B, H, W, C)."""
@@ -175,7 +176,7 @@ def sum_pixels(x, gradient, result, dilation):
                                 result[n, i, j, c] += x[n, y, z, c] * gradient[n, a, b, c]
 
 # %% ../nbs/ch6_nos.ipynb #ac1c3c85
-WIDE = 32  # channels from which the compiled loop is the faster way
+LOOP_CHANNELS = 32  # channels from which the compiled loop is the faster way
 
 
 def by_pixels(loop, x, other, result, dilation):
@@ -192,14 +193,16 @@ def by_pixels(loop, x, other, result, dilation):
 
 
 class PerImageDepthwise(torch.autograd.Function):
-    "`depthwise`, added to `onto` unless that is None, on a CPU, forwards and backwards by whichever way is faster."
+    """`depthwise_by_image`, added to `onto` unless that is None, on a CPU, forwards and backwards by whichever way is
+    faster."""
 
     @staticmethod
     def forward(ctx, onto, x, kernels, dilation):
         ctx.save_for_backward(x, kernels)
         ctx.dilation = dilation
-        if x.shape[1] < WIDE:
-            return depthwise(x, kernels, dilation) if onto is None else onto + depthwise(x, kernels, dilation)
+        if x.shape[1] < LOOP_CHANNELS:
+            found = depthwise_by_image(x, kernels, dilation)
+            return found if onto is None else onto + found
         start = (
             torch.zeros_like(x, memory_format=torch.channels_last)
             if onto is None
@@ -212,10 +215,10 @@ class PerImageDepthwise(torch.autograd.Function):
     def backward(ctx, gradient):
         x, kernels = ctx.saved_tensors
         turned, asked = kernels.flip(2, 3), ctx.needs_input_grad[0]
-        if x.shape[1] < WIDE:
+        if x.shape[1] < LOOP_CHANNELS:
             return (
                 gradient if asked else None,
-                depthwise(gradient, turned, ctx.dilation),
+                depthwise_by_image(gradient, turned, ctx.dilation),
                 depthwise_gradient(x, gradient, kernels.shape[-1], ctx.dilation),
                 None,
             )
@@ -237,7 +240,7 @@ def apply_kernels(
         raise ValueError(f"maps must be of shape (B, C, H, W), not {tuple(x.shape)}")
     if onto is not None and onto.shape != x.shape:
         raise ValueError(f"onto must have the shape of the maps, {tuple(x.shape)}, not {tuple(onto.shape)}")
-    if not isinstance(dilation, int) or dilation < 1:
+    if not isinstance(dilation, Integral) or dilation < 1:
         raise ValueError(f"dilation must be a whole number of at least 1, not {dilation!r}")
     if (
         kernels.ndim != 4
@@ -252,7 +255,7 @@ def apply_kernels(
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # for export: only what torch itself can do
     if x.is_cpu and x.dtype in (torch.float32, torch.float64) and not recorded:
         return PerImageDepthwise.apply(onto, x, kernels, dilation)
-    found = depthwise(x, kernels, dilation)
+    found = depthwise_by_image(x, kernels, dilation)
     return found if onto is None else onto + found
 
 # %% ../nbs/ch6_nos.ipynb #7c26de63
@@ -293,9 +296,9 @@ def make_calibration(name: str, channels: int, stride: int = 1, *, affine: bool 
     """
     one_of("self-calibration", name, SELF_CALIBRATIONS)
     if name == "spatial_attention":
-        return SpatialAttention(channels, stride, affine=affine)
+        return SpatialGate(channels, stride, affine=affine)
     if name == "channel_attention":
-        return ChannelAttention(channels)
+        return ChannelGate(channels)
     return DynamicKernel(channels, 3 if name == "dynamic_conv_3x3" else 5, affine=affine)
 
 
@@ -382,8 +385,8 @@ class HeterogeneousCell(nn.Module):
     """A cell of a genotype of the space "nos": outputs of the cells two back and one back -> (B, out_channels, H, W). W
     sec. 6.2.2.
 
-    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.skeleton`. ValueError for a
-    genotype of another space.
+    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.cell_positions`. ValueError
+    for a genotype of another space.
     """
 
     def __init__(self, genotype: Genotype, position: Position, before: int, last: int) -> None:
@@ -532,8 +535,8 @@ class HeterogeneousSearchCell(nn.Module):
     """All heterogeneous cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) ->
     (B, out_channels, H, W).
 
-    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.skeleton`. W sec. 6.2.2 and Eq.
-    6.10. ValueError for a space without second tier or without feature transformations.
+    `before`, `last`: channels of the two inputs. `position`: its place in `nas.networks.cell_positions`. W sec. 6.2.2
+    and Eq. 6.10. ValueError for a space without second tier or without feature transformations.
     """
 
     def __init__(self, space: Space, position: Position, before: int, last: int) -> None:
@@ -697,11 +700,12 @@ class AttentionGuidance:
         return self.weight * guidance_loss(maps, taught, form=self.form)
 
 # %% ../nbs/ch6_nos.ipynb #c8b29177
-def operation_cost(name: str, channels: int, stride: int, size: tuple[int, int]) -> Cost:
+def heterogeneous_cost(name: str, channels: int, stride: int, size: tuple[int, int]) -> Cost:
     """`nn.cost.Cost` of an operation of a heterogeneous cell at one place; `size`: (H, W) of its input. A dynamic
     kernel's includes being applied.
 
-    For `nas.networks.cell_costs(space, network, operation_cost=..., cell=HeterogeneousCell)`: `derive` under a budget.
+    `nas.networks.cell_costs(space, network, operation_cost=heterogeneous_cost, cell=HeterogeneousCell)` makes of it the
+    costs for `derive` under a budget.
     """
     if kind_of(name) == "feature":
         return networks.operation_cost(name, channels, stride, size)

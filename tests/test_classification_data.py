@@ -405,6 +405,44 @@ def test_bad_imagenet_folders_are_named(imagenet):
         load_classification("imagenet", imagenet, "test")
 
 
+def test_a_class_that_is_missing_in_a_split_shifts_no_label(imagenet):
+    shutil.rmtree(imagenet / "val" / "n01440761")
+    images, labels = load_classification("imagenet", imagenet, "test", check=False)
+    assert labels.tolist() == [0, 2] and [Path(path).parent.name for path in images.paths] == ["n01440760", "n01440762"]
+    shutil.rmtree(imagenet / "train" / "n01440760")
+    assert load_classification("imagenet", imagenet, "train", check=False)[1].unique().tolist() == [1, 2]
+    assert load_classification("imagenet", imagenet, "test", check=False)[1].tolist() == [0, 2]
+    shutil.rmtree(imagenet / "train")
+    assert load_classification("imagenet", imagenet, "test", check=False)[1].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="test has 2 images where 50,000"):
+        load_classification("imagenet", imagenet, "test")
+
+
+def test_hidden_files_are_no_images(imagenet):
+    before = load_classification("imagenet", imagenet, "test", check=False)[0].paths
+    (imagenet / "val" / "n01440760" / "._n01440760_0.JPEG").write_bytes(b"a resource fork of macOS")
+    (imagenet / "val" / "._n01440760").mkdir()
+    assert load_classification("imagenet", imagenet, "test", check=False)[0].paths == before
+    assert check_classification("imagenet", imagenet, decode=True).table.found.tolist() == [6, 3, 3, 3]
+    for name in ("n01440760_0.JPEG", "n01440760_3.JPEG"):
+        (imagenet / "train" / "n01440760" / name).rename(imagenet / "train" / "n01440760" / f"._{name}")
+    with pytest.raises(FileNotFoundError, match="n01440760 holds no image"):
+        load_classification("imagenet", imagenet, check=False)
+
+
+def test_imagenet_is_read_as_it_is_stored(imagenet):
+    """Some of its images carry an EXIF orientation that nobody's reader heeds."""
+    path = imagenet / "val" / "n01440761" / "n01440761_1.JPEG"
+    before = load_classification("imagenet", imagenet, "test", check=False, size=16)[0][1]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    segment = exif.tobytes()
+    length = struct.pack(">H", len(segment) + 2)
+    path.write_bytes(b"\xff\xd8\xff\xe1" + length + segment + path.read_bytes()[2:])  # the same pixels
+    images = load_classification("imagenet", imagenet, "test", check=False, size=16)[0]
+    assert torch.equal(images[1], before) and not torch.equal(ImageFolder(images.paths, size=16)[1], before)
+
+
 # ---- written copies and checks
 
 

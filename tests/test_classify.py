@@ -2,7 +2,9 @@
 what wrong input is told."""
 
 import math
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from scalable_arch.data.images import to_float
+from scalable_arch.nas import PUBLISHED, CifarNetwork
 from scalable_arch.train.classify import (
     accuracy,
     augmented_batch,
@@ -21,7 +24,8 @@ from scalable_arch.train.classify import (
     random_crop,
     scheduled_rate,
 )
-from scalable_arch.train.loop import epoch_batches, epoch_seeds
+from scalable_arch.train.loop import epoch_batches
+from scalable_arch.train.run import epoch_seeds
 
 
 class Tiny(nn.Module):
@@ -233,7 +237,87 @@ def test_it_learns():
     assert accuracy(model, IMAGES, LABELS) > 0.8
 
 
+# another run
+
+
+def cells(genotype):
+    torch.manual_seed(0)
+    return CifarNetwork(genotype, channels=4, cells=3, num_classes=4)
+
+
+def test_another_genotype_of_the_same_shapes_is_refused(tmp_path):
+    published = PUBLISHED["darts_v2"]
+    nodes = [list(node) for node in published.normal]
+    (name, source), (skip, other) = nodes[2]
+    nodes[2] = [(name, other), (skip, source)]  # the two edges of a node change their ends
+    moved = replace(published, normal=tuple(map(tuple, nodes)))
+    shapes = [[tuple(x.shape) for x in cells(genotype).state_dict().values()] for genotype in (published, moved)]
+    assert shapes[0] == shapes[1] and moved != published
+    recipe = RECIPE | dict(epochs=1, checkpoint=tmp_path)
+    fit_classifier(cells(published), IMAGES, LABELS, **recipe)
+    with pytest.raises(ValueError, match="network of another structure, another CifarNetwork: genotype is Genotype"):
+        fit_classifier(cells(moved), IMAGES, LABELS, **recipe)
+    fit_classifier(cells(published), IMAGES, LABELS, **recipe)
+
+
+class Warmth:
+    "Guidance that is an object, with a teacher."
+
+    def __init__(self, teacher, weight=1.0):
+        self.teacher, self.weight = teacher, weight
+
+    def __call__(self, maps, batch):
+        with torch.no_grad():
+            wanted = self.teacher(batch).mean()
+        return self.weight * (maps[0].mean() - wanted).square()
+
+
+def teacher(seed):
+    torch.manual_seed(seed)
+    return nn.Conv2d(3, 1, 1)
+
+
+def test_other_guidance_of_the_same_name_is_refused(tmp_path):
+    recipe = RECIPE | dict(schedule="steps", milestones=(1,), drop_path=0, checkpoint=tmp_path)
+    fit_classifier(Tiny(), IMAGES, LABELS, **recipe | {"epochs": 1}, guidance=Warmth(teacher(0)))
+    for other in (Warmth(teacher(1)), Warmth(teacher(0), 2.0)):
+        with pytest.raises(ValueError, match="is of a run with another guidance: (teacher|weight) is "):
+            fit_classifier(Tiny(), IMAGES, LABELS, **recipe, guidance=other)
+    fit_classifier(Tiny(), IMAGES, LABELS, **recipe, guidance=Warmth(teacher(0)))
+
+
+def test_the_shares_of_chance_change_with_the_seed():
+    "Crops, mirror images and the order of the images, each by itself."
+    for options in (
+        dict(crop_padding=2, flip=False, cutout=0),
+        dict(crop_padding=0, flip=True, cutout=0),
+        dict(cutout=3),
+    ):
+        settings = dict(crop_padding=0, flip=False, cutout=0) | options
+        batch = lambda seed: augmented_batch(
+            IMAGES, torch.arange(33), settings, torch.Generator().manual_seed(seed), "cpu", torch.float32
+        )
+        assert torch.equal(batch(1), batch(1)) and not torch.equal(batch(1), batch(2))
+
+
+def test_a_network_of_double_precision():
+    model = Tiny().double()
+    history = fit_classifier(model, IMAGES, LABELS, **RECIPE)
+    assert {x.dtype for x in model.parameters()} == {torch.float64}
+    single = fit_classifier(Tiny(), IMAGES, LABELS, **RECIPE)
+    assert [r["loss"] for r in history] == pytest.approx([r["loss"] for r in single], rel=1e-4)
+    assert any(float(torch.tensor(r["loss"], dtype=torch.float32)) != r["loss"] for r in history)
+    assert 0 <= accuracy(model, IMAGES, LABELS) <= 1
+
+
 # accuracy
+
+
+def test_labels_to_score_come_in_any_form():
+    model, column = Tiny().eval(), pd.Series([9, *LABELS.tolist()])[1:]
+    assert torch.equal(named_rightly(model, IMAGES, column), named_rightly(model, IMAGES, LABELS))
+    with pytest.raises(ValueError, match="not texts"):
+        accuracy(model, IMAGES, [str(label) for label in LABELS.tolist()])
 
 
 def test_accuracy_against_a_sort():

@@ -88,12 +88,70 @@ def test_mistakes_are_one_sentence(capsys, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_every_data_set_can_be_checked_or_says_why_not(capsys, tmp_path):
+    (tmp_path / "copy").mkdir()
+    for name in list_datasets():
+        assert main(["data", "check", name, "--root", str(tmp_path / "copy")]) == 2
+        out, err = capsys.readouterr()
+        assert (out or err) and "unknown" not in err and not (out and err)
+        assert main(["data", "check", name]) == 2
+        err = capsys.readouterr().err
+        assert any(words in err for words in ("--root FOLDER", "no copy to check", "cannot be had", "data get"))
+
+
+OPTIONS = {
+    "market1501": ["--scenes=3", "--height=10", "--height=192"],
+    "cuhk03": ["--height=10", "--scenes=300"],
+    "prw": ["--shots=4", "--junk=1", "--distractors=2", "--unseen-cameras", "--workers=2"],
+    "cuhk_sysu": ["--shots=0"],
+    "voc2012": ["--shots=4", "--unseen-cameras"],
+}
+
+
+@pytest.mark.parametrize("name, option", [(name, option) for name, options in OPTIONS.items() for option in options])
+def test_an_option_of_another_layout_is_refused(capsys, tmp_path, name, option):
+    told = mistake(capsys, "data", "render", name, "--out", tmp_path / "x", "--ids", "4", option)
+    assert f"{name} knows no {option.partition('=')[0]}: leave it out" in told and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("option", ["--cameras=0", "--cameras=-3"])
+def test_no_camera_is_not_the_usual_number_of_cameras(capsys, tmp_path, name, option):
+    told = mistake(capsys, "data", "render", name, "--out", tmp_path / "x", "--ids", "4", option)
+    assert "cameras must be" in told and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["prw", "cuhk_sysu", "voc2012"])
+def test_a_height_that_is_too_small_is_told(capsys, tmp_path, name):
+    told = mistake(capsys, "data", "render", name, "--out", tmp_path / "x", "--ids", "4", "--height", "10")
+    assert "size must be (height, width) in whole pixels from 64" in told and not (tmp_path / "x").exists()
+
+
+def test_a_ledger_of_nothing_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCALABLE_ARCH_REPORTS", raising=False)
+    assert "holds no report" in mistake(capsys, "ledger", "--reports", tmp_path)
+    assert "there is no such folder" in mistake(capsys, "ledger", "--reports", tmp_path / "none")
+    monkeypatch.setattr("scalable_arch.study.reports.checkout_root", lambda: None)
+    assert "give their folder with --reports" in mistake(capsys, "ledger")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profile_that_nobody_knows_stops_before_anything_runs(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        "scalable_arch.study.reproduce.reproduce", lambda *args, **options: pytest.fail("a notebook began")
+    )
+    out = tmp_path / "out"
+    told = mistake(capsys, "reproduce", "--chapters", "ch3_han", "--profile", "quik", "--out", out)
+    assert "did you mean 'quick'" in told and "smoke, quick, desk, gpu, paper" in told and not out.exists()
+    assert "unknown profile 'nope'" in mistake(capsys, "reproduce", "--chapters", "ch3_han", "--profile", "nope")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
         ["data"],
-        ["data", "check", "market1501"],
         ["data", "gett", "vtest"],
         ["data", "render", "x", "--ids", "many"],
         ["reproduce"],

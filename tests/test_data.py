@@ -7,16 +7,20 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from scalable_arch.data import (
+    ImageFolder,
     check_dataset,
     colour_histogram_stripes,
     identity_batches,
+    integer_labels,
     iter_image_batches,
     list_datasets,
     load_dataset,
@@ -26,10 +30,15 @@ from scalable_arch.data import (
     random_erasing,
     random_flip,
     render_dataset,
+    split_query,
     to_float,
     to_uint8,
 )
-from scalable_arch.data.readers import SPLITS, count_samples, parse_name, reader_names
+from scalable_arch.data.readers import SPLITS, count_samples, image_fault, parse_name, reader_names
+from scalable_arch.data.scenes import SceneSet
+from scalable_arch.data.segmentation import ImageFiles, MaskFiles
+from scalable_arch.errors import one_of
+from scalable_arch.versions import VERSIONS
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 RENDERED = ("market1501", "dukemtmc", "cuhk03", "msmt17", "msmt17_v2")
@@ -236,7 +245,7 @@ def test_names_and_versions_are_not_mixed_up(rendered, tmp_path):
         load_dataset("msmt17", rendered["msmt17_v2"])
     with pytest.raises(FileNotFoundError, match="it is msmt17; load it under that name"):
         load_dataset("msmt17_v2", rendered["msmt17"])
-    with pytest.raises(ValueError, match="was rendered as market1501"):
+    with pytest.raises(ValueError, match="was written as market1501"):
         load_dataset("dukemtmc", rendered["market1501"])
     for read in (load_dataset, check_dataset):
         with pytest.raises(FileNotFoundError, match="there is no folder"):
@@ -387,6 +396,222 @@ def test_to_float_normalises_and_comes_back():
     assert torch.equal(to_uint8(floats), images)
 
 
+# ---- what a file holds, and which way is up
+
+
+def every_reader(path, size=(8, 8)):
+    """{reader: the pixels of one file as (H, W, 3)} of all readers of images."""
+    scene = SceneSet(["x"], np.zeros(1, np.int64), [torch.zeros(0, 4)], [torch.zeros(0)], [str(path)], np.array([size]))
+    tensors = {
+        "load_images": lambda: load_images([path], size)[0],
+        "iter_image_batches": lambda: next(iter_image_batches([path], size))[0],
+        "ImageFolder": lambda: ImageFolder([path], size=size[0])[0],
+        "SceneSet": lambda: scene.image(0),
+        "ImageFiles": lambda: ImageFiles([path])[0],
+    }
+    return {name: (lambda read=read: read().permute(1, 2, 0).numpy()) for name, read in tensors.items()}
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+@pytest.mark.parametrize(
+    "value, shown", [(0, 0), (257 * 90, 90), (257 * 90 + 128, 90), (257 * 90 + 129, 91), (65535, 255)]
+)
+def test_16_bit_grey_is_scaled_by_every_reader(tmp_path, ending, value, shown):
+    path = tmp_path / f"deep.{ending}"
+    Image.fromarray(np.full((8, 8), value, np.uint16)).save(path)
+    for name, read in every_reader(path).items():
+        assert (read() == shown).all(), name
+    assert image_fault(path, decode=True) is None
+
+
+@pytest.mark.parametrize("dtype, kind", [(np.float32, "float"), (np.int32, "32-bit integer")])
+def test_pixels_without_a_white_are_refused_by_every_reader(tmp_path, dtype, kind):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.linspace(0, 1, 64).reshape(8, 8).astype(dtype)).save(path)
+    for name, read in every_reader(path).items():
+        with pytest.raises(ValueError, match=f"deep.tif.*holds {kind} pixels.*save it with 8 or 16 bits") as caught:
+            read()
+        assert "\n" not in str(caught.value) and "damaged" not in str(caught.value), name
+    assert f"holds {kind} pixels" in image_fault(path, decode=True)
+
+
+def transparent(kind):
+    """A picture of (8, 8) whose pixels are all transparent, over red."""
+    if kind == "RGBA":
+        return Image.new("RGBA", (8, 8), (255, 0, 0, 0)), {}
+    if kind == "LA":
+        return Image.new("LA", (8, 8), (0, 0)), {}
+    if kind == "RGB":
+        return Image.new("RGB", (8, 8), (255, 0, 0)), dict(transparency=(255, 0, 0))
+    if kind == "L":
+        return Image.new("L", (8, 8), 3), dict(transparency=3)
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    return image, dict(transparency=1)
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "RGB", "L", "P"])
+def test_what_is_transparent_is_white_to_every_reader(tmp_path, kind):
+    image, options = transparent(kind)
+    image.save(tmp_path / "cut.png", **options)
+    for name, read in every_reader(tmp_path / "cut.png").items():
+        assert (read() == 255).all(), name
+
+
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
+    Image.new("RGBA", (8, 8), (200, 0, 100, 51)).save(tmp_path / "veil.png")
+    for name, read in every_reader(tmp_path / "veil.png").items():
+        assert np.abs(read().astype(int) - [244, 204, 224]).max() <= 1, name
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_own_pictures_are_turned_and_published_sets_are_not(tmp_path, orientation, ending):
+    """A picture with a bright upper left quarter, stored in each of the eight ways."""
+    upright = np.full((64, 32), 40, np.uint8)
+    upright[:32, :16], upright[:32, 16:] = 220, 100
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: upright.T[::-1], 7: upright.T[::-1, ::-1], 8: upright.T[:, ::-1],
+    }[orientation]  # fmt: skip
+    exif, path = Image.Exif(), tmp_path / f"turned.{ending}"
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).convert("RGB").save(path, exif=exif, quality=95)
+    corners = lambda pixels: [int(pixels[y, x].mean()) > 128 for y in (1, -2) for x in (1, -2)]
+    for name, read in every_reader(path, (64, 32)).items():
+        pixels = read()
+        if name in ("SceneSet", "ImageFiles"):
+            assert pixels.shape[:2] == stored.shape and corners(pixels) == corners(stored[..., None])
+        else:
+            assert corners(pixels) == [True, False, False, False], (name, orientation)
+    assert torch.equal(ImageFolder([path], size=16, upright=False)[0], ImageFolder([path], size=16)[0]) == (
+        orientation == 1
+    )
+
+
+def test_large_pictures_are_turned_before_they_are_made_small(tmp_path, monkeypatch):
+    """The decoder's own reduction is asked for with the sides as they are stored."""
+    smooth = np.random.default_rng(2).integers(0, 255, (16, 8, 3), dtype=np.uint8)
+    upright = Image.fromarray(smooth).resize((512, 1024), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / "a.jpg", quality=95)
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.jpg", quality=95, exif=exif)
+    a, b = load_images([tmp_path / "a.jpg", tmp_path / "b.jpg"]).float()
+    assert (a - b).abs().mean() < 2
+    asked, draft = [], JpegImageFile.draft
+    monkeypatch.setattr(JpegImageFile, "draft", lambda image, *what: asked.append(what) or draft(image, *what))
+    for name in ("a.jpg", "b.jpg"):
+        load_images([tmp_path / name], (64, 160))
+    assert asked == [("RGB", (320, 128)), ("RGB", (128, 320))]
+
+
+def test_damaged_exif_data_leave_the_picture_as_it_is(tmp_path):
+    image = Image.new("RGB", (8, 16), (10, 200, 30))
+    image.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\xff\xff\0\0")
+    image.save(tmp_path / "b.jpg", exif=b"Exif\0\0no TIFF at all")
+    assert load_images([tmp_path / "a.jpg", tmp_path / "b.jpg"], (16, 8)).float().mean((2, 3))[:, 1].min() > 195
+
+
+def test_one_path_is_no_list_of_paths(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    path = tmp_path / "a.png"
+    for one in (path, str(path), str(path).encode()):
+        for read in (load_images, iter_image_batches, ImageFolder, ImageFiles, lambda x: MaskFiles(x, [path], 3)):
+            with pytest.raises(ValueError, match="paths must be a list of files, not one path"):
+                read(one)
+
+
+@pytest.mark.parametrize("wrong", [-1, 0, 2.5, True, "64", None])
+def test_numbers_of_things_are_whole_and_positive(tmp_path, wrong):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    paths = [tmp_path / "a.png"]
+    for call in (
+        lambda: load_images(paths, chunk=wrong),
+        lambda: iter_image_batches(paths, batch_size=wrong),
+        lambda: ImageFolder(paths, size=wrong),
+    ):
+        with pytest.raises(ValueError, match=f"must be a whole number of at least 1, not {wrong!r}"):
+            call()
+    assert len(load_images(paths, chunk=np.int64(3))) == 1
+
+
+# ---- labels
+
+
+LABELS = [5, 2, 5, 9, 2, 9]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        LABELS,
+        tuple(LABELS),
+        np.array(LABELS, np.uint8),
+        np.array(LABELS, np.uint64),
+        np.array(LABELS, object),
+        pd.Series(LABELS, index=[8, 1, 3, 9, 11, 4]),
+        pd.Series([0, *LABELS])[lambda column: column > 0],
+        pd.Series(LABELS, dtype="UInt16"),
+        torch.tensor(LABELS, dtype=torch.int32),
+        torch.tensor(LABELS, dtype=torch.uint16),
+    ],
+)
+def test_labels_are_taken_as_people_have_them(given):
+    assert integer_labels(given).tolist() == LABELS and integer_labels(given).dtype == torch.int64
+    batches = lambda labels: torch.cat(list(identity_batches(labels, 2, 2, generator=torch.Generator().manual_seed(0))))
+    assert torch.equal(batches(given), batches(torch.tensor(LABELS)))
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (np.array(LABELS)[:, None], r"of shape \(N,\), not \(6, 1\)"),
+        (pd.Series(["anna", "ben"]), "not texts"),
+        (["anna", "ben"], "not texts"),
+        (np.array(LABELS, float), "not float64"),
+        (np.array([True, False]), "not bool"),
+        (np.array([2**64 - 1, 1], np.uint64), "18446744073709551615"),
+        ([2**70, 1], "not texts|64 bits"),
+        (5, r"not \(\)"),
+        (pd.Series([1, None]), "not float64"),
+    ],
+)
+def test_labels_that_would_mix_persons_are_one_sentence(wrong, words):
+    for call in (integer_labels, lambda labels: identity_batches(labels, 1, 1, generator=torch.Generator())):
+        with pytest.raises(ValueError, match=words) as caught:
+            call(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_queries_are_split_by_labels_of_any_kind():
+    pids, camids = [7, 7, 7, 8], [1, 1, 2, 1]
+    wanted = [True, False, True, True]
+    for people in (
+        pids,
+        np.array(pids, np.uint64) + np.uint64(2**63),
+        ["a", "a", "a", "b"],
+        pd.Series(pids, [4, 3, 2, 1]),
+    ):
+        assert split_query(people, np.array(camids)).tolist() == wanted
+    near = np.array([2**63, 2**63, 2**63, 2**63 + 1], np.uint64)  # one float64
+    assert split_query(near, np.array([1, 1, 2, 1])).tolist() == wanted
+
+
+# ---- errors
+
+
+def test_a_hint_is_never_the_value_itself():
+    for value, valid in (("50", [50, 100]), (1.5, ["1.5"])):
+        with pytest.raises(ValueError) as caught:
+            one_of("size", value, valid)
+        assert "did you mean" not in str(caught.value) and str(caught.value).startswith(
+            f"unknown size {value!r}; choose"
+        )
+    with pytest.raises(ValueError, match="did you mean '100'"):
+        one_of("size", "1000", [50, 100])
+
+
 # ---- batches
 
 
@@ -503,6 +728,68 @@ def test_histograms_refuse_floats_and_too_many_stripes():
         colour_histogram_stripes(torch.zeros(2, 3, 12, 6))
     with pytest.raises(ValueError, match="between 1 and the image height 12"):
         colour_histogram_stripes(torch.zeros(2, 3, 12, 6, dtype=torch.uint8), num_stripes=13)
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(copy_of):
+    for name, part in (("market1501", "query"), ("msmt17", "train"), ("cuhk03", "labeled/query")):
+        root = copy_of(name)
+        shutil.rmtree(root / part)
+        (root / part).write_bytes(b"an archive that was not unpacked")
+        problem = check_dataset(name, root).problems[0]
+        assert f"{part} is a file, not a folder" in problem and "\n" not in problem
+        with pytest.raises(FileNotFoundError, match="is a file, not a folder"):
+            load_dataset(name, root)
+    root = copy_of("msmt17_v2")
+    (root / "list_val.txt").unlink()
+    (root / "list_val.txt").mkdir()
+    assert "list_val.txt is a folder, not a file" in check_dataset("msmt17_v2", root).problems[0]
+
+
+def test_what_cannot_be_opened_is_a_problem_and_no_traceback(copy_of, monkeypatch):
+    root = copy_of("market1501")
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("scalable_arch.data.readers.os.scandir", refuse)
+    assert "Permission denied" in check_dataset("market1501", root).problems[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+def test_lists_with_a_byte_order_mark_are_read(copy_of, encoding):
+    root = copy_of("msmt17")
+    before = load_dataset("msmt17", root)
+    for file in [*root.glob("list_*.txt"), root / "world.json"]:
+        file.write_text(file.read_text(), encoding=encoding, newline="\r\n")
+    assert load_dataset("msmt17", root) == before and check_dataset("msmt17", root, decode=True).ok
+
+
+def test_numbers_that_fit_into_no_tensor_are_named(copy_of):
+    root = copy_of("market1501")
+    first = sorted((root / "query").iterdir())[0]
+    first.rename(first.with_name("9" * 30 + "_c1s1_000001_00.jpg"))
+    with pytest.raises(ValueError, match="do not say person and camera"):
+        load_dataset("market1501", root, check=False)
+    root = copy_of("msmt17")
+    listing = root / "list_query.txt"
+    path, _ = listing.read_text().splitlines()[0].split()
+    listing.write_text(f"{path} {'9' * 30}\n")
+    with pytest.raises(ValueError, match="line 1 of .*list_query.txt is not"):
+        load_dataset("msmt17", root, check=False)
+
+
+def test_a_world_json_without_numbers_is_damaged(copy_of):
+    root = copy_of("dukemtmc")
+    world = json.loads((root / "world.json").read_text())
+    for wrong in ("many", None, [1]):
+        world["expected"]["query"]["images"] = wrong
+        (root / "world.json").write_text(json.dumps(world))
+        assert "world.json is damaged" in check_dataset("dukemtmc", root).problems[0]
+
+
+def test_rendered_copies_carry_the_version_of_their_world(copy_of):
+    world = json.loads((copy_of("cuhk03") / "world.json").read_text())
+    assert world["version"] == VERSIONS["world.people"]
 
 
 def test_world_json_holds_what_the_reader_counts(rendered):

@@ -3,6 +3,8 @@ to wrong input."""
 
 import copy
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,39 +19,39 @@ from scalable_arch import hdl
 from scalable_arch.hdl import (
     DISTANCES,
     DISTILLATIONS,
-    REFINEMENT,
     AttentionResidual,
-    NoAttention,
     ShrinkingBottleneck,
-    as_rois,
     batch_losses,
-    check_boxes,
-    collate_scenes,
-    describe_boxes,
-    detect,
     distillation_losses,
-    draw_sample,
     fit_person_search,
     fold,
     hdl_student,
     hdl_teacher,
-    identity_labels,
     load_backbone,
     map_loss,
     map_starts,
-    match_boxes,
     prediction_loss,
-    propose,
-    read_batch,
     read_between,
     saliency,
-    sample_rois,
-    search_scenes,
     total_loss,
 )
 from scalable_arch.nn.boxes import box_iou, decode_boxes
 from scalable_arch.nn.cost import measure
+from scalable_arch.nn.detector import NoAttention, as_rois, match_boxes, propose
 from scalable_arch.nn.resnet import ResNet
+from scalable_arch.train.detection import (
+    REFINEMENT,
+    check_boxes,
+    collate_scenes,
+    describe_boxes,
+    detect,
+    draw_sample,
+    identity_labels,
+    read_batch,
+    sample_rois,
+    scene_batches,
+    search_scenes,
+)
 
 HEIGHTS = (20, 40)
 
@@ -463,6 +465,54 @@ def test_every_combination_of_distillations(chosen):
     assert all(x.grad is None for x in teacher.parameters())
 
 
+def distilled(name, **options):
+    "Losses of a batch for an untrained student, and the networks."
+    toys, student, teacher = Toys(), tiny_student(3), tiny_teacher(3).eval()
+    labels, _ = identity_labels(toys.pids)
+    batch = read_batch(toys, labels, range(4), [False] * 4, "cpu", torch.float32)
+    options = dict(num_rois=6, num_proposals=10, generator=torch.Generator().manual_seed(0)) | options
+    return batch_losses(student, *batch, teacher=teacher, distill=[name], **options)[name], student, teacher
+
+
+@pytest.mark.parametrize("name", DISTILLATIONS)
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_each_distillation_alone_reaches_the_students_backbone(name, level):
+    "What is learnt from the teacher's maps moves every block that has a part in them, and the teacher stays."
+    loss, student, teacher = distilled(name, levels=[level])
+    loss.backward()
+    moved = lambda part: any(x.grad is not None and x.grad.any() for x in part.parameters())
+    blocks = [student.backbone.stem, *(getattr(student.backbone, f"layer{k}") for k in range(1, 5))]
+    reached = 5 if name == "prediction" else level + 2
+    assert [moved(block) for block in blocks] == [True] * reached + [False] * (5 - reached)
+    assert all(x.grad is None for x in teacher.parameters())
+    if name == "attention":
+        assert moved(student.arms[level])
+
+
+@pytest.mark.parametrize("name", DISTILLATIONS)
+def test_the_gradient_of_a_distillation_is_that_of_its_loss(name):
+    "A small step along the gradient changes the loss by what the gradient says, in double precision to four digits."
+    toys, student, teacher = Toys(), tiny_student(3).double(), tiny_teacher(3).eval().double()
+    labels, _ = identity_labels(toys.pids)
+    batch = read_batch(toys, labels, range(3), [False] * 3, "cpu", torch.float64)
+
+    def again():
+        generator = torch.Generator().manual_seed(0)
+        how = dict(num_rois=1, generator=generator)  # true boxes alone: proposals move with the weights
+        return batch_losses(student, *batch, teacher=teacher, distill=[name], **how)[name]
+
+    weight = student.backbone.stem[0].weight
+    (gradient,) = torch.autograd.grad(again(), weight)
+    assert gradient.any()
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight.add_(sign * 1e-7 * gradient / gradient.norm())
+            ends.append(again().item())
+            weight.sub_(sign * 1e-7 * gradient / gradient.norm())
+    assert (ends[0] - ends[1]) / 2e-7 == pytest.approx(gradient.norm().item(), rel=1e-4)
+
+
 # training
 
 
@@ -550,6 +600,75 @@ def test_a_checkpoint_of_another_network(tmp_path):
     fit_person_search(tiny_student(3), Toys(), checkpoint=tmp_path, **{**RECIPE, "epochs": 1})
     with pytest.raises(ValueError, match="network of another structure"):
         fit_person_search(tiny_teacher(3), Toys(), checkpoint=tmp_path, **{**RECIPE, "epochs": 1})
+
+
+def test_other_anchors_or_another_teacher_are_refused(tmp_path):
+    once = {**RECIPE, "epochs": 1}
+    fit_person_search(tiny_student(3), Toys(), checkpoint=tmp_path / "a", **once)
+    with pytest.raises(
+        ValueError, match=r"another PersonSearchNet: anchor_heights is \(20.0, 40.0\) there and \(20.0, 60.0\)"
+    ):
+        fit_person_search(tiny_student(3, anchor_heights=(20, 60)), Toys(), checkpoint=tmp_path / "a", **once)
+    fit_person_search(tiny_student(3), Toys(), checkpoint=tmp_path / "a", **once)
+    taught = dict(distill="feature", checkpoint=tmp_path / "b", **once)
+    fit_person_search(tiny_student(3), Toys(), teacher=tiny_teacher(3), **taught)
+    other = tiny_teacher(3)
+    with torch.no_grad():
+        other.backbone.conv1.weight[0, 0, 0, 0] += 1
+    with pytest.raises(ValueError, match="is of a run with teacher='PersonSearchNet "):
+        fit_person_search(tiny_student(3), Toys(), teacher=other, **taught)
+    fit_person_search(tiny_student(3), Toys(), teacher=tiny_teacher(3), **taught)
+
+
+def test_every_scene_counts(tmp_path):
+    once = {**RECIPE, "epochs": 1}
+    fit_person_search(tiny_student(3), Toys(), checkpoint=tmp_path, **once)
+    for number in range(4):
+        toys = Toys()
+        toys.images[number][0, 0, 0] += 1
+        with pytest.raises(ValueError, match="is of a run with images="):
+            fit_person_search(tiny_student(3), toys, checkpoint=tmp_path, **once)
+
+
+def test_a_network_of_double_precision(tmp_path):
+    teacher, found = tiny_teacher(3).double(), {}
+    for dtype in (torch.float64, torch.float32):
+        student = tiny_student(3).to(dtype)
+        how = dict(teacher=teacher.to(dtype), distill=DISTILLATIONS)
+        found[dtype] = fit_person_search(student, Toys(), **how, **{**RECIPE, "epochs": 1})[0]
+        assert {x.dtype for x in student.parameters()} == {dtype}
+    for name in ("anchor", "anchor_box", "person", "person_box", "identity", *DISTILLATIONS):
+        assert found[torch.float64][name] == pytest.approx(found[torch.float32][name], rel=0.05), name
+    (seen,) = detect(student.double(), Toys().images[0], score_threshold=0.0)
+    assert {x.dtype for x in seen} == {torch.float64}
+    labels, _ = identity_labels(Toys().pids)
+    _, _, truth, _ = read_batch(Toys(), labels, [0], [False], "cpu", torch.float64)
+    assert truth[0].dtype == student.anchors(torch.zeros(1, 1, 2, 2, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_pids_that_are_no_integers():
+    with pytest.raises(ValueError, match="pids must be integers, -1 for a person without identity, not torch.float32"):
+        identity_labels([torch.tensor([1.5, 2.0])])
+
+
+def test_another_seed_draws_other_batches_and_samples():
+    orders = [scene_batches(40, 4, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    kind = torch.tensor([0, 1] * 50)
+    rows = [draw_sample(kind, 20, 10, torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_a_detector_without_hdl():
+    "Backbone, subnets, losses, run and search: nothing of chapter 4 is imported."
+    code = """
+import sys, torch
+from torch import nn
+from scalable_arch.nn.detector import PersonSearchNet
+from scalable_arch.train.detection import detect, fit_scenes
+assert "scalable_arch.hdl" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_wrong_options():

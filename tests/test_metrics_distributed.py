@@ -27,7 +27,7 @@ SCORE = (
     COMMON
     + """
 for name, options in json.loads(os.environ["RUNS"]).items():
-    result = evaluate_sharded(**shard, **options)
+    result = evaluate_sharded(**{**shard, **options})
     arrays = {k: v for k, v in vars(result).items() if k != "protocol" and v is not None}
     np.savez(f"{name}-{rank}.npz", **arrays)
 dist.destroy_process_group()
@@ -40,7 +40,8 @@ MISTAKES = (
 from scalable_arch.metrics import evaluate
 broken = np.full_like(shard["gallery_features"], np.nan) if rank == 1 else shard["gallery_features"]
 attempts = [dict(gallery_features=broken), dict(query_pids=shard["query_pids"] + rank), dict(gallery_pids=shard["gallery_pids"] + 1000),
-            dict(max_rank=0), dict(gallery_camids=shard["gallery_camids"][rank:])]
+            dict(max_rank=0), dict(gallery_camids=shard["gallery_camids"][rank:]), dict(block_mb=float("inf")),
+            dict(query_camids=shard["query_camids"] * 0) if rank else dict(query_camids=None, gallery_camids=None)]
 told = []
 for wrong in attempts:
     try:
@@ -129,11 +130,16 @@ def finish(processes):
 def test_same_bits_as_one_process(tmp_path, cuts, dtype):
     whole = problem(dtype)
     np.savez(tmp_path / "problem.npz", **whole)
-    runs = dict(plain={}, lists=dict(top_k=25, ap="trapezoid", max_rank=7), crumbs=dict(block_mb=1.5, top_k=3))
+    runs = dict(
+        plain={},
+        lists=dict(top_k=25, ap="trapezoid", max_rank=7),
+        crumbs=dict(block_mb=1.5, top_k=3),
+        no_cameras=dict(query_camids=None, gallery_camids=None, top_k=3),
+    )
     for stderr, code in finish(start(tmp_path, SCORE, cuts, RUNS=json.dumps(runs))):
         assert code == 0, stderr
     for name, options in runs.items():
-        expected = evaluate(**whole, **options)
+        expected = evaluate(**{**whole, **options})
         assert 0.02 < expected.mAP < 0.98
         for rank in range(len(cuts) + 1):
             found = np.load(tmp_path / f"{name}-{rank}.npz")
@@ -152,11 +158,13 @@ def test_a_broken_part_stops_all_with_one_sentence(tmp_path):
         assert code == 0, stderr
     told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in range(3)]
     assert told[0] == told[1] == told[2]
-    broken, other, strangers, setting, short = told[0]
+    broken, other, strangers, setting, short, endless, cameras = told[0]
     assert broken.startswith("rank 1: gallery_features row 0 is not finite")
     assert other.startswith("rank 1 was given other queries, settings")
     assert strangers.startswith("no query has a match from another camera: query ids")
     assert setting == "rank 0: max_rank must be a whole number, at least 1, not 0"
+    assert endless == "rank 0: block_mb must be a positive and finite number of megabytes, not inf"
+    assert cameras.startswith("rank 1 was given other queries, settings")
     assert short.startswith("rank 1: gallery_camids has shape (49,), but there are 50 gallery features")
 
 
@@ -200,11 +208,10 @@ def test_a_result_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     assert saved["mAP"] == result.mAP and len(saved["ap"]) == 5 and saved["protocol"]["ties"] == "gallery order"
     before = (tmp_path / "result.json").read_text()
 
-    def full(self, text, **_):
-        open(self, "w").write(text[:20])
+    def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         result.save(tmp_path / "result.json")
     assert (tmp_path / "result.json").read_text() == before

@@ -265,7 +265,7 @@ FEATURES = dict(query_features=np.eye(2, 4), gallery_features=np.eye(3, 4))
         (dict(max_rank=0), "max_rank must be a whole number, at least 1, not 0"),
         (dict(top_k=-1), "top_k must be a whole number, at least 0, not -1"),
         (dict(threads=0), "threads must be a positive integer or None, not 0"),
-        (dict(block_mb=0), "block_mb must be a positive number of megabytes, not 0"),
+        (dict(block_mb=0), "block_mb must be a positive and finite number of megabytes, not 0"),
         (
             dict(gallery_pids=[7, 8, 9]),
             r"no query has a match from another camera: query ids \(1, 2\) and gallery ids \(7, 8, 9\) have none",

@@ -25,7 +25,7 @@ from scalable_arch.nas.genotype import (
     derive,
     draw,
     genotype_cost,
-    genotype_of,
+    genotype_from_choices,
     kind_of,
     random_genotype,
     slots,
@@ -399,7 +399,7 @@ def test_budgets_that_chance_does_not_meet():
 def test_choices_by_number(seed, space):
     rng, (target, offered) = np.random.default_rng(seed), slots(space)[0]
     choices = rng.integers(choice_sizes(space))
-    genotype = genotype_of(choices, space)
+    genotype = genotype_from_choices(choices, space)
     half, first = len(choices) // 2, space.edges_per_node
     assert (
         target == 2
@@ -407,21 +407,21 @@ def test_choices_by_number(seed, space):
         and genotype.reduction[0][:first] == offered[choices[half]]
     )
     assert (
-        genotype_of(choices[:half].tolist() * 2, space).normal
+        genotype_from_choices(choices[:half].tolist() * 2, space).normal
         == genotype.normal
-        == genotype_of(choices[:half].tolist() * 2, space).reduction
+        == genotype_from_choices(choices[:half].tolist() * 2, space).reduction
     )
 
 
 def test_choices_reach_every_genotype_once():
     assert (
-        len({genotype_of(choices, TIERS) for choices in product(*map(range, choice_sizes(TIERS)))})
+        len({genotype_from_choices(choices, TIERS) for choices in product(*map(range, choice_sizes(TIERS)))})
         == TIERS.size() ** 2
         == math.prod(choice_sizes(TIERS))
     )
     for wrong in ([0, 0, 0], [0, 3, 0, 0], [-1, 0, 0, 0]):
         with pytest.raises(ValueError, match="must be 4 numbers, each from 0 and below its size"):
-            genotype_of(wrong, TIERS)
+            genotype_from_choices(wrong, TIERS)
     assert choice_sizes(SPACES["darts"], exclude=["none"]) == choice_sizes(SPACES["nge"])
 
 

@@ -17,9 +17,9 @@ from scalable_arch.nas.networks import (
     ImageNetNetwork,
     Position,
     cell_costs,
+    cell_positions,
     drop_path,
-    skeleton,
-    spread,
+    spread_kernels,
 )
 from scalable_arch.nas.operations import FactorizedReduce, make_operation
 from scalable_arch.nn.cost import Cost, measure
@@ -68,10 +68,10 @@ def test_published_networks_by_name(name):
 
 
 def test_where_the_reductions_stand():
-    kinds = ["".join(p.kind[0] for p in skeleton(16, cells)) for cells in (8, 20, 14, 3)]
+    kinds = ["".join(p.kind[0] for p in cell_positions(16, cells)) for cells in (8, 20, 14, 3)]
     assert kinds == ["nnrnnrnn", "nnnnnnrnnnnnnrnnnnnn", "nnnnrnnnnrnnnn", "nrr"]
-    assert [p.channels for p in skeleton(16, 8)] == [16, 16, 32, 32, 32, 64, 64, 64]
-    assert [p.halves_before for p in skeleton(16, 8, halved_stem=True)] == [
+    assert [p.channels for p in cell_positions(16, 8)] == [16, 16, 32, 32, 32, 64, 64, 64]
+    assert [p.halves_before for p in cell_positions(16, 8, halved_stem=True)] == [
         True,
         False,
         False,
@@ -280,7 +280,7 @@ def test_each_operation_spread(operation, dilation):
     module = settled(make_operation(operation, 4, 2), 8)
     x = torch.randn(1, 4, 9 * dilation, 12 * dilation)
     expected = [[module(x[:, :, i::dilation, j::dilation]) for j in range(dilation)] for i in range(dilation)]
-    found = spread(module, dilation)(x)
+    found = spread_kernels(module, dilation)(x)
     for i in range(dilation):
         for j in range(dilation):
             torch.testing.assert_close(
@@ -389,4 +389,4 @@ def test_operations_of_another_method_bring_their_own_costs():
 def test_factorized_reduce_stays_what_it_was_for_others():
     reduce = FactorizedReduce(4, 6)
     keys = list(reduce.state_dict())
-    assert list(spread(reduce, 2).state_dict()) == keys
+    assert list(spread_kernels(reduce, 2).state_dict()) == keys

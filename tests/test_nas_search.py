@@ -17,6 +17,7 @@ from scalable_arch.data.images import to_float
 from scalable_arch.nas.genotype import SPACES, Genotype, Space
 from scalable_arch.nas.search import constant, halves, moved, search, turns
 from scalable_arch.nas.supernet import Supernet, plain
+from scalable_arch.nge import NGEController
 
 QUICK = dict(epochs=2, batch_size=8, lr=0.1, controller_lr=0.05, crop_padding=1, seed=3)
 
@@ -141,7 +142,8 @@ CHILD = """
     torch.set_num_threads({threads})
     from test_nas_search import *
     from test_nas_search import Killer
-    search(tiny(), *digits(), checkpoint={folder!r}, checkpoint_every=2, guidance=Killer({step}), **QUICK, **{options!r})
+    saved = dict(checkpoint={folder!r}, checkpoint_every=2)
+    search(tiny(), *digits(), guidance=Killer({step}), **saved, **QUICK, **{options!r})
 """
 
 
@@ -288,7 +290,8 @@ def test_input_that_cannot_be_is_named():
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     images, labels = digits()
     search(tiny(), images, labels, checkpoint=tmp_path, **QUICK | {"epochs": 1})
-    with pytest.raises(ValueError, match="is of a search in the space 'small', not 'darts': choose another folder"):
+    sentence = "is of a run with space='small', not space='darts': use that value, choose another folder"
+    with pytest.raises(ValueError, match=sentence):
         search(tiny("darts"), images, labels, checkpoint=tmp_path, **QUICK | {"epochs": 1})
     with pytest.raises(ValueError, match="is of a run with channels=2, not channels=3"):
         search(tiny(channels=3), images, labels, checkpoint=tmp_path, **QUICK | {"epochs": 1})
@@ -297,3 +300,48 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="damaged"):
         search(tiny(), images, labels, checkpoint=tmp_path, **QUICK | {"epochs": 1})
+
+
+def graph(adjacency):
+    torch.manual_seed(4)
+    return NGEController(SMALL, adjacency=adjacency)
+
+
+def test_a_controller_of_another_graph_is_refused(tmp_path):
+    "The graph is no weight, and in no file of weights."
+    once = dict(checkpoint=tmp_path, **QUICK | {"epochs": 1})
+    search(tiny(controller=graph("predecessors")), *digits(), **once)
+    with pytest.raises(ValueError, match="another Supernet: controller.heard is torch.float32 .* there and"):
+        search(tiny(controller=graph("literal")), *digits(), **once)
+    search(tiny(controller=graph("predecessors")), *digits(), **once)
+
+
+def test_another_guidance_of_the_same_name_is_refused(tmp_path):
+    guides = [lambda maps, batch, scale=scale: scale * maps[0].square().mean() for scale in (1, 2)]
+    search(tiny(), *digits(), guidance=guides[0], checkpoint=tmp_path, **QUICK | {"epochs": 1})
+    with pytest.raises(ValueError, match="is of a run with another guidance: defaults is "):
+        search(tiny(), *digits(), guidance=guides[1], checkpoint=tmp_path, **QUICK | {"epochs": 1})
+
+
+def test_a_space_of_one_operation_is_decided_from_the_start(tmp_path):
+    net = tiny(Space("single", ("sep_conv_3x3",), inner_nodes=2))
+    history = search(net, *digits(), checkpoint=tmp_path, **QUICK)
+    assert [record["entropy"] for record in history] == [{"normal": 0.0, "reduction": 0.0}] * 2
+    assert search(tiny(net.space), *digits(), checkpoint=tmp_path, **QUICK) == history
+
+
+def test_a_supernet_of_double_precision():
+    net = tiny(controller=graph("predecessors")).double()
+    history = search(net, *digits(), **QUICK, alternate="batch", order=2)
+    assert {x.dtype for x in net.parameters()} == {torch.float64}
+    assert any(float(torch.tensor(r["loss"], dtype=torch.float32)) != r["loss"] for r in history)
+
+
+def test_another_seed_makes_other_halves_and_turns():
+    assert not torch.equal(halves(50, 0.5, 0)[0], halves(50, 0.5, 1)[0])
+    train, validation = halves(50, 0.5, 0)
+    plans = [
+        turns(train, validation, dict(seed=s, batch_size=8, alternate="epoch"), e) for s, e in [(0, 0), (1, 0), (0, 1)]
+    ]
+    firsts = [set(plan[0][1].tolist()) for plan in plans]
+    assert firsts[0] != firsts[1] and firsts[0] != firsts[2]

@@ -19,7 +19,7 @@ from scalable_arch.nas.supernet import (
     NormalisedMix,
     SearchCell,
     Supernet,
-    depthwise,
+    depthwise_conv,
     plain,
 )
 from scalable_arch.nn.cost import measure
@@ -92,7 +92,7 @@ def test_depthwise_has_the_gradients_of_torch(size, stride, dilation, channels, 
         x = torch.randn(3, channels, height, width, dtype=torch.float64, requires_grad=True)
         weight = torch.randn(channels, 1, size, size, dtype=torch.float64, requires_grad=True)
         ours, slow = (
-            depthwise(x, weight, stride, dilation),
+            depthwise_conv(x, weight, stride, dilation),
             F.conv2d(x, weight, None, stride, dilation * (size // 2), dilation, channels),
         )
         found, wanted = (torch.autograd.grad((y**2).sum(), [x, weight]) for y in (ours, slow))

@@ -34,23 +34,23 @@ from scalable_arch.nn.cost import measure
 from scalable_arch.nos import (
     SELF_CALIBRATIONS,
     AttentionGuidance,
-    ChannelAttention,
+    ChannelGate,
     DynamicKernel,
     HeterogeneousBlock,
     HeterogeneousCell,
     HeterogeneousSearchCell,
-    SpatialAttention,
+    SpatialGate,
     Tier,
     apply_kernels,
     attention_vector,
     calibrate,
-    depthwise,
+    depthwise_by_image,
     guidance_loss,
+    heterogeneous_cost,
     make_calibration,
     nos_cifar,
     nos_imagenet,
     nos_supernet,
-    operation_cost,
     self_calibration,
     single_calibration,
     sum_of_kernels,
@@ -107,7 +107,7 @@ def test_applying_kernels_is_a_loop_over_images(images, channels, height, width,
         ]
     )
     ours, base = apply_kernels(x, kernels, dilation=dilation), torch.randn_like(x).requires_grad_()
-    assert torch.allclose(ours, loop) and torch.allclose(depthwise(x, kernels, dilation), loop)
+    assert torch.allclose(ours, loop) and torch.allclose(depthwise_by_image(x, kernels, dilation), loop)
     added = apply_kernels(x, kernels, onto=base, dilation=dilation)
     assert torch.allclose(added, base + loop) and torch.equal(
         *torch.autograd.grad((added * weights).sum(), base), weights
@@ -163,7 +163,7 @@ def test_recorded_for_export_is_what_runs():
 
 @torch.no_grad()
 def test_attention_by_loops():
-    x, spatial, channel = torch.randn(2, 32, 5, 6), SpatialAttention(32).eval(), ChannelAttention(32, reduction=4)
+    x, spatial, channel = torch.randn(2, 32, 5, 6), SpatialGate(32).eval(), ChannelGate(32, reduction=4)
     looks = F.relu(torch.einsum("oc,bchw->bohw", spatial.look[0].weight[:, :, 0, 0], x) / (1 + 1e-5) ** 0.5)
     padded, expected = F.pad(looks, [1] * 4), torch.zeros(2, 1, 5, 6)
     for row, column in itertools.product(range(5), range(6)):
@@ -179,8 +179,8 @@ def test_attention_by_loops():
 @torch.no_grad()
 @pytest.mark.parametrize("side", [6, 7])
 def test_stride_2_pools_the_weights_of_pixels(side):
-    whole, x = SpatialAttention(16).eval(), torch.randn(1, 16, side, side)
-    halved = SpatialAttention(16, 2).eval()
+    whole, x = SpatialGate(16).eval(), torch.randn(1, 16, side, side)
+    halved = SpatialGate(16, 2).eval()
     halved.load_state_dict(whole.state_dict())
     full, half = whole(x)[0, 0], (side + 1) // 2
     assert halved(x).shape == (1, 1, half, half)
@@ -502,7 +502,7 @@ def test_costs_add_up_over_edges(network, make, side):
             network,
             quantity=what,
             image_size=side,
-            operation_cost=operation_cost,
+            operation_cost=heterogeneous_cost,
             cell=HeterogeneousCell,
             channels=4,
             cells=3,

@@ -13,10 +13,10 @@ from scipy.io import loadmat, savemat
 from scalable_arch.cli import main
 from scalable_arch.data import load_manifest, load_scenes
 from scalable_arch.data.person_search import (
-    WRITERS,
     check_person_search,
     corners_of,
     load_person_search,
+    mat_fault,
     overlap,
     render_person_search,
     search_names,
@@ -28,6 +28,7 @@ from scalable_arch.data.readers import reader_names
 from scalable_arch.data.scenes import SceneSearch, SceneSet
 
 SIZE = (96, 128)
+WRITERS = {"cuhk_sysu": write_cuhk_sysu, "prw": write_prw}
 
 
 @pytest.fixture(scope="module")
@@ -386,6 +387,178 @@ def test_folders_and_names(written, tmp_path):
     inner = tmp_path / "data" / "PRW-v16.04.20"
     shutil.copytree(written / "prw", inner)
     assert len(load_person_search("prw", tmp_path / "data")[0]) == 14
+
+
+# ---- lists that were cut, files that are not read
+
+
+def test_a_list_of_queries_cut_short_is_told(copy):
+    """A list that ends early reads as well as a whole one."""
+    path = copy / "prw" / "query_info.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:2]))
+    told = sentence("prw", copy / "prw")
+    assert f"test has 2 queries where the rendered set has {len(lines)}" in told and "check=False" in told
+    assert len(load_person_search("prw", copy / "prw", check=False)[1].queries) == 2
+    assert f"2 queries where {len(lines)} are expected" in check_person_search("prw", copy / "prw").problems[0]
+    path.write_text("")
+    assert "test has 0 queries" in sentence("prw", copy / "prw")
+
+
+@pytest.mark.parametrize(
+    "name, file, key, words",
+    [
+        ("prw", "frame_train.mat", "img_index_train", "train has 13 scenes where the rendered set has 14"),
+        ("prw", "frame_test.mat", "img_index_test", "frame_test.mat does not list"),
+        ("cuhk_sysu", "annotation/pool.mat", "pool", "pool.mat does not list"),
+        ("cuhk_sysu", "annotation/test/train_test/Train.mat", "Train", "train has 4 ids where the rendered set has 5"),
+        ("cuhk_sysu", "annotation/test/train_test/TestG50.mat", "TestG50", "test has 4 queries where .* has 5"),
+    ],
+)
+def test_every_list_is_counted(copy, name, file, key, words):
+    def shorten(content):
+        axis = int(np.argmax(content[key].shape))
+        content[key] = np.delete(content[key], 0, axis)
+
+    rewrite(copy / name / file, shorten)
+    with pytest.raises(ValueError, match=words):
+        load_person_search(name, copy / name, gallery_size=50)
+    assert not check_person_search(name, copy / name).ok
+
+
+LISTS = [(name, entry["file"]) for name in WRITERS for entry in load_manifest(name)["scenes"]["lists"]]
+
+
+@pytest.mark.parametrize("name, file", LISTS)
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_check_looks_at_every_file(copy, name, file, decode):
+    path, key = (
+        copy / name / file,
+        {"ID_test": "ID_test2"}.get(file.rpartition("/")[2][:-4], file.rpartition("/")[2][:-4]),
+    )
+    data = path.read_bytes()
+    other = path.with_name("other.mat")
+    savemat(other, {"other": np.arange(9)})
+    empty = path.with_name("empty.mat")
+    savemat(empty, {key: np.zeros((1, 0))})
+    for content, words in (
+        (None, "missing"),
+        (b"", path.name),
+        (data[:100], path.name),
+        (data[: len(data) // 2], path.name),
+        (data[:-3], path.name),
+        (other.read_bytes(), f"does not hold {key}"),
+        (empty.read_bytes(), path.name),
+    ):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        result = check_person_search(name, copy / name, decode=decode)
+        assert not result.ok and any(words in problem and path.name in problem for problem in result.problems), words
+        assert all("\n" not in problem for problem in result.problems)
+    path.write_bytes(data)
+    assert check_person_search(name, copy / name, decode=decode).ok
+
+
+def test_a_list_with_fewer_queries_than_the_others_is_told(copy):
+    path = copy / "cuhk_sysu/annotation/test/train_test/TestG4000.mat"
+    rewrite(path, lambda content: content.update(TestG4000=content["TestG4000"][:, 1:]))
+    (told,) = check_person_search("cuhk_sysu", copy / "cuhk_sysu").problems
+    assert "TestG4000.mat lists 4 entries where 5 are expected" in told
+    assert "test has 4 queries where the rendered set has 5" in sentence(
+        "cuhk_sysu", copy / "cuhk_sysu", gallery_size=4000
+    )
+
+
+def test_decoding_unpacks_what_is_not_read(tmp_path):
+    path, cells = tmp_path / "TestG4000.mat", np.empty((1, 5), object)
+    cells[0, :] = [np.random.default_rng(k).random(20_000) for k in range(5)]
+    savemat(path, {"TestG4000": cells}, do_compression=True)
+    data = bytearray(path.read_bytes())
+    assert mat_fault(path, "TestG4000", 5, decode=True) is None
+    data[-200_000] ^= 255  # inside the packed numbers: lengths are right
+    path.write_bytes(bytes(data))
+    assert mat_fault(path, "TestG4000", 5) is None
+    assert "TestG4000.mat is damaged" in mat_fault(path, "TestG4000", 5, decode=True)
+
+
+def test_the_pictures_of_prws_queries_belong_to_a_copy(copy):
+    shutil.rmtree(copy / "prw" / "query_box")
+    assert "query_box is missing" in check_person_search("prw", copy / "prw").problems[0]
+    assert len(load_person_search("prw", copy / "prw")[1].queries)  # reading does not take them
+
+
+# ---- numbers that are no persons
+
+
+@pytest.mark.parametrize("number", [1.5, -0.5, np.nan, np.inf, -np.inf, 1e300, 2.0**53])
+def test_persons_of_prw_are_whole_numbers(copy, number):
+    damage_prw(copy / "prw", [[3, 5, 5, 20, 40], [number, 30, 5, 20, 40]])
+    for check in (True, False):
+        told = sentence("prw", copy / "prw", check=check)
+        assert f"c2s1_000001.jpg.mat, box 2 has the person {number:g}, which is no whole number" in told
+
+
+def test_unknown_persons_stay_unknown(copy):
+    damage_prw(copy / "prw", [[-2, 5, 5, 20, 40], [-1, 30, 5, 20, 40], [0, 60, 5, 20, 40], [932, 80, 5, 20, 40]])
+    train = load_person_search("prw", copy / "prw", check=False)[0]
+    assert train.pids[train.names.index("c2s1_000001.jpg")].tolist() == [-1, -1, 0, 932]
+
+
+@pytest.mark.parametrize("number", ["1.2.3", "1.2.3e4", ".", "-", "1e999", "nan", "inf", "--4"])
+@pytest.mark.parametrize("place", [1, 2, 3, 4])
+def test_numbers_of_a_query_are_numbers(copy, number, place):
+    path = copy / "prw" / "query_info.txt"
+    first, *rest = path.read_text().splitlines()
+    parts = first.split()
+    path.write_text("\n".join([*rest, " ".join([*parts[:place], number, *parts[place + 1 :]])]))
+    told = sentence("prw", copy / "prw")
+    assert f"line {len(rest) + 1} of {path} is not 'id x y width height frame'" in told
+
+
+def test_queries_of_persons_beyond_64_bits_are_named(copy):
+    path = copy / "prw" / "query_info.txt"
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([" ".join(["9" * 25, *first.split()[1:]]), *rest]))
+    assert "line 1 of" in sentence("prw", copy / "prw")
+
+
+def test_decimal_and_scientific_numbers_and_a_mark_are_read(copy):
+    path = copy / "prw" / "query_info.txt"
+    before = load_person_search("prw", copy / "prw")[1].queries.tolist()
+    first, *rest = path.read_text().splitlines()
+    pid, *box, frame = first.split()
+    first = " ".join([pid, f"{box[0]}.", f"{box[1]}.0", f"{box[2]}e0", f"{float(box[3]):.3E}", frame])
+    path.write_text("\n".join([first, "", *rest]), encoding="utf-8-sig")
+    assert load_person_search("prw", copy / "prw")[1].queries.tolist() == before
+
+
+@pytest.mark.parametrize("idname", ["p" + "9" * 30, "p1.5", "p", "person"])
+def test_names_of_cuhk_sysu_are_a_letter_and_a_number_that_fits(copy, idname):
+    lists = copy / "cuhk_sysu/annotation/test/train_test"
+    whole = (lists / "Train.mat").read_bytes()
+    rewrite(lists / "Train.mat", lambda content: content["Train"][0, 0][0, 0].__setitem__("idname", np.array([idname])))
+    assert "Train.mat, person 1 has the idname" in sentence("cuhk_sysu", copy / "cuhk_sysu", check=False)
+    (lists / "Train.mat").write_bytes(whole)
+    rewrite(
+        lists / "TestG100.mat",
+        lambda content: content["TestG100"][0, 0]["Query"][0, 0].__setitem__("idname", np.array([idname])),
+    )
+    assert "TestG100.mat, query 1 has the idname" in sentence("cuhk_sysu", copy / "cuhk_sysu", check=False)
+
+
+def test_scenes_are_read_as_they_are_stored(copy):
+    """Boxes were drawn on the pixels as they lie in the file."""
+    path = copy / "prw/frames/c1s1_000001.jpg"
+    before = load_person_search("prw", copy / "prw")[0].image(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    segment = exif.tobytes()
+    path.write_bytes(
+        b"\xff\xd8\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + path.read_bytes()[2:]
+    )  # the same pixels
+    train = load_person_search("prw", copy / "prw")[0]
+    assert torch.equal(train.image(0), before) and train.sizes[0].tolist() == list(before.shape[1:])
 
 
 # ---- check and command line

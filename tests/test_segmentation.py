@@ -14,6 +14,7 @@ from scipy.io import savemat
 from torch import nn
 from torch.nn import functional as F
 
+from scalable_arch import versions
 from scalable_arch.cli import main
 from scalable_arch.data import (
     check_segmentation,
@@ -42,7 +43,7 @@ from scalable_arch.metrics import evaluate_segmentation
 from scalable_arch.metrics.segmentation import confusion_matrix
 from scalable_arch.nn.cost import measure
 from scalable_arch.nn.deeplab import ASPP, AtrousUnit, DeepLabV3
-from scalable_arch.train.loop import load_checkpoint
+from scalable_arch.train import load_checkpoint
 from scalable_arch.train.segmentation import (
     fit_segmentation,
     pixel_loss,
@@ -274,6 +275,28 @@ def test_damaged_copies_are_named(voc):
         load_voc(extra, check=False)
 
 
+def test_lists_that_were_cut_and_empty_files_are_told(tmp_path):
+    options = dict(people=(4, 4), scenes=(2, 3), extra=3, cameras=(1, 1), size=(64, 80))
+    render_voc(tmp_path / "voc", **options)
+    home = tmp_path / "voc" / "VOCdevkit" / "VOC2012"
+    assert len(load_voc(tmp_path / "voc", "trainval")[0]) == 5
+    listing = home / "ImageSets" / "Segmentation" / "val.txt"
+    names = listing.read_text().split()
+    listing.write_text("\n".join(names[:2]), encoding="utf-8-sig")
+    for split, words in (("val", "val has 2 images where the rendered set has 3"), ("trainval", "4 images where .* 5")):
+        with pytest.raises(ValueError, match=words):
+            load_voc(tmp_path / "voc", split)
+    assert [path.stem for path in load_voc(tmp_path / "voc", "val", check=False)[0].paths] == names[:2]
+    listing.write_text("\n".join(names))
+    for file in (home / "JPEGImages" / f"{names[0]}.jpg", home / "SegmentationClass" / f"{names[0]}.png"):
+        data = file.read_bytes()
+        file.write_bytes(b"")
+        report = check_segmentation("voc2012", tmp_path / "voc")
+        assert not report.ok and f"{file} cannot be used (empty)" in report.problems[0]
+        file.write_bytes(data)
+    assert check_segmentation("voc2012", tmp_path / "voc", decode=True).ok
+
+
 def test_pairs_are_resized_together(voc):
     images, masks = load_voc(voc, "val", size=(15, 20), check=False)
     assert images.shape == (2, 3, 15, 20) and masks.shape == (2, 15, 20) and images.dtype == masks.dtype == torch.uint8
@@ -341,13 +364,15 @@ def test_the_same_set_comes_from_the_cache_bit_for_bit(monkeypatch):
     options = dict(scenes=4, cameras=1, people=4, size=(64, 80))
     images, masks = load_segmentation(**options)
     assert images.shape == (4, 3, 64, 80) and masks.shape == (4, 64, 80) and images.dtype == masks.dtype == torch.uint8
-    version = segmentation.masking_version()
-    monkeypatch.setattr(segmentation, "masking_version", lambda: version)
     monkeypatch.setattr(segmentation, "render_masked", lambda *a, **k: pytest.fail("rendered again"))
     again = load_segmentation(**options)
     assert torch.equal(images, again[0]) and torch.equal(masks, again[1])
     with pytest.raises(pytest.fail.Exception):
         load_segmentation(**options, seed=1)  # other people and cameras: rendered anew
+    for world in ("world.people", "world.scenes", "world.masks"):
+        with monkeypatch.context() as raised, pytest.raises(pytest.fail.Exception):
+            raised.setitem(versions.VERSIONS, world, 2)
+            load_segmentation(**options)
 
 
 def test_a_rendered_copy_is_read_back_and_checked(tmp_path):
@@ -584,8 +609,33 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path, stop_after):
         with pytest.raises(ValueError) as error:
             fit_segmentation(toy_model(), images, masks, **RECIPE | wrong, checkpoint=tmp_path)
         assert words in sentence(error)
-    with pytest.raises(ValueError, match="pairs="):
+    with pytest.raises(ValueError, match="masks="):
         fit_segmentation(toy_model(), images, toy_data(seed=2)[1], **RECIPE, checkpoint=tmp_path)
+
+
+def test_another_network_or_picture_is_refused(tmp_path):
+    images, masks = toy_data(40)
+    once = RECIPE | dict(epochs=1, checkpoint=tmp_path)
+    fit_segmentation(toy_model(), images, masks, **once)
+    spread = toy_model()
+    spread.pyramid.views[1][0].dilation = spread.pyramid.views[1][0].padding = (3, 3)
+    with pytest.raises(
+        ValueError, match=r"network of another structure, .*padding is \(1, 1\) there and \(3, 3\) here"
+    ):
+        fit_segmentation(spread, images, masks, **once)
+    for part, name in enumerate(("images", "masks")):
+        pairs = [images.clone(), masks.clone()]
+        pairs[part][1].view(-1)[0] += 1  # not among the 16 that would be read of files
+        with pytest.raises(ValueError, match=f"is of a run with {name}="):
+            fit_segmentation(toy_model(), *pairs, **once)
+    fit_segmentation(toy_model(), images, masks, **once)
+
+
+def test_a_network_of_double_precision():
+    model = toy_model().double()
+    history = fit_segmentation(model, *toy_data(), **RECIPE | {"epochs": 1})
+    assert {x.dtype for x in model.parameters()} == {torch.float64}
+    assert float(torch.tensor(history[0]["loss"], dtype=torch.float32)) != history[0]["loss"]
 
 
 def test_files_train_as_tensors_do(tmp_path):

@@ -8,11 +8,26 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from scalable_arch.data import cross_view_pairs, list_worlds, load_manifest, load_world, standins, world_statistics
+from scalable_arch import versions
+from scalable_arch.data import (
+    cross_view_pairs,
+    list_worlds,
+    load_manifest,
+    load_scenes,
+    load_segmentation,
+    load_world,
+    prepared,
+    standins,
+    world_statistics,
+)
+from scalable_arch.data.camera import Place, make_camera
+from scalable_arch.data.person import SHOT, Crowd, make_person, stream
+from scalable_arch.data.prepared import read_array
 from scalable_arch.data.render import draw_box, make_visit, render_crops, render_shots
 from scalable_arch.data.standins import FIRST_TEST_PID, WORLDS, labels_of, plan_world
-from scalable_arch.data.world import SHOT, Crowd, Place, make_camera, make_person, stream
 
 SMALL = dict(people=3, size=(32, 16))
 
@@ -148,7 +163,7 @@ def test_a_second_call_maps_the_same_pixels_without_rendering(monkeypatch, own_c
     assert torch.equal(first.images, load_world("campus", "test", **SMALL).images)
 
 
-def test_every_argument_and_the_code_are_part_of_the_key(monkeypatch, own_cache):
+def test_every_argument_and_the_versions_are_part_of_the_key(monkeypatch, own_cache):
     counts = renders(monkeypatch)
     load_world("gate", **SMALL)
     for changed in (
@@ -162,9 +177,10 @@ def test_every_argument_and_the_code_are_part_of_the_key(monkeypatch, own_cache)
         load_world(**(dict(name="gate") | SMALL | changed))
     load_world("gate", boxes="labelled", **SMALL)  # gate's own kind of boxes
     assert len(counts) == 7 == len(list(own_cache.iterdir()))
-    monkeypatch.setattr(standins, "code_version", lambda: "another world")
-    load_world("gate", **SMALL)
-    assert len(counts) == 8
+    for changed, rendered in (("world.gate", 8), ("world.people", 9), ("world.city", 9)):
+        monkeypatch.setitem(versions.VERSIONS, changed, 2)
+        load_world("gate", **SMALL)
+        assert len(counts) == rendered
 
 
 @pytest.mark.parametrize(
@@ -180,10 +196,9 @@ def test_a_damaged_cache_file_is_rendered_again(damage, own_cache):
 
 def test_a_killed_process_leaves_no_half_file(tmp_path, own_cache):
     code = (
-        "import numpy as np, time\nfrom scalable_arch.data import load_world, standins\n"
-        "save = np.save\n"
+        "import time\nfrom scalable_arch.data import load_world, prepared\n"
         "def slow(file, images):\n    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
-        "np.save = slow\nload_world('gate', people=3, size=(32, 16))"
+        "prepared.write_array = slow\nload_world('gate', people=3, size=(32, 16))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "writing\n"
@@ -192,7 +207,7 @@ def test_a_killed_process_leaves_no_half_file(tmp_path, own_cache):
     process.stdout.close()
     assert not list(own_cache.glob("*.npy"))
     images = load_world("gate", **SMALL).images
-    assert standins.read_images(next(own_cache.glob("*.npy")), tuple(images.shape)) is not None
+    assert read_array(next(own_cache.glob("*.npy")), images.shape, np.uint8) is not None
 
 
 def test_two_processes_at_once_both_get_the_pixels(own_cache):
@@ -211,10 +226,58 @@ def test_a_full_disk_costs_the_time_but_not_the_result(monkeypatch, own_cache):
     def full(file, images):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
-    with pytest.warns(UserWarning, match="No space left on device.*rendered again"):
+    monkeypatch.setattr(prepared, "write_array", full)
+    with pytest.warns(UserWarning, match="rendered again.*No space left on device.*SCALABLE_ARCH_CACHE") as caught:
         images = load_world("gate", **SMALL).images
-    assert images.float().std() > 10 and not list(own_cache.iterdir())
+        load_world("city", **SMALL)
+    assert images.float().std() > 10 and not list(own_cache.iterdir()) and len(caught) == 1
+
+
+def test_a_file_size_limit_costs_one_warning_and_no_half_file(own_cache):
+    """The kernel itself ends the write, as it does on a full disk."""
+    code = (
+        "import resource, warnings\nfrom scalable_arch.data import load_scenes, load_segmentation, load_world\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "with warnings.catch_warnings(record=True) as told:\n"
+        "    warnings.simplefilter('always')\n"
+        "    load_world('gate', people=3, size=(32, 16))\n"
+        "    load_scenes(people=2, scenes=2, cameras=1, size=(64, 80))\n"
+        "    load_segmentation(people=2, scenes=2, cameras=1, size=(64, 80))\n"
+        "told = [str(one.message) for one in told if 'compiled loops' not in str(one.message)]\n"
+        "print(len(told), told[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 what is rendered is not kept and will be rendered again next time")
+    assert "File too large" in done.stdout and "SCALABLE_ARCH_CACHE" in done.stdout
+    assert all(file.stat().st_size <= 4096 and file.suffix == ".npy" for file in own_cache.iterdir())
+
+
+def test_without_a_home_everything_works_uncached(monkeypatch):
+    for name in ("SCALABLE_ARCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    prepared.warn_once.cache_clear()
+    with pytest.warns(UserWarning, match="no home folder.*set SCALABLE_ARCH_CACHE") as caught:
+        first = load_world("gate", **SMALL).images
+        assert torch.equal(first, load_world("gate", **SMALL).images)
+        load_scenes(people=2, scenes=2, cameras=1, size=(64, 80))
+        load_segmentation(people=2, scenes=2, cameras=1, size=(64, 80))
+    assert sum("rendered again" in str(one.message) for one in caught) == 1
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.sampled_from([np.uint8, np.float32, np.int64]))
+def test_arrays_come_back_as_numpy_writes_them(tmp_path_factory, shape, dtype):
+    folder = tmp_path_factory.mktemp("arrays")
+    array = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    for number, given_array in enumerate((array, array.T)):
+        path = folder / f"{number}.npy"
+        with open(path, "wb") as file:
+            prepared.write_array(file, given_array)
+        found = read_array(path, [None] * len(shape), dtype) if array.size else np.load(path)
+        assert np.array_equal(found, given_array) and np.array_equal(np.load(path), given_array)
+        assert read_array(path, [length + 1 for length in given_array.shape], dtype) is None
+        assert read_array(path, [None] * (len(shape) + 1), dtype) is None
+        assert read_array(path, given_array.shape, np.float64) is None
 
 
 # ---- mistakes

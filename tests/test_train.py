@@ -10,6 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,13 +18,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import scalable_arch
+from scalable_arch import files
+from scalable_arch.data.batches import identity_batches
 from scalable_arch.data.images import to_float
+from scalable_arch.files import folder_lock
 from scalable_arch.models import create_model
-from scalable_arch.train import checkpoint as checkpoint_module
 from scalable_arch.train import extract_features, fit, load_checkpoint, load_model, save_checkpoint, save_model
-from scalable_arch.train.checkpoint import CHECKPOINT_FILE, folder_lock
-from scalable_arch.train.loop import epoch_batches, epoch_seeds, learning_rate
+from scalable_arch.train.checkpoint import CHECKPOINT_FILE, read_checkpoint, take_dtypes
+from scalable_arch.train.inputs import as_integers, check_labels, data_settings
+from scalable_arch.train.loop import epoch_batches, learning_rate
 from scalable_arch.train.losses import LOSSES, cross_entropy, cross_entropy_and_triplet, triplet
+from scalable_arch.train.run import epoch_seeds
 
 
 class TwoBranches(nn.Module):
@@ -188,9 +194,31 @@ def test_missing_and_foreign_files(tmp_path):
         load_checkpoint(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="checkpoint.safetensors"):
         load_checkpoint(tmp_path)
-    torch.save({"weight": torch.ones(2)}, tmp_path / "pickle.pt")
-    with pytest.raises(ValueError, match="damaged or no safetensors file"):
-        load_checkpoint(tmp_path / "pickle.pt")
+    for name, zipped in (("new.pth", True), ("old.pth", False)):
+        torch.save({"weight": torch.ones(2)}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(
+            ValueError, match=r"is a pickle.*not opened here.*torch.load\(path, weights_only=True\)"
+        ) as error:
+            load_model(tmp_path / name, new_model())
+        assert "damaged" not in str(error.value) and "delete it" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n" + bytes(99), b"", b"a,b\n1,2\n" * 9], ids=["picture", "empty", "table"]
+)
+def test_nobody_is_told_to_delete_a_file_of_his_own(tmp_path, content):
+    (tmp_path / "mine").write_bytes(content)
+    with pytest.raises(ValueError, match="mine is damaged") as error:
+        load_checkpoint(tmp_path / "mine")
+    assert "delete it" not in str(error.value) and "\n" not in str(error.value)
+    (tmp_path / CHECKPOINT_FILE).write_bytes(content)
+    with pytest.raises(ValueError, match="delete it to begin anew"):
+        load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "mine", {"x": torch.ones(9)}, {})
+    (tmp_path / "mine").write_bytes((tmp_path / "mine").read_bytes()[:-1])
+    with pytest.raises(ValueError, match="mine is damaged or cut short") as error:
+        load_checkpoint(tmp_path / "mine")
+    assert "delete it" not in str(error.value)
 
 
 def out_of_space(*_):
@@ -201,7 +229,7 @@ def out_of_space(*_):
 def test_disk_full_keeps_the_old_checkpoint(tmp_path, monkeypatch, call):
     save_model(tmp_path / "file", new_model(), epoch=1)
     before = (tmp_path / "file").read_bytes()
-    monkeypatch.setattr(checkpoint_module.os, call, out_of_space)
+    monkeypatch.setattr(files.os, call, out_of_space)
     with pytest.raises(
         OSError, match="cannot write .*file: No space left on device; the file that was there is kept"
     ) as caught:
@@ -228,12 +256,13 @@ def test_a_write_that_breaks_off_half_way(tmp_path):
 
 def test_model_round_trip_and_other_structures(tmp_path):
     file = tmp_path / "net.safetensors"
-    source = new_model().double()
+    source = new_model()
+    with torch.no_grad():
+        source.heads[0].weight.add_(1)
     save_model(file, source, num_classes=4)
     target = new_model()
     assert load_model(file, target) == {"num_classes": 4}
-    for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True):
-        assert torch.equal(a.to(b.dtype), b)
+    assert same_bits(source, target)
     for model, sentence in [
         (new_model(5), r"heads.0.weight is \(4, 6\) there and \(5, 6\)"),
         (nn.Linear(2, 2), "the model has bias, it has not"),
@@ -243,6 +272,79 @@ def test_model_round_trip_and_other_structures(tmp_path):
         with pytest.raises(ValueError, match=sentence):
             load_model(file, model)
         assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_model_keeps_its_dtype_in_the_file_and_another_is_refused(tmp_path, dtype):
+    source, target = new_model().to(dtype), new_model()
+    save_model(tmp_path / "net", source)
+    tensors = load_checkpoint(tmp_path / "net")[0]
+    assert {x.dtype for name, x in tensors.items() if "num_batches" not in name} == {dtype}
+    with pytest.raises(
+        ValueError, match=rf"conv.0.weight in {dtype} and the model has it in torch.float32: move the model"
+    ):
+        load_model(tmp_path / "net", target)
+    assert same_bits(target, new_model())
+    take_dtypes(target, tensors)
+    load_model(tmp_path / "net", target)
+    assert same_bits(source, target) and next(target.parameters()).dtype == dtype
+
+
+SMALL_HAN = dict(num_classes=4, widths=(8, 8, 8), feature_dim=16)
+
+
+def test_weights_of_another_network_of_the_same_shapes_are_refused(tmp_path):
+    small, large = (create_model(name, **SMALL_HAN) for name in ("han_small", "han_large"))
+    before = [x.clone() for x in large.state_dict().values()]
+    save_model(tmp_path / "net", small)
+    scalable_arch.save(tmp_path / "named", small)
+    for file in ("net", "named"):
+        with pytest.raises(
+            ValueError, match=r"another structure, han_small, not han_large: .*stride is \(2, 2\) there and"
+        ):
+            load_model(tmp_path / file, large)
+        assert all(torch.equal(x, y) for x, y in zip(before, large.state_dict().values()))
+    load_model(tmp_path / "net", large, same_network=False)
+    assert same_bits(small, large)
+    with pytest.raises(ValueError, match="another han_small: interaction is True there and False here"):
+        load_model(tmp_path / "net", create_model("han_small", interaction=False, **SMALL_HAN))
+    save_checkpoint(tmp_path / "earlier", read_checkpoint(tmp_path / "net").tensors, {"made_by": small.made_by})
+    load_model(tmp_path / "earlier", create_model("han_small", **SMALL_HAN))
+    with pytest.raises(ValueError, match="han_small, not han_large; make the model"):
+        load_model(tmp_path / "earlier", large)
+
+
+class Counting(TwoBranches):
+    "Counts its calls, keeps a cache and a diary: what a trained network has and a new one has not."
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.cache, self.diary = 0, None, []
+
+    def forward(self, x):
+        self.calls, self.cache = self.calls + 1, x.detach().mean()
+        self.diary.append(self.calls)
+        self.late = torch.ones(self.calls)
+        return super().forward(x)
+
+
+def counting():
+    torch.manual_seed(0)
+    return Counting()
+
+
+def test_what_changes_in_training_is_no_mark_of_a_network(tmp_path):
+    whole, broken = counting(), counting()
+    fit(whole, IMAGES, LABELS, **RECIPE)
+    fit(broken, IMAGES, LABELS, **RECIPE | {"epochs": 2}, checkpoint=tmp_path / "run")
+    fit(broken.eval(), IMAGES, LABELS, **RECIPE | {"epochs": 3}, checkpoint=tmp_path / "run")  # the same object
+    continued = counting()
+    fit(continued, IMAGES, LABELS, **RECIPE, checkpoint=tmp_path / "run")
+    assert same_bits(whole, continued)
+    save_model(tmp_path / "net", whole)
+    loaded = counting()
+    load_model(tmp_path / "net", loaded)
+    assert same_bits(whole, loaded)
 
 
 # ---- the loop ----
@@ -335,6 +437,64 @@ def test_dtype_follows_the_model(dtype):
     assert next(model.parameters()).dtype == dtype and extract_features(model, IMAGES).dtype == torch.float32
 
 
+class Recorder(TwoBranches):
+    "Keeps the batches that it sees in training."
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, x):
+        self.batches.append(x.detach().clone())
+        return super().forward(x)
+
+
+def batches_of(**change):
+    torch.manual_seed(0)
+    model = Recorder()
+    fit(model, IMAGES, LABELS, **RECIPE | {"epochs": 2, "flip": False, "erasing": False} | change)
+    return model.batches
+
+
+def test_erasing_paints_rectangles_and_changes_the_training():
+    plain, erased = batches_of(), batches_of(erasing=True)
+    total = sum(map(len, erased))
+    originals = to_float(IMAGES).flatten(1)
+    painted = 0
+    for image in torch.cat(erased):
+        original = IMAGES[(originals == image.flatten()).sum(1).argmax()]
+        hidden = (image == 0).all(0)
+        assert torch.equal(image[:, ~hidden], to_float(original)[:, ~hidden])
+        if hidden.any():
+            rows, columns = hidden.any(1).nonzero().flatten(), hidden.any(0).nonzero().flatten()
+            assert hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+            painted += 1
+    assert 0.3 * total < painted < 0.7 * total  # half of the images, the few for which no rectangle fits aside
+    assert not any((batch == 0).all(1).any() for batch in plain)
+    models = [new_model() for _ in range(2)]
+    for model, erasing in zip(models, (False, True)):
+        fit(model, IMAGES, LABELS, **RECIPE | {"epochs": 1, "erasing": erasing})
+    assert not same_bits(*models)
+
+
+def test_mirroring_mirrors_half_of_the_images():
+    plain, mirrored = torch.cat(batches_of()), torch.cat(batches_of(flip=True))
+    sums = lambda images: images.sum((1, 2, 3)).sort()
+    (_, here), (_, there) = sums(plain), sums(mirrored)
+    turned = [not torch.equal(a, b) for a, b in zip(plain[here], mirrored[there])]
+    assert all(torch.equal(a, b) or torch.equal(a.flip(-1), b) for a, b in zip(plain[here], mirrored[there]))
+    assert 0.2 < sum(turned) / len(turned) < 0.8
+
+
+def test_another_seed_or_epoch_deals_other_batches():
+    def dealt(seed):
+        return [set(map(tuple, batch.flatten(1).tolist())) for batch in batches_of(seed=seed)]
+
+    first, again, other = dealt(0), dealt(0), dealt(1)
+    assert first == again and first[0] != other[0] and first[1] != other[1]  # which images meet
+    assert first[0] != first[2]  # in the next epoch others do
+
+
 class Lazy:
     "Images that are made on the way, as a reader would."
 
@@ -369,11 +529,12 @@ CHILD = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import test_train as t
-from scalable_arch.train import checkpoint, fit
+from scalable_arch import files
+from scalable_arch.train import fit
 reads = writes = 0
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 
-def on_read():  # one read checks the images, one takes their fingerprint, two batches an epoch: the sixth is in the middle of epoch 2
+def on_read():  # one read checks the images, one takes their fingerprint, two batches an epoch: the sixth is in epoch 2
     global reads
     reads += 1
     reads == 6 and {where!r} == "epoch" and die()
@@ -384,7 +545,7 @@ def replace(source, target):
     writes == 3 and {where!r} == "write" and die()
     rename(source, target)
 
-rename, checkpoint.os.replace = os.replace, replace
+rename, files.os.replace = os.replace, replace
 fit(t.new_model(), t.Lazy(on_read), t.LABELS, **t.RECIPE, checkpoint={folder!r})
 """
 
@@ -396,10 +557,10 @@ def test_killed_run_continues_bit_for_bit(tmp_path, straight, where, epochs_save
     program = CHILD.format(tests=os.path.dirname(__file__), where=where, folder=str(tmp_path))
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
-    assert (tmp_path / f"{CHECKPOINT_FILE}.partial").exists() == (where == "write")
+    assert any(tmp_path.glob(f".{CHECKPOINT_FILE}.*.partial")) == (where == "write")
     assert len(load_checkpoint(tmp_path)[1]["history"]) == epochs_saved
     model = new_model()
-    history = fit(model, IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)
+    history = fit(model, Lazy(), LABELS, **RECIPE, checkpoint=tmp_path)
     assert same_bits(model, straight[0])
     assert [r["loss"] for r in history] == [r["loss"] for r in straight[1]]
     assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT_FILE, "lock"]
@@ -473,8 +634,154 @@ def test_checkpoint_of_other_settings_or_data_is_refused(tmp_path):
         fit(new_model(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)
 
 
+def frozen(model):
+    model.conv[0].requires_grad_(False)
+    return model
+
+
+def with_activation(activation):
+    model = new_model()
+    model.conv[2] = activation
+    return model
+
+
+@pytest.mark.parametrize(
+    "first, second, sentence",
+    [
+        ("han_small", "han_large", r"han_small, not han_large: .*\.stride is \(2, 2\) there and \(1, 1\) here"),
+        (dict(), dict(regional=False), r"hard.locate.frozen is missing there and \('weight'\) here"),
+        (dict(), dict(interaction=False), "interaction is True there and False here"),
+        (dict(), dict(factored=True), "factored is False there and True here"),
+    ],
+    ids=["strides", "regional", "interaction", "factored"],
+)
+def test_a_run_of_another_han_is_refused(tmp_path, first, second, sentence):
+    images = F.interpolate(IMAGES.float(), (32, 16)).byte()
+
+    def train(option):
+        torch.manual_seed(0)
+        name, options = (option, {}) if isinstance(option, str) else ("han_small", option)
+        model = create_model(name, **SMALL_HAN, **options)
+        return fit(model, images, LABELS, epochs=1, checkpoint=tmp_path)
+
+    train(first)
+    with pytest.raises(ValueError, match=f"network of another structure, .*{sentence}") as error:
+        train(second)
+    assert "\n" not in str(error.value) and "choose another folder" in str(error.value)
+    train(first)
+
+
+@pytest.mark.parametrize(
+    "other, sentence",
+    [
+        (lambda: frozen(new_model()), r"conv.0.frozen is missing there and \('weight'\) here"),
+        (lambda: with_activation(nn.GELU()), "conv.2 is ReLU there and GELU here"),
+        (lambda: with_activation(nn.LeakyReLU(0.2)), "conv.2 is ReLU there and LeakyReLU here"),
+        (lambda: nn.Sequential(new_model()), "the whole is TwoBranches there and Sequential here"),
+    ],
+    ids=["frozen", "gelu", "leaky", "wrapped"],
+)
+def test_a_run_of_another_network_of_ones_own_is_refused(tmp_path, other, sentence):
+    fit(new_model(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        fit(other(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)
+
+
+def weighted(weight):
+    return lambda output, labels: weight * cross_entropy(output, labels)
+
+
+class Weighted:
+    "A loss that is an object, with a memory."
+
+    def __init__(self, weight):
+        self.weight, self.seen = weight, 0
+
+    def __call__(self, output, labels):
+        self.seen += 1
+        return self.weight * cross_entropy(output, labels)
+
+
+OTHER_LOSSES = [
+    (lambda output, labels: cross_entropy(output, labels), lambda output, labels: 2 * cross_entropy(output, labels)),
+    (weighted(1), weighted(2)),
+    (Weighted(1), Weighted(2)),
+    (partial(weighted(1)), partial(weighted(3))),
+    (
+        lambda output, labels, scale=1: scale * cross_entropy(output, labels),
+        lambda output, labels, scale=2: scale * cross_entropy(output, labels),
+    ),
+]
+
+
+@pytest.mark.parametrize("first, second", OTHER_LOSSES, ids=["code", "closure", "object", "partial", "default"])
+def test_another_loss_of_the_same_name_is_refused_and_the_same_one_goes_on(tmp_path, first, second):
+    recipe = RECIPE | {"epochs": 1}
+    fit(new_model(), IMAGES, LABELS, **recipe, loss=first, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="is of a run with another loss: .*choose another folder"):
+        fit(new_model(), IMAGES, LABELS, **recipe, loss=second, checkpoint=tmp_path)
+    fit(new_model(), IMAGES, LABELS, **RECIPE, loss=first, checkpoint=tmp_path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(number=st.integers(0, 32), place=st.integers(0, 3 * 8 * 6 - 1), step=st.integers(1, 255))
+def test_every_byte_of_every_image_counts(number, place, step):
+    other = IMAGES.clone()
+    other[number].view(-1)[place] += step
+    assert data_settings(other, (8, 6), LABELS)["images"] != data_settings(IMAGES, (8, 6), LABELS)["images"]
+    assert data_settings(IMAGES.clone(), (8, 6), LABELS) == data_settings(IMAGES, (8, 6), LABELS)
+
+
+def test_84_of_100_images_replaced_are_noticed(tmp_path):
+    images, labels = toy(100)
+    other = images.clone()
+    kept = torch.linspace(0, 99, 16).long()
+    other[[number for number in range(100) if number not in kept.tolist()]] = 7
+    fit(new_model(), images, labels, **RECIPE | {"epochs": 1}, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="is of a run with images="):
+        fit(new_model(), other, labels, **RECIPE, checkpoint=tmp_path)
+
+
+class Files(Lazy):
+    "Images behind paths, as a reader has them; what is read is the same whatever the files hold."
+
+    def __init__(self, folder):
+        super().__init__()
+        self.paths = [folder / f"{number}.png" for number in range(len(IMAGES))]
+
+
+def test_files_are_known_by_name_and_size_wherever_they_lie(tmp_path):
+    found = []
+    for folder, change in (("here", None), ("there", None), ("other", 17)):
+        (tmp_path / folder).mkdir()
+        images = Files(tmp_path / folder)
+        for number, path in enumerate(images.paths):
+            path.write_bytes(bytes(10 + (number == change)))
+        found.append(data_settings(images, (8, 6), LABELS)["images"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_reader_that_draws_parts_of_pictures_is_known_again():
+    class Drawing(Lazy):
+        def __getitem__(self, index):
+            return IMAGES[index].roll(int(torch.randint(8, ())), 2)
+
+    torch.manual_seed(1)
+    first = data_settings(Drawing(), (8, 6), LABELS)
+    torch.manual_seed(2)
+    assert data_settings(Drawing(), (8, 6), LABELS) == first
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_continued(tmp_path):
+    fit(new_model(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)
+    tensors, state = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / CHECKPOINT_FILE, tensors, {name: state[name] for name in ("settings", "history")})
+    with pytest.raises(ValueError, match="by an earlier version, which did not say which network it trained"):
+        fit(new_model(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path)
+
+
 def test_disk_full_in_mid_run(tmp_path, monkeypatch, straight):
-    filled = lambda record: record["epoch"] == 2 and monkeypatch.setattr(checkpoint_module.os, "fsync", out_of_space)
+    filled = lambda record: record["epoch"] == 2 and monkeypatch.setattr(files.os, "fsync", out_of_space)
     with pytest.raises(OSError, match="No space left on device; the file that was there is kept"):
         fit(new_model(), IMAGES, LABELS, **RECIPE, checkpoint=tmp_path, on_epoch=filled)
     monkeypatch.undo()
@@ -513,7 +820,7 @@ def test_finite_loss_over_broken_weights_is_not_saved(tmp_path):
     assert not (tmp_path / CHECKPOINT_FILE).exists()
 
 
-@pytest.mark.skipif(checkpoint_module.fcntl is None, reason="no file locks on this platform")
+@pytest.mark.skipif(files.fcntl is None, reason="no file locks on this platform")
 def test_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path):
     program = """import fcntl, os, sys
 file = open(sys.argv[1], "w")
@@ -530,12 +837,6 @@ input()"""
     fit(new_model(), IMAGES, LABELS, **RECIPE | {"epochs": 1}, checkpoint=tmp_path)
     with folder_lock(tmp_path):
         assert (tmp_path / "lock").read_text() == str(os.getpid())
-
-
-def test_without_file_locks_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_module, "fcntl", None)
-    with pytest.warns(UserWarning, match="cannot lock folders"), folder_lock(tmp_path):
-        pass
 
 
 # ---- wrong input ----
@@ -584,6 +885,65 @@ def test_wrong_input_gets_one_sentence(change, sentence):
         fit(**arguments)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(x, y) for x, y in zip(model.parameters(), before)) and model.training == mode
+
+
+INTEGERS = [np.int8, np.uint8, np.uint16, np.uint32, np.uint64, np.int64]
+AS_PEOPLE_HAVE_THEM = {
+    "filtered column": lambda x: pd.Series([9, *x.tolist()])[lambda column: column < 9],
+    "nullable column": lambda x: pd.Series(x.tolist(), dtype="Int64"),
+    "categories": lambda x: pd.Series(pd.Categorical(x.tolist())),
+    "index": lambda x: pd.Index(x.tolist()),
+    "objects": lambda x: np.array(x.tolist(), dtype=object),
+    "numpy integers in a list": lambda x: list(x.numpy()),
+    "tensors in a list": list,
+    **{dtype.__name__: lambda x, dtype=dtype: x.numpy().astype(dtype) for dtype in INTEGERS},
+    "uint16 tensor": lambda x: x.to(torch.uint16),
+    "read-only": lambda x: np.broadcast_to(x.numpy(), x.shape),
+}
+
+
+@pytest.mark.parametrize("form", AS_PEOPLE_HAVE_THEM)
+def test_labels_in_any_form_are_the_same(form):
+    found = check_labels(AS_PEOPLE_HAVE_THEM[form](LABELS), len(LABELS))
+    assert found.dtype == torch.int64 and torch.equal(found, LABELS)
+
+
+@pytest.mark.parametrize(
+    "labels, sentence",
+    [
+        (pd.Series(["a", "b"], dtype="string"), "not texts: number them"),
+        (pd.Series(["a", "b"]), "not texts: number them"),
+        (np.array(["a", "b"], dtype=object), "not texts: number them"),
+        ([b"a", b"b"], "not texts: number them"),
+        (pd.Series([1, None]), "not float64"),
+        (pd.Series([1, None], dtype="Int64"), "not float64"),
+        (np.array([1, None], dtype=object), "not None of type NoneType"),
+        (np.array([1, 0.5], dtype=object), "not 0.5 of type float"),
+        (np.array([1, True], dtype=object), "not True of type bool"),
+        ([True, False], "not bool"),
+        (np.array([1, 2**63], dtype=np.uint64), "not 9223372036854775808"),
+        (np.array([1, 2**63], dtype=object), "not 9223372036854775808"),
+        (np.array([1, 2**70], dtype=object), "not 1180591620717411303424"),
+        (pd.to_datetime(["2020-01-01", "2020-01-02"]), r"not datetime64"),
+        ([[0], [1]], r"one label an image: 2 images, labels of shape \(2, 1\)"),
+        ([[0], [1, 2]], "lists of different lengths"),
+        (None, "not None of type NoneType"),
+    ],
+)
+def test_labels_that_are_none_get_one_sentence(labels, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        check_labels(labels, 2)
+    assert "\n" not in str(error.value)
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), max_size=9))
+def test_integers_come_through(values):
+    assert as_integers(np.array(values, dtype=object)).tolist() == as_integers(values).tolist() == values
+
+
+def test_a_batch_of_persons_takes_labels_in_one_row():
+    with pytest.raises(ValueError, match=r"labels must be of shape \(N,\), one integer an item, not \(8, 1\)"):
+        identity_batches(torch.arange(8)[:, None], 2, 2, generator=torch.Generator())
 
 
 def test_checkpoint_folder_that_is_a_file(tmp_path):

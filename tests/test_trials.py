@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from scalable_arch import files
 from scalable_arch.data.fetch import cache_dir
+from scalable_arch.files import folder_lock
 from scalable_arch.study import sources, trials
 from scalable_arch.study.trials import (
     execute,
@@ -30,8 +32,6 @@ from scalable_arch.study.trials import (
     until,
     write_trial,
 )
-from scalable_arch.train import checkpoint as checkpoint_module
-from scalable_arch.train.checkpoint import folder_lock
 
 COUNT = {"run": "scalable_arch.study.trials:count_down", "start": 3, "seed": 0}
 TRAIN = {"run": "toy_trials:train", "width": 6, "epochs": 5, "seed": 0}
@@ -207,11 +207,11 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch):
 
     for where in (folder, cache_dir()):  # first no room for the result, then none for the checkpoint
         other = TRAIN if where == folder else TRAIN | {"seed": 1}
-        monkeypatch.setattr(checkpoint_module.os, "fsync", full(where))
+        monkeypatch.setattr(files.os, "fsync", full(where))
         with pytest.raises(OSError, match="No space left on device") as stop:
             run_trials([other], folder)
         assert stop.value.errno == errno.ENOSPC and "\n" not in str(stop.value)
-        monkeypatch.setattr(checkpoint_module.os, "fsync", fsync)
+        monkeypatch.setattr(files.os, "fsync", fsync)
         assert not list(folder.iterdir())
     [record] = run_trials([TRAIN], folder)
     assert record["continued"] and timeless([record]) == timeless([straight])

@@ -16,7 +16,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scalable_arch.data import cache_dir, fetch, get_dataset, list_datasets, load_manifest, load_vtest
+from scalable_arch.cli import main
+from scalable_arch.data import cache_dir, check_vtest, fetch, get_dataset, list_datasets, load_manifest, load_vtest
 from scalable_arch.data.manifests import manifest_dir
 from scalable_arch.data.vtest import read_tracks
 
@@ -128,6 +129,33 @@ def test_without_opencv_the_extra_is_named(video, monkeypatch):
         load_vtest(video)
 
 
+def test_a_copy_is_checked_by_its_bytes(manifest, sources, tmp_path, capsys):
+    assert main(["data", "check", "vtest"]) == 2
+    assert "vtest is not in the cache; fetch it once with: scalable-arch data get vtest" in capsys.readouterr().err
+    cache_dir().mkdir()
+    assert main(["data", "check", "vtest"]) == 2
+    assert "vtest.avi is missing; fetch it with: scalable-arch data get vtest" in capsys.readouterr().out
+    manifest["download"] = [sources[2]]
+    get_dataset("vtest")
+    assert main(["data", "check", "vtest"]) == 0 and capsys.readouterr().out.rstrip().endswith("complete")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "vtest.avi").write_bytes(CONTENT[:-1])
+    assert main(["data", "check", "vtest", "--root", str(tmp_path / "own")]) == 2
+    assert "is damaged or another file" in capsys.readouterr().out
+    assert main(["data", "check", "vtest", "--root", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_decoded_check_reads_every_frame(manifest, video, tmp_path):
+    write_video(tmp_path / "vtest.avi", frames=20)
+    manifest["file"] = manifest["file"] | dict(sha256=hashlib.sha256((tmp_path / "vtest.avi").read_bytes()).hexdigest())
+    assert check_vtest(tmp_path).ok
+    assert "20 frames can be read, not 795" in check_vtest(tmp_path, decode=True).problems[0]
+    (tmp_path / "vtest.avi").write_bytes(video.read_bytes())
+    manifest["file"]["sha256"] = hashlib.sha256(video.read_bytes()).hexdigest()
+    assert check_vtest(tmp_path, decode=True).table.verdict.tolist() == ["ok", "ok"]
+
+
 # ---- fetching
 
 
@@ -136,7 +164,8 @@ def manifest(monkeypatch, tmp_path):
     """vtest's manifest with the checksum of CONTENT and no sources yet; the cache is a folder of the test."""
     manifest = load_manifest("vtest") | {"download": []}
     manifest["file"] = dict(name="vtest.avi", sha256=hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(fetch, "load_manifest", lambda name: manifest)
+    for module in ("fetch", "vtest"):
+        monkeypatch.setattr(f"scalable_arch.data.{module}.load_manifest", lambda name: manifest)
     monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "cache"))
     return manifest
 
@@ -294,6 +323,49 @@ def test_a_cache_that_cannot_be_made_is_told(manifest, monkeypatch, tmp_path):
     monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(OSError, match="cannot be written .*set SCALABLE_ARCH_CACHE"):
         get_dataset("vtest")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), OSError("timed out")])
+def test_a_network_that_breaks_off_is_no_disk_that_is_full(manifest, sources, monkeypatch, error):
+    def broken(source, out, progress):
+        out.write(CONTENT[:100])
+        raise error
+
+    monkeypatch.setitem(fetch.FETCHERS, "address", broken)
+    manifest["download"] = [sources[2]]
+    with pytest.raises(OSError, match="could not be fetched; tried .*(reset|timed out)") as caught:
+        get_dataset("vtest")
+    assert "None" not in str(caught.value) and os.listdir(cache_dir()) == []
+
+
+def test_a_user_without_a_home_is_told_in_a_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv("SCALABLE_ARCH_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    for arguments in (
+        ["data", "get", "vtest"],
+        ["data", "get", "fashion_mnist"],
+        ["data", "check", "vtest"],
+        ["data", "check", "fashion_mnist"],
+    ):
+        assert main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert "set SCALABLE_ARCH_CACHE to a folder that can be written" in err and err.count("\n") == 1
+    monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path))
+    for arguments in (
+        ["data", "check", "market1501", "--root", "~/market"],
+        ["data", "check", "prw", "--root", "~/prw"],
+        ["data", "check", "cifar10", "--root", "~/cifar"],
+        ["data", "check", "voc2012", "--root", "~/voc"],
+        ["data", "check", "vtest", "--root", "~/vtest"],
+        ["data", "get", "vtest", "--from", "~/vtest.avi"],
+        ["data", "render", "market1501", "--out", "~/market", "--ids", "4"],
+        ["data", "render", "prw", "--out", "~/prw", "--ids", "4"],
+    ):
+        assert main(arguments) == 2
+        assert "the home folder in ~" in capsys.readouterr().err
+    assert main(["data", "list"]) == 0
 
 
 def test_pip_is_asked_and_its_silence_is_an_error(monkeypatch):

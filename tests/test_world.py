@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from scalable_arch.data import check_dataset, load_dataset, render
+from scalable_arch.data.camera import CLOUDS, FRAME, LINEAR, blur, cut_out, make_camera, sample_tile
+from scalable_arch.data.figure import Pose, cone, material, pose_joints
+from scalable_arch.data.painter import Light, draw_person, paint_parts, project_parts
+from scalable_arch.data.person import SHOT, TWIN_ATTRIBUTES, display, linear, make_person, stream
 from scalable_arch.data.render import (
     DATASET_CAMERAS,
     Shot,
@@ -24,29 +28,6 @@ from scalable_arch.data.render import (
     render_dataset,
     split_query,
     stand,
-)
-from scalable_arch.data.world import (
-    CLOUDS,
-    FRAME,
-    LINEAR,
-    SHOT,
-    TWIN_ATTRIBUTES,
-    Light,
-    Pose,
-    blur,
-    cone,
-    cut_out,
-    display,
-    draw_person,
-    linear,
-    make_camera,
-    make_person,
-    material,
-    paint_parts,
-    project_parts,
-    sample_tile,
-    skeleton,
-    stream,
 )
 
 SMALL = dict(num_train_ids=3, num_test_ids=2, num_cameras=4, shots=2)
@@ -99,7 +80,7 @@ def test_wardrobes_are_mostly_dark_or_neutral():
 
 @given(phase=st.floats(0, 7), stride=st.floats(0, 0.6), height=st.floats(1.4, 2.0))
 def test_bones_keep_their_length_and_one_foot_is_on_the_ground(phase, stride, height):
-    joints = skeleton(Pose(phase=phase, stride=stride), height)
+    joints = pose_joints(Pose(phase=phase, stride=stride), height)
     for start in (0, 4):
         assert math.dist(joints[start], joints[start + 1]) == pytest.approx(0.245 * height, abs=0.01)
         assert math.dist(joints[start + 1], joints[start + 2]) == pytest.approx(0.24 * height, abs=0.01)

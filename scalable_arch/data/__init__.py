@@ -1,12 +1,16 @@
 """Data sets, real and simulated: manifests, readers, images and batches, the world and what is rendered from it."""
-from .batches import identity_batches, random_batches, random_erasing, random_flip
+from ..files import cache_dir
+from .batches import identity_batches, integer_labels, random_batches, random_erasing, random_flip
+from .camera import Camera, Place, make_camera
 from .classification import (ImageFolder, MacroBench, check_classification, class_names, get_files, load_classification, nas_bench_macro,
                              write_classification)
-from ..files import cache_dir
 from .fetch import get_dataset
+from .figure import Pose
 from .histograms import colour_histogram_stripes
 from .images import iter_image_batches, load_images, to_float, to_uint8
 from .manifests import list_datasets, load_manifest
+from .painter import Light, draw_person
+from .person import Crowd, Person, make_person
 from .person_search import check_person_search, load_person_search, render_person_search, write_cuhk_sysu, write_prw
 from .readers import DatasetCheck, ReIDDataset, Sample, check_dataset, load_dataset
 from .render import Crops, Shot, Visit, render_crop, render_crops, render_dataset, split_query
@@ -14,15 +18,14 @@ from .scenes import SceneSearch, SceneSet, draw_scene, load_scenes, load_vtest_s
 from .segmentation import check_segmentation, load_segmentation, load_voc, render_voc, segmentation_classes
 from .sources import open_source
 from .standins import SearchSet, TrainSet, cross_view_pairs, list_worlds, load_world, world_statistics
-from .vtest import VTest, load_vtest
-from .world import Camera, Crowd, Light, Person, Place, Pose, draw_person, make_camera, make_person
+from .vtest import VTest, check_vtest, load_vtest
 
 __all__ = [
     "Camera", "Crops", "Crowd", "DatasetCheck", "ImageFolder", "Light", "MacroBench", "Person", "Place", "Pose",
     "ReIDDataset", "Sample", "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrainSet", "VTest", "Visit",
-    "cache_dir", "check_classification", "check_dataset", "check_person_search", "check_segmentation", "class_names",
+    "cache_dir", "check_classification", "check_dataset", "check_person_search", "check_segmentation", "check_vtest", "class_names",
     "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "get_dataset", "get_files",
-    "identity_batches", "iter_image_batches", "list_datasets", "list_worlds", "load_classification", "load_dataset",
+    "identity_batches", "integer_labels", "iter_image_batches", "list_datasets", "list_worlds", "load_classification", "load_dataset",
     "load_images", "load_manifest", "load_person_search", "load_scenes", "load_segmentation", "load_voc",
     "load_vtest", "load_vtest_scenes", "load_world", "make_camera", "make_person", "nas_bench_macro",
     "open_source", "random_batches", "random_erasing", "random_flip", "render_crop", "render_crops", "render_dataset",

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['random_batches', 'shot_groups', 'identity_batches', 'deal_groups', 'random_flip', 'erasing_box', 'random_erasing']
+__all__ = ['random_batches', 'integer_labels', 'shot_groups', 'identity_batches', 'deal_groups', 'random_flip', 'erasing_box',
+           'random_erasing']
 
 # %% ../../nbs/data/batches.ipynb #a832cd13
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from .images import IMAGENET_MEAN
@@ -31,6 +33,24 @@ def random_batches(
         )
     batches = torch.randperm(n, generator=generator).split(batch_size)
     return iter(batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches)
+
+# %% ../../nbs/data/batches.ipynb #f714a951
+def integer_labels(labels: ArrayLike, what: str = "labels") -> torch.Tensor:
+    """`labels` as an int64 tensor (N,) on the CPU; ValueError with one sentence where they are no whole numbers, one an
+    item."""
+    array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if array.ndim != 1:
+        raise ValueError(f"{what} must be one whole number an item, of shape (N,), not {tuple(array.shape)}")
+    if array.dtype == object and all(isinstance(value, (int, np.integer)) for value in array):
+        array = np.array([int(value) for value in array] or [0])[
+            : len(array)
+        ]  # object again where one has over 64 bits
+    if array.dtype.kind not in "iu":
+        kind = "texts" if array.dtype.kind in "OUS" else str(array.dtype)
+        raise ValueError(f"{what} must be whole numbers, not {kind}: number them, as pandas.factorize does")
+    if array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{what} must fit into 64 bits with a sign, which {array.max()} does not: number them anew")
+    return torch.from_numpy(array.astype(np.int64))
 
 # %% ../../nbs/data/batches.ipynb #2f2dd67a
 def shot_groups(labels, num_shots, generator):
@@ -54,7 +74,7 @@ def identity_batches(
 
     Ends when fewer than `num_ids` persons have images left. ValueError where there are fewer persons than `num_ids`.
     """
-    labels = torch.as_tensor(labels)
+    labels = integer_labels(labels)
     if num_ids < 1 or num_shots < 1:
         raise ValueError(f"num_ids and num_shots must be at least 1, not {num_ids} and {num_shots}")
     if labels.unique().numel() < num_ids:

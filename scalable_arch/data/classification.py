@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['SPLITS', 'NUMBERS', 'TEXTS', 'READERS', 'FOLDER_FETCHERS', 'WRITERS', 'classification_names', 'class_names',
-           'packed_or_not', 'find_files', 'open_packed', 'checked_bytes', 'read_binary', 'read_pickled', 'read_cifar',
-           'read_idx', 'read_idx_pair', 'read_digits', 'middle_box', 'random_box', 'read_view', 'ImageFolder',
-           'list_class_folders', 'choose_subset', 'manifest_of', 'default_root', 'load_classification', 'found_counts',
-           'check_counts', 'unpack_package', 'download_packed', 'store_files', 'get_files', 'write_cifar', 'write_idx',
-           'write_folders', 'digest_written', 'write_classification', 'write_new', 'count_split',
-           'check_classification', 'MacroBench', 'nas_bench_macro']
+__all__ = ['CLASS_SPLITS', 'PICKLED_NUMBERS', 'PICKLED_TEXTS', 'READERS', 'FOLDER_FETCHERS', 'FORMATS', 'classification_names',
+           'class_names', 'packed_or_not', 'find_files', 'open_packed', 'checked_bytes', 'read_binary', 'read_pickled',
+           'read_cifar', 'read_idx', 'read_idx_pair', 'read_digits', 'middle_box', 'random_box', 'read_view',
+           'ImageFolder', 'class_folders', 'list_class_folders', 'choose_subset', 'copy_manifest', 'default_root',
+           'load_classification', 'count_labels', 'compare_counts', 'unpack_package', 'download_packed', 'store_files',
+           'get_files', 'write_cifar', 'write_idx', 'write_folders', 'digest_written', 'write_classification',
+           'count_split', 'check_classification', 'MacroBench', 'nas_bench_macro']
 
 # %% ../../nbs/data/classification.ipynb #f895c1a0
 import gzip
@@ -34,30 +34,31 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from ..files import cache_dir, make_cache
 from sklearn.datasets import load_digits
 
 from scalable_arch.data.fetch import (
+    byte_bar,
     copy_stream,
     describe_source,
     download_package,
     from_address,
-    progress_bar,
     run_tool,
     sha256_of,
     store_checked,
     watch_folder,
 )
-from .images import READ_ERRORS
+from .images import list_of_paths, named_errors, opened
 from .manifests import list_datasets, load_manifest, manifest_dir
-from .readers import IMAGE_SUFFIXES, DatasetCheck, image_fault
-from ..errors import one_of
+from .readers import DatasetCheck, image_fault, image_names, read_world, world_file
+from ..errors import one_of, whole_number
+from ..files import cache_dir, make_cache, new_folder, user_path
+from ..versions import VERSIONS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 # %% ../../nbs/data/classification.ipynb #3185b6f2
-SPLITS = ("train", "test")
+CLASS_SPLITS = ("train", "test")
 
 
 def classification_names():
@@ -77,7 +78,7 @@ def packed_or_not(folder, name):
 
 def find_files(manifest, root, split):
     """[(path, entry of the manifest)] of the files of a split; FileNotFoundError names the first that is missing."""
-    name, root = manifest["name"], Path(root).expanduser()
+    name, root = manifest["name"], user_path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}; {manifest['obtain']}")
     versions, choices = {}, []
@@ -130,8 +131,8 @@ def read_binary(content, where, label_bytes):
     return records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1].astype(np.int64)
 
 # %% ../../nbs/data/classification.ipynb #f9b31b21
-NUMBERS = ("BININT", "BININT1", "BININT2", "INT")
-TEXTS = ("BINSTRING", "SHORT_BINSTRING", "STRING", "BINUNICODE", "SHORT_BINUNICODE", "UNICODE")
+PICKLED_NUMBERS = ("BININT", "BININT1", "BININT2", "INT")
+PICKLED_TEXTS = ("BINSTRING", "SHORT_BINSTRING", "STRING", "BINUNICODE", "SHORT_BINUNICODE", "UNICODE")
 
 
 def read_pickled(content, where, label_key):
@@ -139,10 +140,10 @@ def read_pickled(content, where, label_key):
     pixels, labels, wanted = "", [], False
     try:
         for instruction, argument, _ in pickletools.genops(content):
-            if instruction.name in TEXTS:
+            if instruction.name in PICKLED_TEXTS:
                 wanted = argument == label_key
                 pixels = max(pixels, argument, key=len)
-            elif wanted and instruction.name in NUMBERS:
+            elif wanted and instruction.name in PICKLED_NUMBERS:
                 labels.append(argument)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{where} is damaged or cut short: it cannot be read to its end; copy it again") from error
@@ -234,16 +235,13 @@ def random_box(width, height, dice):
     return middle_box(width, height, 1.0)
 
 
-def read_view(path, size, dice):
-    """uint8 (3, size, size) of an image file: its middle, or by `dice` a part; ValueError names a damaged file."""
-    try:
-        with Image.open(path) as image:
-            box = middle_box(*image.size) if dice is None else random_box(*image.size, dice)
-            view = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    except READ_ERRORS as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "is missing" if missing else "cannot be read as an image, it is damaged or cut short"
-        raise ValueError(f"{path} {reason}: copy it again") from error
+def read_view(path, size, dice, upright):
+    """uint8 (3, size, size) of an image file: its middle, or by `dice` a part; an error names a file that is missing
+    or damaged."""
+    with named_errors(path), Image.open(path) as file:
+        image = opened(file, upright)
+        box = middle_box(*image.size) if dice is None else random_box(*image.size, dice)
+        view = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     return torch.from_numpy(np.array(view)).permute(2, 0, 1)
 
 # %% ../../nbs/data/classification.ipynb #657f090c
@@ -251,11 +249,15 @@ class ImageFolder:
     """Image files that are read when indexed: uint8 (3, size, size) for a number, (B, 3, size, size) for several.
 
     `random_views`: a random part of each image instead of its middle, another one for every seed of
-    `torch.manual_seed`.
+    `torch.manual_seed`. `upright`: pictures are turned as their EXIF data say; False reads them as they are stored,
+    which is how the published sets are read.
     """
 
-    def __init__(self, paths: Iterable[str | Path], *, size: int = 224, random_views: bool = False) -> None:
-        self.paths, self.size, self.random_views = list(paths), size, random_views
+    def __init__(
+        self, paths: Iterable[str | Path], *, size: int = 224, random_views: bool = False, upright: bool = True
+    ) -> None:
+        self.paths, self.size = list_of_paths(paths), whole_number("size", size)
+        self.random_views, self.upright = random_views, upright
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -266,33 +268,38 @@ class ImageFolder:
         seed = torch.initial_seed()
         dice = lambda number: np.random.default_rng((seed, number)).random((10, 4)) if self.random_views else None
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            views = list(pool.map(lambda number: read_view(self.paths[number], self.size, dice(number)), flat))
+            view = lambda number: read_view(self.paths[number], self.size, dice(number), self.upright)
+            views = list(pool.map(view, flat))
         if not views:
             return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
         return views[0] if numbers.ndim == 0 else torch.stack(views)
 
 # %% ../../nbs/data/classification.ipynb #6e707d7c
+def class_folders(folder):
+    """Names of the folders, one a class, in `folder`, hidden ones left out; none where it is not there."""
+    entries = os.scandir(folder) if folder.is_dir() else ()
+    return {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+
+
 def list_class_folders(manifest, root, split):
-    """Sorted paths, labels int64 and class names of a split in a folder a class;
-    FileNotFoundError where one is empty."""
-    name, root = manifest["name"], Path(root).expanduser()
-    homes = [root, *(root / inner for inner in manifest["images"]["inner"])]
-    folder = next(
-        (home / manifest["images"][split] for home in homes if (home / manifest["images"][split]).is_dir()), None
-    )
-    if folder is None:
-        raise FileNotFoundError(f"{name}: there is no folder {root / manifest['images'][split]}; {manifest['obtain']}")
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    images = lambda kind: (
-        entry.path for entry in os.scandir(folder / kind) if entry.name.lower().endswith(IMAGE_SUFFIXES)
-    )
-    found = [sorted(images(kind)) for kind in classes]
-    empty = [kind for kind, paths in zip(classes, found) if not paths]
-    if empty or not classes:
-        what = f"{folder / empty[0]} holds no image" if empty else f"{folder} holds no class folders such as n01440764"
+    """Sorted paths, labels int64 and class names of a split in a folder a class; FileNotFoundError where one is empty.
+
+    Labels count the classes of all splits: one that is missing in a split does not shift the labels after it.
+    """
+    name, root, layout = manifest["name"], user_path(root), manifest["images"]
+    homes = [root, *(root / inner for inner in layout["inner"])]
+    home = next((home for home in homes if (home / layout[split]).is_dir()), None)
+    if home is None:
+        raise FileNotFoundError(f"{name}: there is no folder {root / layout[split]}; {manifest['obtain']}")
+    folder, here = home / layout[split], class_folders(home / layout[split])
+    classes = sorted(here.union(*(class_folders(home / layout[part]) for part in CLASS_SPLITS)))
+    found = [image_names(folder / kind) if kind in here else [] for kind in classes]
+    empty = next((kind for kind, names in zip(classes, found) if kind in here and not names), None)
+    if empty or not here:
+        what = f"{folder / empty} holds no image" if empty else f"{folder} holds no class folders such as n01440764"
         raise FileNotFoundError(f"{name}: {what}; {manifest['obtain']}")
-    labels = np.repeat(np.arange(len(found)), [len(paths) for paths in found])
-    return [path for paths in found for path in paths], labels, classes
+    labels = np.repeat(np.arange(len(found)), [len(names) for names in found])
+    return [str(folder / kind / name) for kind, names in zip(classes, found) for name in names], labels, classes
 
 # %% ../../nbs/data/classification.ipynb #d2e9c34c
 def choose_subset(labels, limit, seed=0):
@@ -313,21 +320,15 @@ def choose_subset(labels, limit, seed=0):
 READERS = {"cifar": read_cifar, "idx": read_idx_pair, "digits": read_digits}
 
 
-def manifest_of(name, root):
-    """Manifest of a data set, changed by what world.json says where the copy under `root` was
-    written by this library."""
+def copy_manifest(name, root):
+    """Manifest of a data set, changed by what world.json says where the copy under `root` was written by this
+    library."""
     manifest = load_manifest(one_of("data set", name, classification_names()))
-    file = Path(root).expanduser() / "world.json"
-    if not root or not file.is_file():
+    file = world_file(user_path(root)) if root else None
+    if file is None:
         return manifest
-    try:
-        world = json.loads(file.read_text(encoding="utf-8"))
-        made_as, changes = world["name"], {key: world[key] for key in ("expected", "files") if key in world}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged, it does not say what was written; write the data set again") from error
-    if made_as != name:
-        raise ValueError(f"{name}: {root} was written as {made_as}; load it under that name")
-    return manifest | changes | {"written": True}
+    expected, world = read_world(file, name, CLASS_SPLITS)
+    return manifest | {"expected": expected, "written": True} | {key: world[key] for key in ("files",) if key in world}
 
 
 def default_root(manifest, root):
@@ -380,7 +381,7 @@ if TYPE_CHECKING:  # which images come with which name
         size: int = 224,
     ) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]: ...
 
-
+# %% ../../nbs/data/classification.ipynb #b5d602ab
 def load_classification(
     name: str,
     root: str | Path = "",
@@ -396,20 +397,22 @@ def load_classification(
     `root`: folder of a copy; not needed for digits, nor for fashion_mnist once fetched. `split`: train or test.
     `limit`: so many images, drawn by `seed` in equal parts of the classes. `check=False` reads files whatever their
     digests and numbers. imagenet: images are an `ImageFolder` of `size` pixels, read when indexed, in random views for
-    training. FileNotFoundError names what is missing, ValueError what is damaged or altered. Sets: W sec. 5.4.1.
+    training, as they are stored whatever their EXIF data say; labels count the classes of both splits.
+    FileNotFoundError names what is missing, ValueError what is damaged or altered. Sets: W sec. 5.4.1.
     """
-    manifest = manifest_of(name, root)
-    one_of("split", split, SPLITS)
+    manifest = copy_manifest(name, root)
+    one_of("split", split, CLASS_SPLITS)
     root = default_root(manifest, root)
     if manifest["images"]["style"] == "folders":
         paths, labels, _ = list_class_folders(manifest, root, split)
     else:
         images, labels = READERS[manifest["images"]["style"]](manifest, root, split, check)
     if check:
-        check_counts(manifest, root, split, labels)
+        compare_counts(manifest, root, split, labels)
     chosen = choose_subset(labels, limit, seed)
     if manifest["images"]["style"] == "folders":
-        images = ImageFolder([paths[number] for number in chosen], size=size, random_views=split == "train")
+        own = [paths[number] for number in chosen]
+        images = ImageFolder(own, size=size, random_views=split == "train", upright=False)
     else:
         images = torch.from_numpy(
             images[chosen] if limit is not None else np.require(images, requirements=["O", "W", "C"])
@@ -417,14 +420,14 @@ def load_classification(
     return images, torch.from_numpy(labels[chosen])
 
 # %% ../../nbs/data/classification.ipynb #014242f3
-def found_counts(labels):
+def count_labels(labels):
     """Numbers of images and classes."""
     return dict(images=len(labels), classes=len(np.unique(labels)))
 
 
-def check_counts(manifest, root, split, labels):
+def compare_counts(manifest, root, split, labels):
     """ValueError in one sentence where a split does not hold what its manifest says."""
-    found, classes = found_counts(labels), manifest["images"].get("classes")
+    found, classes = count_labels(labels), manifest["images"].get("classes")
     for kind, expected in manifest["expected"][split].items():
         if found[kind] != expected:
             raise ValueError(
@@ -440,7 +443,7 @@ def check_counts(manifest, root, split, labels):
 # %% ../../nbs/data/classification.ipynb #84bec4da
 def unpack_package(source, files, folder, progress):
     """Download a Debian package into `folder` and unpack it; returns the folder in which its files lie."""
-    with progress_bar(source["package"], source.get("bytes"), progress) as bar:
+    with byte_bar(source["package"], source.get("bytes"), progress) as bar:
         stop = threading.Event()
         watcher = threading.Thread(target=watch_folder, args=(folder, bar, stop), daemon=True)
         watcher.start()
@@ -493,7 +496,7 @@ def get_files(name: str, *, from_folder: str | Path | None = None, progress: boo
     make_cache()
     target.mkdir(exist_ok=True)
     if from_folder is not None:
-        return store_files(manifest, Path(from_folder).expanduser(), target)
+        return store_files(manifest, user_path(from_folder), target)
     for source in manifest["download"]:
         try:
             with tempfile.TemporaryDirectory() as scratch:
@@ -540,7 +543,7 @@ def write_folders(manifest, folder, split, images, labels):
     return []
 
 
-WRITERS = {"cifar": write_cifar, "idx": write_idx, "folders": write_folders}
+FORMATS = {"cifar": write_cifar, "idx": write_idx, "folders": write_folders}
 
 # %% ../../nbs/data/classification.ipynb #bbaba26b
 def digest_written(entry, folder):
@@ -558,7 +561,7 @@ def write_classification(
     `name`: cifar10, cifar100, fashion_mnist or imagenet. Images: uint8 (N, 3, 32, 32), for imagenet of any size.
     FileExistsError where the folder holds anything, ValueError where images or labels do not fit.
     """
-    layouts = [name for name in classification_names() if load_manifest(name)["images"]["style"] in WRITERS]
+    layouts = [name for name in classification_names() if load_manifest(name)["images"]["style"] in FORMATS]
     manifest = load_manifest(one_of("layout", name, layouts))
     pairs = {
         split: (np.asarray(images), np.asarray(labels))
@@ -580,46 +583,29 @@ def write_classification(
                 f"not {images.dtype} {images.shape} with {len(labels)} labels"
             )
 
-    def fill(home):
-        entries = [entry for split, pair in pairs.items() for entry in WRITERS[style](manifest, home, split, *pair)]
+    with new_folder(folder) as home:
+        entries = [entry for split, pair in pairs.items() for entry in FORMATS[style](manifest, home, split, *pair)]
         world = dict(
-            version=1,
+            version=VERSIONS["data.classification"],
             made_by="scalable_arch.data.write_classification",
             name=name,
-            expected={split: found_counts(labels) for split, (_, labels) in pairs.items()},
+            expected={split: count_labels(labels) for split, (_, labels) in pairs.items()},
         )
         if entries:
             world["files"] = [digest_written(entry, home) for entry in entries]
         (home / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")
 
-    write_new(folder, fill)
-
-# %% ../../nbs/data/classification.ipynb #2c929e96
-def write_new(out, fill):
-    """Call `fill` on a new folder beside `out` and rename it to `out`: there is a whole folder or none."""
-    out = Path(out).expanduser().absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} is there already and not empty: give a new folder, nothing of yours is written over"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        home = Path(scratch) / "whole"
-        home.mkdir()
-        fill(home)
-        os.replace(home, out)
-
 # %% ../../nbs/data/classification.ipynb #236edf38
 def count_split(manifest, root, split, decode):
     """Counts of a split, after reading all of it; of ImageNet its names, and all images with `decode`."""
     if manifest["images"]["style"] != "folders":
-        return found_counts(READERS[manifest["images"]["style"]](manifest, root, split, True)[1])
+        return count_labels(READERS[manifest["images"]["style"]](manifest, root, split, True)[1])
     paths, labels, _ = list_class_folders(manifest, root, split)
     faults = [(path, fault) for path, fault in ((path, image_fault(path, decode)) for path in paths) if fault]
     if faults:
         path, fault = faults[0]
         raise ValueError(f"{len(faults):,} of {len(paths):,} images cannot be used, the first is {path} ({fault})")
-    return found_counts(labels)
+    return count_labels(labels)
 
 
 def check_classification(name: str, root: str | Path, *, decode: bool = False) -> DatasetCheck:
@@ -631,13 +617,13 @@ def check_classification(name: str, root: str | Path, *, decode: bool = False) -
     manifest = load_manifest(one_of("data set", name, classification_names()))
     if "comes_with" in manifest:
         raise ValueError(f"{name} comes with {manifest['comes_with']}: there is no copy to check")
-    if not Path(root).expanduser().is_dir():
+    if not user_path(root).is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}")
-    manifest, rows, problems = manifest_of(name, root), [], []
-    for split in SPLITS:
+    manifest, rows, problems = copy_manifest(name, root), [], []
+    for split in CLASS_SPLITS:
         try:
             found = count_split(manifest, root, split, decode)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             problems.append(str(error))
             found = None
         for kind, expected in manifest["expected"][split].items():

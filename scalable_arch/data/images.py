@@ -6,35 +6,109 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['READ_ERRORS', 'IMAGENET_MEAN', 'IMAGENET_STD', 'read_image', 'fill_rows', 'describe_faults', 'check_size',
-           'load_images', 'iter_image_batches', 'read_ahead', 'to_float', 'to_uint8']
+__all__ = ['ORIENTATION', 'READ_ERRORS', 'IMAGENET_MEAN', 'IMAGENET_STD', 'UnfitPixels', 'to_rgb', 'turned', 'opened',
+           'read_image', 'named_errors', 'image_tensor', 'fill_rows', 'show_bar', 'list_of_paths', 'describe_faults',
+           'check_size', 'check_range', 'load_images', 'iter_image_batches', 'read_ahead', 'to_float', 'to_uint8']
 
 # %% ../../nbs/data/images.ipynb #1ed97bcc
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
+
+from ..errors import whole_number
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# %% ../../nbs/data/images.ipynb #e3ebd0ab
-def read_image(path, size=(160, 64)):
-    """Decode and resize one image: uint8 array (height, width, 3); OSError or ValueError where it cannot be read."""
-    height, width = size
-    with Image.open(path) as image:
-        image.draft("RGB", (2 * width, 2 * height))
-        return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    T = TypeVar("T")
 
-# %% ../../nbs/data/images.ipynb #b953db80
+# %% ../../nbs/data/images.ipynb #7b8ca825
+class UnfitPixels(ValueError):
+    """An image that is whole, but whose pixels have no 8-bit meaning."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as 8-bit RGB: 16 bits scaled, transparency laid on white; `UnfitPixels` where neither makes
+    sense."""
+    if image.mode.startswith("I;16") or image.mode == "I" and image.format in ("PNG", "PPM"):
+        image.load()
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        kind = "float" if image.mode == "F" else "32-bit integer"
+        raise UnfitPixels(f"holds {kind} pixels, of which nobody says what is white: save it with 8 or 16 bits")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
+        above = image.convert("RGBA")
+        image = Image.new("RGBA", above.size, "white")
+        image.alpha_composite(above)
+    return image.convert("RGB")
+
+# %% ../../nbs/data/images.ipynb #3cb32f23
+ORIENTATION = 0x0112  # the tag's number in EXIF; 5 to 8 swap height and width
+
+
+def turned(image: Image.Image, upright: bool) -> int:
+    """The EXIF orientation of an opened image, 1 to 8; 1 where it is not to be turned."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1) if upright else 1
+    except Exception:  # of whatever damaged EXIF data lead to: they leave the picture as it is
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def opened(image: Image.Image, upright: bool) -> Image.Image:
+    """An opened image as 8-bit RGB, turned by its EXIF data if `upright`."""
+    if turned(image, upright) != 1:
+        image.load()  # TIFF is turned by Pillow as it loads, so that nothing is left to do here
+        ImageOps.exif_transpose(image, in_place=True)
+    return to_rgb(image)
+
+# %% ../../nbs/data/images.ipynb #e3ebd0ab
+def read_image(path: str | Path, size: Sequence[int] | None = None, *, upright: bool = True) -> np.ndarray:
+    """Decode one image: uint8 array (height, width, 3), resized where a `size` (height, width) is given.
+
+    `upright` turns it by its EXIF data. OSError, SyntaxError or ValueError of the decoder where it cannot be read.
+    """
+    with Image.open(path) as image:
+        if size is None:
+            return np.array(opened(image, upright))
+        height, width = size
+        lying = turned(image, upright) > 4
+        image.draft("RGB", (2 * height, 2 * width) if lying else (2 * width, 2 * height))
+        small = opened(image, upright).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(small)
+
+# %% ../../nbs/data/images.ipynb #68d276d8
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
+@contextmanager
+def named_errors(path: str | Path, what: str = "image") -> Iterator[None]:
+    """Turn a decoder's error into one sentence that names the file: FileNotFoundError or ValueError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no {what} {path}: it is missing, copy it again") from None
+    except UnfitPixels as error:
+        raise ValueError(f"{path} {error}") from None
+    except READ_ERRORS as error:
+        raise ValueError(f"{path} cannot be read as an image, it is damaged or cut short: copy it again") from error
+
+
+def image_tensor(path: str | Path) -> torch.Tensor:
+    """uint8 tensor (3, H, W) of an image of a published set, at its own size and as it is stored; FileNotFoundError or
+    ValueError names a file that cannot be read."""
+    with named_errors(path):
+        return torch.from_numpy(read_image(path, upright=False)).permute(2, 0, 1).contiguous()
+
+# %% ../../nbs/data/images.ipynb #b953db80
 def fill_rows(paths, start, out, size):
     """Decode `paths` into the rows of the byte array `out` (N, 3, H, W) from `start` on; returns [(path, reason)] of
     unreadable ones."""
@@ -50,6 +124,18 @@ def fill_rows(paths, start, out, size):
     return faults
 
 # %% ../../nbs/data/images.ipynb #a537d824
+def show_bar(items: Iterable[T], what: str, progress: bool | None, *, unit: str = "image") -> Iterable[T]:
+    """`items` with a progress bar; `progress` None shows it on a terminal only."""
+    return tqdm(items, desc=what, unit=unit, leave=False, disable=None if progress is None else not progress)
+
+
+def list_of_paths(paths: Iterable[str | Path]) -> list[str | Path]:
+    """`paths` as a list; ValueError where it is one path, whose letters would be taken for files."""
+    if isinstance(paths, (str, bytes)) or hasattr(paths, "__fspath__"):
+        raise ValueError(f"paths must be a list of files, not one path: [{str(paths)!r}]")
+    return list(paths)
+
+
 def describe_faults(faults, total, shown=5):
     """One sentence that counts unreadable images and names the first `shown`."""
     names = "; ".join(f"{path} ({reason})" for path, reason in faults[:shown])
@@ -67,18 +153,26 @@ def check_size(size):
         raise ValueError(f"size is (height, width) in pixels, such as (160, 64), not {size!r}")
     return height, width
 
+
+def check_range(size, low, high, example):
+    """ValueError unless `size` is (height, width) in whole pixels from `low` to `high`."""
+    whole = lambda side: isinstance(side, (int, np.integer)) and low <= side <= high
+    if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(map(whole, size)):
+        raise ValueError(
+            f"size must be (height, width) in whole pixels from {low} to {high}, such as {example}, not {size!r}"
+        )
+
 # %% ../../nbs/data/images.ipynb #8913909e
 def load_images(
     paths: Iterable[str | Path], size: Sequence[int] = (160, 64), *, progress: bool | None = None, chunk: int = 64
 ) -> torch.Tensor:
     """Decode and resize the images at `paths` in threads: uint8 tensor (N, 3, height, width), in the order of `paths`.
 
-    One ValueError after the last image counts those that cannot be read and names the first five. `progress` None shows
-    a bar on a terminal.
+    Pictures are turned as their EXIF data say, 16-bit grey is scaled to 8 bits, transparent parts become white. One
+    ValueError after the last image counts those that cannot be read and names the first five. `chunk`: images a thread
+    takes at a time. `progress` None shows a bar on a terminal.
     """
-    if isinstance(paths, str) or hasattr(paths, "__fspath__"):
-        raise ValueError(f"paths must be a list of files, not one path: [{str(paths)!r}]")
-    paths, size = list(paths), check_size(size)
+    paths, size, chunk = list_of_paths(paths), check_size(size), whole_number("chunk", chunk)
     images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
     starts, faults = range(0, len(paths), chunk), []
     with (
@@ -108,11 +202,7 @@ def iter_image_batches(
 
     ValueError (as in `load_images`) when the batch with an unreadable image is due.
     """
-    if isinstance(paths, str) or hasattr(paths, "__fspath__"):
-        raise ValueError(f"paths must be a list of files, not one path: [{str(paths)!r}]")
-    paths, size = list(paths), check_size(size)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    paths, size, batch_size = list_of_paths(paths), check_size(size), whole_number("batch_size", batch_size)
     return read_ahead([paths[start : start + batch_size] for start in range(0, len(paths), batch_size)], size)
 
 

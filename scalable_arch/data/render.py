@@ -6,57 +6,49 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['BOX_KINDS', 'LEAVES', 'DATASET_CAMERAS', 'FOLDERS', 'WORLD_VERSION', 'Visit', 'make_visit', 'stand', 'draw_box',
-           'inside_frame', 'draw_stranger', 'paint_obstacle', 'Shot', 'compose', 'through_jpeg', 'encode', 'camera_of',
-           'render_crop', 'Crops', 'cameras_of', 'plan_shots', 'positive', 'jpeg_of', 'in_parallel', 'render_shots',
-           'render_crops', 'split_query', 'Entry', 'market_name', 'duke_name', 'split_test', 'folder_entries',
-           'cuhk_entries', 'msmt_entries', 'plan_persons', 'plan_dataset', 'expected_counts_of', 'write_entry',
-           'write_lists', 'check_request', 'render_dataset']
+__all__ = ['BOX_KINDS', 'LEAVES', 'DATASET_CAMERAS', 'FOLDERS', 'Visit', 'make_visit', 'stand', 'draw_box', 'inside_frame',
+           'draw_stranger', 'paint_obstacle', 'Shot', 'compose', 'through_jpeg', 'jpeg_bytes', 'camera_of',
+           'render_crop', 'Crops', 'cameras_of', 'plan_shots', 'jpeg_of', 'in_parallel', 'render_shots', 'render_crops',
+           'split_query', 'Entry', 'market_name', 'duke_name', 'split_test', 'folder_entries', 'cuhk_entries',
+           'msmt_entries', 'plan_persons', 'plan_dataset', 'planned_counts', 'write_entry', 'write_lists', 'check_copy',
+           'render_dataset']
 
 # %% ../../nbs/data/render.ipynb #01ce3cbb
 import io
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from scalable_arch.data.world import (
+from .camera import FRAME, LINEAR, Place, cut_out, develop, make_camera
+from .figure import Pose, draw_habits
+from .images import show_bar
+from .painter import Light, paint, place
+from scalable_arch.data.person import (
     COLOURS,
-    FRAME,
-    LINEAR,
     PERSON,
     SHOT,
     VISIT,
     Crowd,
-    Light,
-    Place,
-    Pose,
-    cut_out,
-    develop,
-    draw_habits,
     fractal_noise,
     jitter_colour,
     linear,
-    make_camera,
     make_person,
-    paint,
-    place,
     stream,
 )
-from ..errors import one_of
+from ..errors import one_of, whole_number
+from ..files import new_folder
+from ..versions import VERSIONS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import ArrayLike
 
 # %% ../../nbs/data/render.ipynb #e9de73ed
@@ -119,7 +111,7 @@ def make_visit(person, camera, number=0, seed=0):
 
 # %% ../../nbs/data/render.ipynb #19fe39aa
 def stand(person, camera, visit, shot, rng):
-    """The person at shot number `shot` of a visit, placed in the camera's frame (see `world.place`)."""
+    """The person at shot number `shot` of a visit, placed in the camera's frame (see `painter.place`)."""
     yaw = visit.yaw + visit.drift * shot + rng.normal(0, 0.10)
     row = float(
         np.clip(visit.row + math.cos(visit.yaw) * visit.pace * shot * camera.scale(visit.row) * 0.3, *camera.rows)
@@ -258,10 +250,10 @@ def compose(rng, camera, visit, placed, box, shown, seed, crowd=Crowd()):
 # %% ../../nbs/data/render.ipynb #e554acf1
 def through_jpeg(image, quality, subsampling):
     """A PIL image after JPEG compression."""
-    return Image.open(io.BytesIO(encode(image, quality, subsampling)))
+    return Image.open(io.BytesIO(jpeg_bytes(image, quality, subsampling)))
 
 
-def encode(image, quality, subsampling):
+def jpeg_bytes(image, quality, subsampling):
     """JPEG bytes of a PIL image; `subsampling` 0 keeps chroma whole, 2 halves it both ways."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
@@ -272,7 +264,7 @@ def camera_of(camid, seed, places):
     """Camera `camid` of the world `seed`; cameras take turns in `places`."""
     return make_camera(camid, seed, places[camid % len(places)])
 
-
+# %% ../../nbs/data/render.ipynb #c35a42a5
 def render_crop(
     shot: Shot,
     *,
@@ -349,18 +341,11 @@ def plan_shots(pids, cameras, *, shots=4, cameras_per_id=None, visit_length=4, s
         for number in range(shots)
     ]
 
-
-def positive(**counts):
-    """ValueError unless every one of `counts` is a whole number above 0."""
-    for name, value in counts.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-
 # %% ../../nbs/data/render.ipynb #2a523075
 def jpeg_of(shot, seed, size, crowd=Crowd(), places=(Place(),)):
     """JPEG bytes of a shot, with the quality of its camera."""
     optics = camera_of(shot.camid, seed, places).optics
-    return encode(
+    return jpeg_bytes(
         render_crop(shot, seed=seed, size=size, crowd=crowd, places=places), optics["quality"], optics["subsampling"]
     )
 
@@ -368,18 +353,12 @@ def jpeg_of(shot, seed, size, crowd=Crowd(), places=(Place(),)):
 def in_parallel(function, items, workers, progress, description):
     """Results of `function` over `items`, in order, with a progress bar; numba and Pillow release the interpreter's
     lock."""
-    bar = dict(
-        total=len(items),
-        desc=description,
-        unit="image",
-        leave=False,
-        disable=None if progress is None else not progress,
-    )
     if workers == 1:
-        yield from tqdm(map(function, items), **bar)
+        yield from map(function, show_bar(items, description, progress))
         return
     with ThreadPoolExecutor(workers) as pool:
-        yield from tqdm(pool.map(function, items), **bar)
+        done = pool.map(function, items)
+        yield from (result for _, result in zip(show_bar(items, description, progress), done))
 
 
 def render_shots(plan, *, size=(128, 64), seed=0, crowd=Crowd(), places=(Place(),), workers=1, progress=None):
@@ -392,7 +371,7 @@ def render_shots(plan, *, size=(128, 64), seed=0, crowd=Crowd(), places=(Place()
         images, np.array([shot.pid for shot in plan], np.int64), np.array([shot.camid for shot in plan], np.int64)
     )
 
-
+# %% ../../nbs/data/render.ipynb #4b9c8839
 def render_crops(
     pids: Iterable[int],
     cameras: Collection[int],
@@ -417,7 +396,8 @@ def render_crops(
             "cameras must be a list, a range or the like, for they are read once a person, not a "
             f"{type(cameras).__name__}"
         )
-    positive(shots=shots, visit_length=visit_length, workers=workers)
+    for name, value in dict(shots=shots, visit_length=visit_length, workers=workers).items():
+        whole_number(name, value)
     plan = plan_shots(pids, cameras, shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
     return render_shots(plan, size=size, seed=seed, workers=workers, progress=progress)
 
@@ -425,7 +405,8 @@ def render_crops(
 def split_query(pids: ArrayLike, camids: ArrayLike) -> np.ndarray:
     """Boolean (N,): True for the first image of every person in every camera, the usual query; the rest is the
     gallery."""
-    pairs = np.stack([np.asarray(pids), np.asarray(camids)], 1)
+    codes = [np.unique(np.asarray(labels), return_inverse=True)[1] for labels in (pids, camids)]
+    pairs = np.stack(codes, 1)  # of labels of any kind, each whole: 64 bits side by side would become floats
     mask = np.zeros(len(pairs), bool)
     mask[np.unique(pairs, axis=0, return_index=True)[1]] = True
     return mask
@@ -455,7 +436,8 @@ class Entry(NamedTuple):
 def market_name(shot, pid, camid):
     """File name of Market-1501: person, camera, sequence, frame, box."""
     first = f"{pid:04d}" if pid >= 0 else "-1"
-    return f"{first}_c{camid}s{shot.visit + 1}_{(shot.pid * 131 + shot.number * 25) % 999983:06d}_{shot.number + 1:02d}.jpg"
+    frame = (shot.pid * 131 + shot.number * 25) % 999983
+    return f"{first}_c{camid}s{shot.visit + 1}_{frame:06d}_{shot.number + 1:02d}.jpg"
 
 
 def duke_name(shot, pid, camid):
@@ -507,8 +489,9 @@ def msmt_entries(name, train, test):
             pid, count = number_of[shot.pid], seen[shot.pid]
             seen[shot.pid] += 1
             part = "val" if split == "train" and count % 13 == 12 else split
-            file = f"{pid:04d}/{pid:04d}_{count:03d}_{shot.camid:02d}_0303morning_{shot.visit * 40 + shot.number:04d}_0.jpg"
-            entries.append(Entry(f"{folder}/{file}", shot, part, pid, shot.camid))
+            frame = shot.visit * 40 + shot.number
+            file = f"{pid:04d}_{count:03d}_{shot.camid:02d}_0303morning_{frame:04d}_0.jpg"
+            entries.append(Entry(f"{folder}/{pid:04d}/{file}", shot, part, pid, shot.camid))
     return entries
 
 # %% ../../nbs/data/render.ipynb #99227722
@@ -542,7 +525,7 @@ def plan_dataset(
     seed=0,
 ):
     """List of `Entry` of a whole data set (see `render_dataset` for the arguments)."""
-    count = num_cameras or DATASET_CAMERAS[name]
+    count = DATASET_CAMERAS[name] if num_cameras is None else num_cameras
     cameras = list(range(1, count + 1))
     test_cameras = list(range(count + 1, 2 * count + 1)) if unseen_cameras else cameras
     options = dict(shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed)
@@ -558,7 +541,7 @@ def plan_dataset(
     return msmt_entries(name, train, test) if name.startswith("msmt17") else folder_entries(name, train, test, extra)
 
 # %% ../../nbs/data/render.ipynb #ca548283
-def expected_counts_of(name, entries):
+def planned_counts(name, entries):
     """Counts by split (and by kind of boxes for CUHK03) that a complete copy has, for world.json."""
 
     def counts(boxes):
@@ -595,19 +578,21 @@ def write_lists(name, folder, entries):
         (folder / f"list_{split}.txt").write_text("".join(lines), encoding="utf-8")
 
 # %% ../../nbs/data/render.ipynb #34ae1b83
-WORLD_VERSION = 1
-
-
-def check_request(name, out, arguments):
-    """ValueError or FileExistsError with one sentence where `render_dataset` cannot do what is asked."""
+def check_copy(name, arguments):
+    """ValueError with one sentence where `render_dataset` cannot do what is asked."""
     one_of("data set", name, DATASET_CAMERAS)
-    positive(**{key: arguments[key] for key in ("num_train_ids", "num_test_ids", "shots", "visit_length", "workers")})
-    count = arguments["num_cameras"] or DATASET_CAMERAS[name]
-    if count < 2 or (name == "cuhk03" and count % 2):
+    for key in ("num_train_ids", "num_test_ids", "shots", "visit_length", "workers"):
+        whole_number(key, arguments[key])
+    for key in ("num_distractors", "num_junk"):
+        whole_number(key, arguments[key], 0)
+    count = DATASET_CAMERAS[name] if arguments["num_cameras"] is None else arguments["num_cameras"]
+    if whole_number("num_cameras", count, 0) < 2 or (name == "cuhk03" and count % 2):
         raise ValueError(
             f"num_cameras must be at least 2{' and even, two views a person,' if name == 'cuhk03' else ''} for {name}, "
             f"not {count}"
         )
+    if arguments["cameras_per_id"] is not None:
+        whole_number("cameras_per_id", arguments["cameras_per_id"])
     if arguments["shots"] < 2:
         raise ValueError(
             "shots must be at least 2: one image of each person and camera is the query, the others are the gallery"
@@ -617,12 +602,8 @@ def check_request(name, out, arguments):
             f"{name} has no distractors (person 0) or junk (person -1): leave num_distractors and num_junk out, or "
             "render market1501"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} is there already and not empty: give a new folder, nothing of yours is written over"
-        )
 
-
+# %% ../../nbs/data/render.ipynb #184f368b
 def render_dataset(
     name: str,
     out: str | Path,
@@ -644,41 +625,31 @@ def render_dataset(
     """Render a data set of simulated persons into the new folder `out`, in the on-disk layout of `name`; returns the
     contents of its world.json.
 
-    `name`: market1501, dukemtmc, cuhk03 (folders of CUHK03-NP, both kinds of boxes,
-                                          PNG), msmt17 (version 1) or msmt17_v2. Every person has `shots`
-    images in each camera passed (`cameras_per_id` of `num_cameras`,
-                                  all by default; CUHK03: one pair), the first in each test camera is the query.
+    `name`: market1501, dukemtmc, cuhk03 (folders of CUHK03-NP, both kinds of boxes, PNG), msmt17 (version 1) or
+    msmt17_v2. Every person has `shots` images in each camera passed (`cameras_per_id` of `num_cameras`, all by default;
+    CUHK03: one pair), the first in each test camera is the query.
     `num_distractors` and `num_junk` images are for Market-1501. With `unseen_cameras` the test has as many cameras of
     its own. The same arguments give the same bytes whatever `workers` (threads) is. `out` is written whole or not at
     all; FileExistsError where it holds anything.
     """
     arguments = {key: value for key, value in locals().items() if key not in ("name", "out", "progress")}
-    out = Path(out).expanduser().absolute()
-    check_request(name, out, arguments)
+    check_copy(name, arguments)
     plan_arguments = {key: value for key, value in arguments.items() if key not in ("size", "workers")}
     entries = plan_dataset(name, **plan_arguments)
     world = dict(
-        version=WORLD_VERSION,
+        version=VERSIONS["world.people"],
         made_by="scalable_arch.data.render_dataset",
         name=name,
         seed=seed,
         arguments=plan_arguments | dict(size=size and list(size)),
-        expected=expected_counts_of(name, entries),
+        expected=planned_counts(name, entries),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out) as folder:
         for parent in sorted({(folder / entry.path).parent for entry in entries}):
             parent.mkdir(parents=True, exist_ok=True)
-        for _ in in_parallel(
-            lambda entry: write_entry(entry, folder, seed, size), entries, workers, progress, f"rendering {name}"
-        ):
+        write = lambda entry: write_entry(entry, folder, seed, size)
+        for _ in in_parallel(write, entries, workers, progress, f"rendering {name}"):
             pass
         write_lists(name, folder, entries)
         (folder / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")
-        folder.chmod(0o755)
-        os.replace(folder, out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return world

@@ -6,21 +6,16 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'SQUARE', 'THINGS', 'BRIGHT', 'APART', 'SEEN', 'STRANGER', 'DEFAULTS', 'MARGIN', 'SceneSet', 'read_image',
+__all__ = ['PROTOCOLS', 'SQUARE', 'THINGS', 'BRIGHT', 'APART', 'SEEN', 'STRANGER', 'DEFAULTS', 'MARGIN', 'SceneSet',
            'SceneSearch', 'Window', 'window_of', 'pieces', 'upright', 'draw_leaves', 'thing_parts', 'thing_materials',
            'stand_thing', 'Layer', 'layer_of', 'inside', 'box_of', 'draw_distance', 'draw_surroundings', 'empty_place',
            'cast_shadow', 'ground_of', 'draw_spot', 'stand_person', 'moment_of', 'Standing', 'back_to_front',
            'visible_shares', 'arrange', 'Scene', 'compose_scene', 'meter', 'expose', 'render_scene', 'draw_scene',
-           'Plan', 'plan_scenes', 'painting_version', 'scenes_path', 'read_cached', 'render_plans', 'check_request',
-           'scene_set', 'choose_queries', 'draw_galleries', 'load_scenes', 'vtest_gallery', 'vtest_queries', 'resized',
-           'load_vtest_scenes']
+           'Plan', 'plan_scenes', 'render_plans', 'scene_arrays', 'check_scenes', 'scene_set', 'choose_queries',
+           'draw_galleries', 'load_scenes', 'vtest_gallery', 'vtest_queries', 'resize_frame', 'load_vtest_scenes']
 
 # %% ../../nbs/data/scenes.ipynb #6d6f10ec
-import ast
-import hashlib
-import inspect
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,40 +24,28 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 import numpy as np
 import torch
 from PIL import Image
-from ..files import cache_dir
-from tqdm import tqdm
 
+from .camera import FRAME, Place, develop, make_camera, paint_block, paint_ground, paint_wall
+from .figure import Pose, cone, material
+from .images import check_range, image_tensor, show_bar
 from .manifests import load_manifest
-from .render import make_visit, through_jpeg
-from .standins import FIRST_TEST_PID, code_version, store_images, world_seed
-from .vtest import find_video, read_frames, read_tracks
-from scalable_arch.data.world import (
+from .painter import Placed, paint_parts, paint_shadow, place, project_parts
+from scalable_arch.data.person import (
     CAMERA,
     COLOURS,
     FOLDS,
-    FRAME,
     SHOT,
     Crowd,
-    Place,
-    Placed,
-    Pose,
-    cone,
-    develop,
     jitter_colour,
     linear,
-    make_camera,
     make_person,
-    material,
-    paint_block,
-    paint_ground,
-    paint_parts,
-    paint_shadow,
-    paint_wall,
-    place,
-    project_parts,
     stream,
 )
-from ..errors import one_of
+from .prepared import prepared_arrays
+from .render import make_visit, through_jpeg
+from .standins import FIRST_TEST_PID, world_seed
+from .vtest import find_video, read_frames, read_tracks
+from ..errors import one_of, whole_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,24 +78,13 @@ class SceneSet:
     def image(self, index: int) -> torch.Tensor:
         """uint8 tensor (3, H, W) of scene `index`; FileNotFoundError or ValueError names a file that is missing or
         damaged."""
-        return self.pixels[index] if isinstance(self.pixels, torch.Tensor) else read_image(self.pixels[index])
+        return self.pixels[index] if isinstance(self.pixels, torch.Tensor) else image_tensor(self.pixels[index])
 
     @property
     def labels(self) -> dict[int, int]:
         """{pid: label from 0} of the identities that occur, for a classifier."""
         known = sorted({int(pid) for pids in self.pids for pid in pids if pid >= 0})
         return {pid: label for label, pid in enumerate(known)}
-
-# %% ../../nbs/data/scenes.ipynb #5d44c383
-def read_image(path):
-    """uint8 tensor (3, H, W) of an image file."""
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image {path}: copy the data set again") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as an image, it is damaged or cut short: copy it again") from error
 
 # %% ../../nbs/data/scenes.ipynb #7a54f69e
 PROTOCOLS = ("cuhk_sysu", "prw")
@@ -560,7 +532,7 @@ def compose_scene(people, things, empty, light):
 
 
 def meter(canvas):
-    """Exposure that brings a canvas part of the way to a middle grey, between 0.7 and 1.6, as `world.metering_of`
+    """Exposure that brings a canvas part of the way to a middle grey, between 0.7 and 1.6, as `camera.metering_of`
     does."""
     return float(np.clip((0.25 / canvas[::4, ::4].mean()) ** 0.5, 0.7, 1.6))
 
@@ -664,96 +636,39 @@ def plan_scenes(split, *, people, scenes, cameras, seed=0):
     return plans, seed
 
 # %% ../../nbs/data/scenes.ipynb #980ee976
-@lru_cache(maxsize=1)
-def painting_version():
-    """Hash of the code that paints scenes, comments left out."""
-    painters = (
-        window_of,
-        pieces,
-        upright,
-        draw_leaves,
-        thing_parts,
-        thing_materials,
-        stand_thing,
-        layer_of,
-        inside,
-        box_of,
-        draw_distance,
-        draw_surroundings,
-        empty_place,
-        cast_shadow,
-        ground_of,
-        draw_spot,
-        stand_person,
-        moment_of,
-        back_to_front,
-        visible_shares,
-        arrange,
-        compose_scene,
-        meter,
-        expose,
-        render_scene,
-    )
-    trees = "".join(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(painter)))) for painter in painters)
-    return hashlib.sha256((code_version() + trees + repr((THINGS, APART, SEEN, BRIGHT, STRANGER))).encode()).hexdigest()
-
-
-def scenes_path(plans, seed, size):
-    """Where the images of a plan are kept; its boxes lie beside."""
-    recipe = (painting_version(), Crowd(), SQUARE, plans, seed, size)
-    return cache_dir() / "worlds" / f"scenes-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:20]}.npy"
-
-
-def read_cached(path, count, size):
-    """(images (N, 3, H, W), rows of boxes (M, 7)) of a cached set, or None where it is missing, cut short or of
-    another shape."""
-    try:
-        images, rows = np.load(path, mmap_mode="c"), np.load(path.with_suffix(".boxes.npy"))
-    except (OSError, ValueError, EOFError):
-        return None
-    fits = images.shape == (count, 3, *size) and images.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == 7
-    return (images, rows) if fits else None
-
-# %% ../../nbs/data/scenes.ipynb #f97dc4df
 def render_plans(plans, seed, size, progress=None):
     """(images (N, 3, H, W) uint8, rows (M, 7) float32: scene, person, box, visible share) of a plan."""
     images, rows = np.empty((len(plans), 3, *size), np.uint8), []
-    for index, plan in enumerate(
-        tqdm(
-            plans,
-            desc="rendering scenes",
-            unit="scene",
-            leave=False,
-            disable=None if progress is None else not progress,
-        )
-    ):
+    for index, plan in enumerate(show_bar(plans, "rendering scenes", progress, unit="scene")):
         scene = render_scene(plan.pids, plan.camid, plan.number, size=size, seed=seed)
         images[index] = scene.image
         rows += [(index, pid, *box, share) for pid, box, share in zip(scene.pids, scene.boxes, scene.visible)]
     return images, np.array(rows, np.float32).reshape(-1, 7)
 
-# %% ../../nbs/data/scenes.ipynb #c504f6e7
-def check_request(split, people, scenes, cameras, size, protocol="prw", gallery_size=None):
+
+def scene_arrays(plans, seed, size, progress=None):
+    """What `render_plans` gives, from the cache where it was rendered before."""
+    parts = {"": ((len(plans), 3, *size), np.uint8), ".boxes": ((None, 7), np.float32)}
+    recipe = (Crowd(), SQUARE, plans, seed, size)
+    make = lambda: render_plans(plans, seed, size, progress)
+    return prepared_arrays("scenes", ("world.people", "world.scenes"), recipe, parts, make)
+
+# %% ../../nbs/data/scenes.ipynb #f97dc4df
+def check_scenes(split, people, scenes, cameras, size, protocol="prw", gallery_size=None):
     """ValueError with one sentence where `load_scenes` cannot do what is asked."""
     one_of("split", split, DEFAULTS)
     one_of("protocol", protocol, PROTOCOLS)
-    whole = lambda value, low, high: isinstance(value, (int, np.integer)) and low <= value <= high
     for name, value, low, high in (
         ("people", people, 2, FIRST_TEST_PID - 1),
         ("scenes", scenes, 1, 100_000),
         ("cameras", cameras, 1, 1000),
     ):
-        if not whole(value, low, high):
-            raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
-    if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(whole(length, 64, 2048) for length in size):
-        raise ValueError(
-            f"size must be (height, width) in whole pixels from 64 to 2048, such as (192, 256), not {size!r}"
-        )
-    if gallery_size is not None and (protocol != "cuhk_sysu" or not whole(gallery_size, 1, 100_000)):
-        raise ValueError(
-            f"gallery_size must be a whole number of at least 1, for protocol='cuhk_sysu' alone, not {gallery_size!r} "
-            f"for {protocol!r}"
-        )
+        whole_number(name, value, low, high)
+    check_range(size, 64, 2048, "(192, 256)")
+    if gallery_size is not None and protocol != "cuhk_sysu":
+        raise ValueError(f"gallery_size is for protocol='cuhk_sysu' alone: leave {gallery_size!r} out for {protocol!r}")
+    if gallery_size is not None:
+        whole_number("gallery_size", gallery_size, 1, 100_000)
 
 # %% ../../nbs/data/scenes.ipynb #88ad32b7
 def scene_set(plans, images, rows):
@@ -842,7 +757,7 @@ if TYPE_CHECKING:  # which set comes with which split
         progress: bool | None = None,
     ) -> SceneSet | SceneSearch: ...
 
-
+# %% ../../nbs/data/scenes.ipynb #1b17b0c7
 def load_scenes(
     split: str = "train",
     *,
@@ -869,16 +784,10 @@ def load_scenes(
         value if value is not None else defaults.get(name)
         for name, value in (("people", people), ("scenes", scenes), ("cameras", cameras))
     )
-    check_request(split, people, scenes, cameras, size, protocol, gallery_size)
+    check_scenes(split, people, scenes, cameras, size, protocol, gallery_size)
     size = tuple(int(length) for length in size)
     plans, render_seed = plan_scenes(split, people=int(people), scenes=int(scenes), cameras=int(cameras), seed=seed)
-    path = scenes_path(plans, render_seed, size)
-    found = read_cached(path, len(plans), size)
-    if found is None:
-        found = render_plans(plans, render_seed, size, progress)
-        store_images(path.with_suffix(".boxes.npy"), found[1])
-        store_images(path, found[0])
-    result = scene_set(plans, *found)
+    result = scene_set(plans, *scene_arrays(plans, render_seed, size, progress))
     if split == "train":
         return result
     queries = choose_queries(result, protocol)
@@ -913,7 +822,7 @@ def vtest_queries(boxes, scene_of, queries_per_visit):
     return chosen
 
 # %% ../../nbs/data/scenes.ipynb #5d6a88a0
-def resized(frame, size):
+def resize_frame(frame, size):
     """uint8 (3, H, W) of an RGB frame (h, w, 3)."""
     image = Image.fromarray(np.ascontiguousarray(frame))
     if image.size != size[::-1]:
@@ -931,7 +840,7 @@ def load_vtest_scenes(
     A = 1; -1 where a box shows two people. Not everybody has a box, see this page. FileNotFoundError without the video,
     ValueError for another one, ImportError without OpenCV.
     """
-    check_request("train", 2, 1, 1, size)
+    check_scenes("train", 2, 1, 1, size)
     length = load_manifest("vtest")["expected"]["frames"]
     if not 1 <= every <= length or queries_per_visit < 1:
         raise ValueError(
@@ -940,7 +849,7 @@ def load_vtest_scenes(
     size, path, tracks = tuple(size), find_video(video), read_tracks()
     frames = np.arange(every, length + 1, every)
     boxes = tracks[tracks.frame.isin(frames)].sort_values(["frame", "track"]).reset_index(drop=True)
-    pixels = np.stack([resized(frame, size) for _, frame in read_frames(path, set(frames.tolist()))])
+    pixels = np.stack([resize_frame(frame, size) for _, frame in read_frames(path, set(frames.tolist()))])
     scale = torch.tensor([size[1] / 768, size[0] / 576] * 2, dtype=torch.float32)
     in_frame = {frame: part for frame, part in boxes.groupby("frame")}
     corners = lambda part: (

@@ -4,17 +4,12 @@
 
 # %% auto #0
 __all__ = ['IGNORE', 'SIMULATED_CLASSES', 'VOC_SPLITS', 'PLANTS', 'SIMULATED_SPLITS', 'palette', 'ImageFiles', 'MaskFiles',
-           'read_mask', 'read_list', 'find_voc', 'find_extra', 'list_voc', 'expected_voc', 'load_voc', 'image_bar',
-           'resize_pairs', 'thing_classes', 'class_shares', 'mask_of', 'render_masked', 'masking_version',
-           'read_stored', 'render_set', 'segmentation_classes', 'load_segmentation', 'write_png', 'write_mat',
-           'write_voc', 'render_voc', 'check_segmentation']
+           'read_mask', 'read_list', 'find_voc', 'find_extra', 'list_voc', 'expected_voc', 'load_voc', 'resize_pairs',
+           'thing_classes', 'class_shares', 'mask_of', 'render_masked', 'render_set', 'segmentation_classes',
+           'load_segmentation', 'write_png', 'write_mat', 'write_voc', 'render_voc', 'check_segmentation']
 
 # %% ../../nbs/data/segmentation.ipynb #9ec97f83
-import ast
-import hashlib
-import inspect
 import json
-import textwrap
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,21 +19,22 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from ..files import cache_dir
 from scipy.io import savemat
-from tqdm import tqdm
 
-from .classification import write_new
-from .images import READ_ERRORS, check_size
+from .camera import FRAME, make_camera
+from .images import check_size, image_tensor, list_of_paths, named_errors, show_bar
 from .manifests import load_manifest
+from .person import CAMERA, SHOT, Crowd, make_person, stream
 from .person_search import read_mat
-from .readers import DatasetCheck
+from .prepared import prepared_arrays
+from .readers import DatasetCheck, image_fault, read_lines, read_world, world_file
 from scalable_arch.data.scenes import (
     SQUARE,
     STRANGER,
     THINGS,
     arrange,
     back_to_front,
+    check_scenes,
     compose_scene,
     draw_surroundings,
     empty_place,
@@ -46,16 +42,13 @@ from scalable_arch.data.scenes import (
     inside,
     meter,
     moment_of,
-    painting_version,
     plan_scenes,
-    read_image,
     stand_thing,
     window_of,
 )
-from .scenes import check_request as check_scenes
-from .standins import store_images
-from .world import CAMERA, FRAME, SHOT, Crowd, make_camera, make_person, stream
 from ..errors import one_of
+from ..files import new_folder, user_path
+from ..versions import VERSIONS
 
 # %% ../../nbs/data/segmentation.ipynb #3db789f4
 IGNORE = 255
@@ -76,13 +69,13 @@ class ImageFiles:
     """Image files that are read when indexed by a number: uint8 (3, H, W); an error names a file that cannot be."""
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
-        self.paths = list(paths)
+        self.paths = list_of_paths(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return read_image(self.paths[index])
+        return image_tensor(self.paths[index])
 
 
 class MaskFiles:
@@ -92,7 +85,8 @@ class MaskFiles:
     """
 
     def __init__(self, paths: Iterable[str | Path], image_paths: Iterable[str | Path], num_classes: int) -> None:
-        self.paths, self.image_paths, self.num_classes = list(paths), list(image_paths), num_classes
+        self.paths, self.image_paths = list_of_paths(paths), list_of_paths(image_paths)
+        self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -123,13 +117,8 @@ def read_mask(path):
         if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "iu":
             raise ValueError(f"{path} has no mask GTcls.Segmentation: it is not a file of SBD's folder cls")
         return mask.astype(np.uint8)
-    try:
-        with Image.open(path) as image:
-            mode, mask = image.mode, np.array(image)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no mask {path}: copy the data set again") from None
-    except READ_ERRORS as error:
-        raise ValueError(f"{path} cannot be read as an image, it is damaged or cut short: copy it again") from error
+    with named_errors(path, "mask"), Image.open(path) as image:
+        mode, mask = image.mode, np.array(image)
     if mode not in ("P", "L"):
         raise ValueError(
             f"{path} holds colours ({mode}), not class numbers: give the PNG files of SegmentationClass as they "
@@ -145,9 +134,7 @@ def read_list(file):
     """Names in a list file, one a line; FileNotFoundError or ValueError where it is missing or empty."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: copy the data set again")
-    names = [
-        line.split()[0] for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-    ]
+    names = [line.split()[0] for _, line in read_lines(file)]
     if not names:
         raise ValueError(f"{file} lists no image: copy it again")
     return names
@@ -155,7 +142,7 @@ def read_list(file):
 
 def find_voc(root):
     """Folder of VOC 2012 under `root`; FileNotFoundError says what is missing."""
-    manifest, root = load_manifest("voc2012"), Path(root).expanduser()
+    manifest, root = load_manifest("voc2012"), user_path(root)
     parts = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
     if not root.is_dir():
         raise FileNotFoundError(f"voc2012: there is no folder {root}; {manifest['obtain']}")
@@ -171,7 +158,7 @@ def find_voc(root):
 
 def find_extra(root):
     """Folder of SBD under `root`; FileNotFoundError where there is none."""
-    homes = [Path(root).expanduser() / inner for inner in ("", *load_manifest("voc2012")["masks"]["extra"])]
+    homes = [user_path(root) / inner for inner in ("", *load_manifest("voc2012")["masks"]["extra"])]
     found = next(
         (home for home in homes if all((home / part).exists() for part in ("cls", "train.txt", "val.txt"))), None
     )
@@ -207,17 +194,14 @@ def list_voc(root, split):
 def expected_voc(root):
     """Expected counts, class names and "published" or "rendered" of the copy under `root`: of world.json, else the
     manifest."""
-    manifest, file = load_manifest("voc2012"), Path(root).expanduser() / "world.json"
-    if not file.is_file():
+    manifest, file = load_manifest("voc2012"), world_file(user_path(root))
+    if file is None:
         return manifest["expected"], tuple(manifest["masks"]["classes"]), "published"
+    expected, world = read_world(file, "voc2012", manifest["expected"])
     try:
-        world = json.loads(file.read_text(encoding="utf-8"))
-        expected, classes = (
-            {split: dict(world["expected"][split]) for split in manifest["expected"]},
-            tuple(world["classes"]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged, it does not say what was rendered; render the data set again") from error
+        classes = tuple(map(str, world["classes"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged, it does not name the classes; write the data set again") from error
     return expected, classes, "rendered"
 
 # %% ../../nbs/data/segmentation.ipynb #a830ab82
@@ -258,27 +242,24 @@ def load_voc(
         raise FileNotFoundError(
             f"voc2012: the lists name {absent.stem}, but {absent} is missing; copy the data set again"
         )
-    if check and split in expected and len(rows) != expected[split]["images"]:
+    parts = ("train", "val") if split == "trainval" else (split,)
+    wanted = sum(expected[part]["images"] for part in parts)
+    if check and len(rows) != wanted:
         raise ValueError(
             f"voc2012 in {root} is not complete: {split} has {len(rows):,} images where the {source} set has "
-            f"{expected[split]['images']:,}; copy it again, or pass check=False to read what is there"
+            f"{wanted:,}; copy it again, or pass check=False to read what is there"
         )
     paths = [row[1] for row in rows]
     images, masks = ImageFiles(paths), MaskFiles([row[2] for row in rows], paths, len(classes))
     return (images, masks) if size is None else resize_pairs(images, masks, size, progress)
 
 # %% ../../nbs/data/segmentation.ipynb #19e01968
-def image_bar(items, what, progress):
-    """`items` with a progress bar; `progress` None shows it on a terminal only."""
-    return tqdm(items, desc=what, unit="image", leave=False, disable=None if progress is None else not progress)
-
-
 def resize_pairs(images, masks, size, progress=None):
     """Tensors uint8 (N, 3, H, W) and (N, H, W) of images and masks of any size: bilinear, and nearest for the masks."""
     height, width = check_size(size)
     pixels = torch.empty(len(images), 3, height, width, dtype=torch.uint8)
     classes = torch.empty(len(images), height, width, dtype=torch.uint8)
-    for index in image_bar(range(len(images)), "reading images", progress):
+    for index in show_bar(range(len(images)), "reading images", progress):
         image, mask = Image.fromarray(images[index].permute(1, 2, 0).numpy()), Image.fromarray(masks[index].numpy())
         pixels[index] = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR))).permute(
             2, 0, 1
@@ -345,39 +326,20 @@ def render_masked(pids, camid, number=0, *, size=(192, 256), seed=0):
 SIMULATED_SPLITS = {"train": dict(people=60, scenes=240, cameras=12), "val": dict(people=40, scenes=80, cameras=6)}
 
 
-def masking_version():
-    """Hash of the code that makes masks, comments left out."""
-    makers = (thing_classes.__wrapped__, class_shares, mask_of, render_masked)
-    trees = "".join(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(maker)))) for maker in makers)
-    return hashlib.sha256((painting_version() + trees + repr((SIMULATED_CLASSES, PLANTS, IGNORE))).encode()).hexdigest()
-
-
-def read_stored(path, shape):
-    """uint8 tensor of a cached .npy file, or None where it is missing, cut short or of another shape."""
-    try:
-        array = np.load(path, mmap_mode="c")
-    except (OSError, ValueError, EOFError):
-        return None
-    return torch.from_numpy(array) if array.shape == shape and array.dtype == np.uint8 else None
-
-
 def render_set(plans, render_seed, size, progress=None):
     """(images (N, 3, H, W), masks (N, H, W)) uint8 tensors of planned scenes, from the cache or rendered."""
-    recipe = hashlib.sha256(repr((masking_version(), plans, render_seed, size)).encode()).hexdigest()[:20]
-    path = cache_dir() / "worlds" / f"masked-{recipe}.npy"
-    images, masks = (
-        read_stored(path, (len(plans), 3, *size)),
-        read_stored(path.with_suffix(".masks.npy"), (len(plans), *size)),
-    )
-    if images is None or masks is None:
+
+    def make():
         pairs = [
             render_masked(plan.pids, plan.camid, plan.number, size=size, seed=render_seed)
-            for plan in image_bar(plans, "rendering scenes", progress)
+            for plan in show_bar(plans, "rendering scenes", progress)
         ]
-        images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs))
-        store_images(path.with_suffix(".masks.npy"), masks.numpy())
-        store_images(path, images.numpy())
-    return images, masks
+        return [np.stack(part) for part in zip(*pairs)]
+
+    parts = {"": ((len(plans), 3, *size), np.uint8), ".masks": ((len(plans), *size), np.uint8)}
+    versions = ("world.people", "world.scenes", "world.masks")
+    arrays = prepared_arrays("masked", versions, (Crowd(), SQUARE, plans, render_seed, size), parts, make)
+    return tuple(torch.from_numpy(array) for array in arrays)
 
 # %% ../../nbs/data/segmentation.ipynb #fdb911cb
 def segmentation_classes(name: str, root: str | Path = "") -> tuple[str, ...]:
@@ -386,7 +348,7 @@ def segmentation_classes(name: str, root: str | Path = "") -> tuple[str, ...]:
         return SIMULATED_CLASSES
     return expected_voc(root)[1] if root else tuple(load_manifest("voc2012")["masks"]["classes"])
 
-
+# %% ../../nbs/data/segmentation.ipynb #9f0717ab
 if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
 
     @overload
@@ -442,7 +404,7 @@ if TYPE_CHECKING:  # files of voc2012 without a size, tensors otherwise
         progress: bool | None = None,
     ) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]: ...
 
-
+# %% ../../nbs/data/segmentation.ipynb #7386ef7b
 def load_segmentation(
     name: str = "scenes",
     root: str | Path = "",
@@ -538,25 +500,21 @@ def render_voc(
     FileExistsError where `out` holds anything: it is written whole or not at all.
     """
     extra = scenes[0] if extra is None else extra
-    world = {}
-
-    def fill(home):
+    with new_folder(out) as home:
         options = dict(size=size, seed=seed, progress=progress)
         images, masks = load_segmentation(people=people[0], scenes=scenes[0] + extra, cameras=cameras[0], **options)
         val = load_segmentation(split="val", people=people[1], scenes=scenes[1], cameras=cameras[1], **options)
-        expected = write_voc(
+        counts = write_voc(
             home, (images[: scenes[0]], masks[: scenes[0]]), (images[scenes[0] :], masks[scenes[0] :]), val
         )
-        world.update(
-            version=1,
+        world = dict(
+            version=VERSIONS["world.masks"],
             made_by="scalable_arch.data.render_voc",
             name="voc2012",
             classes=list(SIMULATED_CLASSES),
-            expected=expected,
+            expected=counts,
         )
         (home / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")
-
-    write_new(out, fill)
     return world
 
 # %% ../../nbs/data/segmentation.ipynb #24c9ca65
@@ -569,7 +527,7 @@ def check_segmentation(
     `problems`; only a misspelt name or `root` raises.
     """
     one_of("data set", name, ("voc2012",))
-    if not Path(root).expanduser().is_dir():
+    if not user_path(root).is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {root}")
     (expected, _, source), rows, problems = expected_voc(root), [], []
     for split, kinds in expected.items():
@@ -577,9 +535,12 @@ def check_segmentation(
         try:
             found = len(list_voc(root, split))
             images, masks = load_voc(root, split, check=False)
-            for index in image_bar(range(len(images) if decode else 0), "checking images", progress):
+            for path in [*images.paths, *masks.paths]:
+                if fault := image_fault(path):
+                    raise ValueError(f"{split}: {path} cannot be used ({fault})")
+            for index in show_bar(range(len(images) if decode else 0), "checking images", progress):
                 images[index], masks[index]
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             problems.append(str(error))
         difference = found - kinds["images"]
         verdict = "ok" if not difference else f"{abs(difference):,} {'surplus' if difference > 0 else 'missing'}"

@@ -4,33 +4,26 @@
 
 # %% auto #0
 __all__ = ['PLAZA', 'CAMPUS', 'GATE', 'STREET', 'HALL', 'CITY', 'WORLDS', 'FIRST_TEST_PID', 'Sampling', 'World', 'list_worlds',
-           'world_seed', 'plan_world', 'labels_of', 'count_world', 'world_statistics', 'code_version', 'images_path',
-           'read_images', 'store_images', 'world_images', 'TrainSet', 'SearchSet', 'check_request', 'load_world',
-           'cross_view_pairs']
+           'world_seed', 'plan_world', 'labels_of', 'count_world', 'world_statistics', 'world_images', 'TrainSet',
+           'SearchSet', 'check_world', 'load_world', 'cross_view_pairs']
 
 # %% ../../nbs/data/standins.ipynb #f1f276c1
-import ast
 import hashlib
-import inspect
-import os
-import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
 import torch
-from ..files import cache_dir
 
-from . import render, world
+from .camera import Place
+from .images import check_range
 from .manifests import load_manifest
+from .person import Crowd
+from .prepared import prepared_arrays
 from .render import BOX_KINDS, Shot, plan_persons, render_shots, split_query
-from .world import Crowd, Place
-from ..errors import one_of
+from ..errors import one_of, whole_number
 
 # %% ../../nbs/data/standins.ipynb #ebfee864
 class Sampling(NamedTuple):
@@ -143,6 +136,7 @@ GATE = World(
     test=Sampling(10, 2, 4, 4),
 )
 
+# %% ../../nbs/data/standins.ipynb #b0ee03dd
 STREET = Place(
     weather=(0.3, 0.3, 0.4),
     hours=((0.72, 0.05), (1.25, -0.02), (0.92, 0.03)),
@@ -259,58 +253,19 @@ def world_statistics(*, train_people: int = 160, test_people: int = 100) -> pd.D
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("world")
 
 # %% ../../nbs/data/standins.ipynb #3af18940
-@lru_cache(maxsize=1)
-def code_version():
-    """Hash of the modules that paint the world, comments left out."""
-    trees = "".join(ast.dump(ast.parse(inspect.getsource(module))) for module in (world, render))
-    return hashlib.sha256(trees.encode()).hexdigest()
-
-
-def images_path(name, split, plan, seed, size):
-    """Where the images of a plan are kept."""
-    recipe = (code_version(), WORLDS[name].crowd, WORLDS[name].places, plan, seed, size)
-    return cache_dir() / "worlds" / f"{name}-{split}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:20]}.npy"
-
-
-def read_images(path, shape):
-    """Images of a cached file, mapped copy-on-write, or None where it is missing, cut short or of another shape."""
-    try:
-        images = np.load(path, mmap_mode="c")
-    except (OSError, ValueError, EOFError):
-        return None
-    return images if images.shape == shape and images.dtype == np.uint8 else None
-
-# %% ../../nbs/data/standins.ipynb #ff9dfe14
-def store_images(path, images):
-    """Write an .npy file whole or not at all; a warning where that is impossible."""
-    scratch = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, images)
-        os.replace(scratch, path)
-    except OSError as problem:
-        warnings.warn(
-            f"{path} cannot be written ({problem.strerror}): these images will be rendered again next time",
-            stacklevel=3,
-        )
-    finally:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
-
-
 def world_images(name, split, plan, seed, size, workers, progress):
     """Images (N, 3, H, W) uint8 of a plan, from the cache or rendered."""
-    path, shape = images_path(name, split, plan, seed, size), (len(plan), 3, *size)
-    images = read_images(path, shape)
-    if images is None:
-        chosen = WORLDS[name]
+    chosen = WORLDS[name]
+
+    def make():
         crops = render_shots(
             plan, size=size, seed=seed, crowd=chosen.crowd, places=chosen.places, workers=workers, progress=progress
         )
-        images = np.ascontiguousarray(crops.images.transpose(0, 3, 1, 2))
-        store_images(path, images)
+        return (np.ascontiguousarray(crops.images.transpose(0, 3, 1, 2)),)
+
+    versions, recipe = ("world.people", f"world.{name}"), (chosen.crowd, chosen.places, plan, seed, size)
+    parts = {"": ((len(plan), 3, *size), np.uint8)}
+    (images,) = prepared_arrays(f"{name}-{split}", versions, recipe, parts, make)
     return torch.from_numpy(images)
 
 # %% ../../nbs/data/standins.ipynb #a54bd056
@@ -334,19 +289,14 @@ class SearchSet(NamedTuple):
     gallery: np.ndarray
 
 
-def check_request(name, split, people, size, boxes):
+def check_world(name, split, people, size, boxes):
     """ValueError with one sentence where `load_world` cannot do what is asked."""
     one_of("world", name, WORLDS)
     one_of("split", split, ("train", "test"))
     if boxes is not None:
         one_of("boxes", boxes, BOX_KINDS[:2])
-    whole = lambda value, low, high: isinstance(value, (int, np.integer)) and low <= value <= high
-    if not whole(people, 2, FIRST_TEST_PID - 1):
-        raise ValueError(f"people must be a whole number from 2 to {FIRST_TEST_PID - 1}, not {people!r}")
-    if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(whole(length, 8, 1024) for length in size):
-        raise ValueError(
-            f"size must be (height, width) in whole pixels from 8 to 1024, such as (160, 64), not {size!r}"
-        )
+    whole_number("people", people, 2, FIRST_TEST_PID - 1)
+    check_range(size, 8, 1024, "(160, 64)")
 
 # %% ../../nbs/data/standins.ipynb #b238a4b1
 if TYPE_CHECKING:  # which set comes with which split
@@ -388,7 +338,7 @@ if TYPE_CHECKING:  # which set comes with which split
         progress: bool | None = None,
     ) -> TrainSet | SearchSet: ...
 
-
+# %% ../../nbs/data/standins.ipynb #9086abe8
 def load_world(
     name: str,
     split: str = "train",
@@ -409,7 +359,7 @@ def load_world(
     `progress`: None shows a bar on a terminal; neither changes a pixel. ValueError for what does not exist.
     """
     people = people if people is not None else {"train": 160}.get(split, 100)
-    check_request(name, split, people, size, boxes)
+    check_world(name, split, people, size, boxes)
     plan, render_seed = plan_world(name, split, people=int(people), seed=seed, boxes=boxes)
     images = world_images(name, split, plan, render_seed, tuple(int(length) for length in size), workers, progress)
     pids, camids = labels_of(name, plan)
@@ -423,7 +373,7 @@ def cross_view_pairs(
     name: str, people: int = 4, *, size: Sequence[int] = (160, 64), boxes: str | None = None, seed: int = 0
 ) -> np.ndarray:
     """Two views of test persons drawn at random, each pair from two cameras: uint8 (people, 2, H, W, 3). W Fig. 3.5."""
-    check_request(name, "test", people, size, boxes)
+    check_world(name, "test", people, size, boxes)
     rng, chosen = np.random.default_rng(seed), WORLDS[name]
     plan, render_seed = plan_world(name, "test", people=max(100, people), boxes=boxes)
     shots = []

@@ -193,7 +193,7 @@ def attention_of(model, images, batch_size=64):
     soft map above its least spreads."""
     noted = {}
     for index in torch.arange(len(images)).split(batch_size):
-        batch = to_float(images[index]).to(next(model.parameters()).device)
+        batch = to_float(images[index]).to(next(model.parameters()))
         for level, (soft, boxes) in enumerate(model.eval().attend(batch), 1):
             for region, height in enumerate(boxes[:, :, 1::2].mean(2).T, 1):
                 noted.setdefault(f"region {region} level {level}", []).extend(height.tolist())

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['as_array', 'as_boxes', 'overlaps', 'mutual_matches', 'average_precision', 'DetectionResult', 'evaluate_detection',
+__all__ = ['box_array', 'overlaps', 'mutual_matches', 'average_precision', 'DetectionResult', 'evaluate_detection',
            'as_scored_boxes']
 
 # %% ../../nbs/metrics/detection.ipynb #a126ec9a
@@ -15,18 +15,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+from .tiles import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 # %% ../../nbs/metrics/detection.ipynb #0ed7ec39
-def as_array(values):
-    "`values`, a tensor, an array or a list, as a numpy array."
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-def as_boxes(name, boxes):
+def box_array(name, boxes):
     "`boxes` as float64 array (n, 4), an empty list too; ValueError where that cannot be."
     boxes = as_array(boxes)
     boxes = np.zeros((0, 4)) if boxes.size == 0 and boxes.ndim < 2 else boxes
@@ -127,7 +123,7 @@ def evaluate_detection(
     num_truth = 0
     for scene, (found, people) in enumerate(zip(detections, truth)):
         boxes, scores = as_scored_boxes(f"detections[{scene}]", found)
-        people = as_boxes(f"truth[{scene}]", people)
+        people = box_array(f"truth[{scene}]", people)
         kept = scores >= (-np.inf if min_score is None else min_score)
         right.append(np.zeros(len(boxes), bool))
         right[-1][kept] = mutual_matches(boxes[kept], people, iou_threshold)
@@ -165,7 +161,7 @@ def as_scored_boxes(name, detection):
         raise ValueError(
             f"{name} must be a pair of boxes (m, 4) and scores (m,), two empty lists where nothing was found"
         )
-    boxes, scores = as_boxes(f"the boxes of {name}", detection[0]), as_array(detection[1])
+    boxes, scores = box_array(f"the boxes of {name}", detection[0]), as_array(detection[1])
     if (
         scores.shape != (len(boxes),)
         or (len(boxes) and scores.dtype.kind not in "fiu")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['WORD', 'peers', 'gather_rows', 'add_up', 'agree', 'evaluate_sharded', 'prepare', 'fingerprint']
+__all__ = ['WORD', 'peers', 'gather_rows', 'add_up', 'agree', 'evaluate_sharded', 'prepare', 'digest_of_queries']
 
 # %% ../../nbs/metrics/distributed.ipynb #b5a5ac89
 import hashlib
@@ -17,8 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..errors import one_of
-from .retrieval import AP_KINDS, Identities, evaluate_source, explain_no_match
+from .retrieval import Identities, check_protocol, evaluate_source, explain_no_match
 from .tiles import FeatureDistances
 
 if TYPE_CHECKING:
@@ -94,8 +93,8 @@ def evaluate_sharded(
     *,
     query_pids: ArrayLike,
     gallery_pids: ArrayLike,
-    query_camids: ArrayLike,
-    gallery_camids: ArrayLike,
+    query_camids: ArrayLike | None,
+    gallery_camids: ArrayLike | None,
     max_rank: int = 50,
     ap: Literal["rectangle", "trapezoid"] = "rectangle",
     top_k: int = 0,
@@ -120,7 +119,7 @@ def evaluate_sharded(
         source, people, problem = *prepare(query_features, gallery_features, labels, options), ""
     except ValueError as error:
         source, people, problem = None, None, str(error)
-    sizes = agree(problem, source.shape[1] if source else 0, fingerprint(source, people, options))
+    sizes = agree(problem, source.shape[1] if source else 0, digest_of_queries(source, people, options))
     source.gallery_start = sum(sizes[: dist.get_rank()])
     if not add_up(people.num_matches()).any():
         people.gallery_pids, people.gallery_camids = gather_rows(people.gallery_pids, people.gallery_camids)
@@ -130,18 +129,16 @@ def evaluate_sharded(
 # %% ../../nbs/metrics/distributed.ipynb #735ffcae
 def prepare(query_features, gallery_features, labels, options):
     "This process's source of distances and its identities, with everything checked that can be checked alone."
-    one_of("ap", options["ap"], AP_KINDS)
-    for name, least in (("max_rank", 1), ("top_k", 0)):
-        if not isinstance(options[name], (int, np.integer)) or options[name] < least:
-            raise ValueError(f"{name} must be a whole number, at least {least}, not {options[name]!r}")
+    check_protocol(**options)
     source = FeatureDistances(query_features, gallery_features)
     return source, Identities(*labels, source.shape)
 
 
-def fingerprint(source, people, options):
+def digest_of_queries(source, people, options):
     "32 bytes that two processes share if they were given the same queries, settings, precision and dimension."
-    digest = hashlib.sha256(repr((sorted(options.items()), source and (source.dtype, source.query.shape))).encode())
+    digest = hashlib.sha256(" ".join(f"{name}={value}" for name, value in sorted(options.items())).encode())
     if source:
+        digest.update(f"{source.dtype} {tuple(source.query.shape)} {people.has_cameras}".encode())
         for array in (source.query.numpy(), people.query_pids, people.query_camids):
             digest.update(array.tobytes())
     return digest.digest()

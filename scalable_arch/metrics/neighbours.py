@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['COLUMNS', 'METHODS', 'DIMENSIONS', 'exact_search', 'build_index', 'import_faiss', 'search', 'recall',
-           'expand_queries', 'principal_axes', 'reduce_features', 'dimension_study']
+__all__ = ['SEARCH_COLUMNS', 'METHODS', 'DIMENSIONS', 'exact_search', 'build_index', 'faiss_rows', 'import_faiss', 'search',
+           'recall', 'expand_queries', 'unit_rows', 'principal_axes', 'reduce_features', 'dimension_study',
+           'checked_fit']
 
 # %% ../../nbs/metrics/neighbours.ipynb #1372101d
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ import torch
 
 from ..errors import one_of
 from .retrieval import evaluate
-from .tiles import QUERY_TILE, FeatureDistances, as_features, tile_workers
+from scalable_arch.metrics.tiles import (
+    QUERY_TILE,
+    FeatureDistances,
+    as_features,
+    same_dimension,
+    squared_norms,
+    tile_workers,
+)
 
 if TYPE_CHECKING:
     import faiss
@@ -36,9 +44,9 @@ def exact_search(query_features, gallery_features, k, threads=None):
 
     def work(start):
         stop = min(start + QUERY_TILE, num_query)
-        for left in range(0, num_gallery, COLUMNS):
+        for left in range(0, num_gallery, SEARCH_COLUMNS):
             keep_nearest(
-                source.block(start, stop, left, min(left + COLUMNS, num_gallery)),
+                source.block(start, stop, left, min(left + SEARCH_COLUMNS, num_gallery)),
                 left,
                 values[start:stop],
                 indices[start:stop],
@@ -49,7 +57,7 @@ def exact_search(query_features, gallery_features, k, threads=None):
     return source.readable(np.arange(num_query)[:, None], values), indices
 
 
-COLUMNS = 65536
+SEARCH_COLUMNS = 65536
 
 # %% ../../nbs/metrics/neighbours.ipynb #028887e4
 METHODS = ("exact", "flat", "sq8", "ivfpq")
@@ -71,7 +79,7 @@ def build_index(
     (default an eighth of them). Needs the extra `scale`.
     """
     one_of("method", method, METHODS[1:])
-    gallery = as_features("gallery_features", gallery_features).float().numpy()
+    gallery = faiss_rows("gallery_features", gallery_features)
     faiss = import_faiss()
     n, dim = gallery.shape
     if method != "ivfpq":
@@ -95,6 +103,13 @@ def build_index(
     index.train(gallery)
     index.add(gallery)
     return index
+
+
+def faiss_rows(name, features):
+    "`features` (n, dim) as the float32 array that faiss takes; ValueError names a row that is not finite."
+    rows = as_features(name, features).float()
+    squared_norms(name, rows)  # faiss itself would store such a row, and find nothing or anything by it
+    return rows.numpy()
 
 
 def import_faiss():
@@ -134,7 +149,7 @@ def search(
             raise ValueError(f"method 'exact' takes no {', '.join(settings)}")
         return exact_search(query_features, gallery, k, threads)
     index = gallery if is_index else build_index(gallery, method, **settings)
-    query = as_features("query_features", query_features).float().numpy()
+    query = faiss_rows("query_features", query_features)
     if query.shape[1] != index.d:
         raise ValueError(
             f"query_features have {query.shape[1]} dimensions but the gallery {index.d}: both must come from the same "
@@ -163,12 +178,12 @@ def expand_queries(
     L2-normalised, (Q, dim).
 
     `query_features` (Q, dim), `gallery_features` (G, dim); both are L2-normalised first; negative similarities count as
-    0.
+    0. ValueError where a row is zero, and so is similar to none.
     """
     if not alpha >= 0:
         raise ValueError(f"alpha must not be negative, not {alpha!r}")
     query, gallery = (
-        torch.nn.functional.normalize(as_features(name, features))
+        unit_rows(name, features)
         for name, features in (("query_features", query_features), ("gallery_features", gallery_features))
     )
     distances, indices = search(query, gallery, k, threads=threads)
@@ -177,6 +192,17 @@ def expand_queries(
         "qk,qkd->qd", torch.from_numpy(weights), gallery[torch.from_numpy(indices)].double()
     )
     return torch.nn.functional.normalize(expanded).to(query.dtype).numpy()
+
+
+def unit_rows(name, features):
+    "`features` (n, dim) with rows of length 1; ValueError names a row that is not finite or has no direction."
+    features = as_features(name, features)
+    squared_norms(name, features)
+    rows = torch.nn.functional.normalize(features)
+    lost = (rows.norm(dim=1) < 0.5).nonzero()
+    if len(lost):
+        raise ValueError(f"{name} row {lost[0, 0]} is zero, or too small to be scaled to length 1: it has no direction")
+    return rows
 
 # %% ../../nbs/metrics/neighbours.ipynb #03fcf5ce
 def principal_axes(features):
@@ -216,15 +242,21 @@ def dimension_study(
 
     `method`: "pca" (axes of `fit`, default the gallery) or "slice" (the first coordinates), L2-normalised after
     slicing.
-    `protocol`: ids, cameras and options of `evaluate`. Dimensions above the features' own are left out.
+    `protocol`: ids, cameras and options of `evaluate`. Dimensions above the features' own are left out. ValueError
+    where query, gallery and `fit` differ in dimension, or a row is not finite.
     """
     one_of("method", method, ("pca", "slice"))
     query, gallery = as_features("query_features", query_features), as_features("gallery_features", gallery_features)
+    same_dimension(("query_features", "gallery_features"), query, gallery)
+    for name, features in (("query_features", query), ("gallery_features", gallery)):
+        squared_norms(name, features)  # says which row is not finite
+    if not all(isinstance(dim, (int, np.integer)) for dim in dims):
+        raise ValueError(f"dims must be whole numbers, not {tuple(dims)}")
     usable = [dim for dim in dims if 1 <= dim <= query.shape[1]]
     if not usable:
         raise ValueError(f"none of the dimensions {tuple(dims)} lies between 1 and the features' own {query.shape[1]}")
     if method == "pca":
-        axes = principal_axes(gallery if fit is None else fit)
+        axes = principal_axes(gallery if fit is None else checked_fit(fit, gallery))
         query, gallery = (reduce_features(side, axes, max(usable)) for side in (query, gallery))
     rows = []
     for dim in usable:
@@ -236,3 +268,11 @@ def dimension_study(
     import pandas as pd
 
     return pd.DataFrame(rows)
+
+
+def checked_fit(fit, gallery):
+    "The features `fit` (n, dim) that axes are taken from; ValueError where they do not fit those of the `gallery`."
+    fit = as_features("fit", fit)
+    same_dimension(("fit", "gallery_features"), fit, gallery)
+    squared_norms("fit", fit)
+    return fit

@@ -8,12 +8,11 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['PROTOCOLS', 'BLOCK_ELEMENTS', 'required_overlap', 'gallery_of', 'PersonSearchResult', 'FoundBoxes', 'as_unit_rows',
            'SoughtPeople', 'blocks_of_distances', 'places_of', 'most_similar', 'evaluate_person_search',
-           'score_queries', 'summarise', 'describe_scenes', 'as_numbers', 'check_counts', 'query_people',
-           'check_options', 'check_galleries']
+           'score_queries', 'summarise', 'describe_scenes', 'as_numbers', 'check_scene_counts', 'query_people',
+           'check_search_options', 'check_galleries']
 
 # %% ../../nbs/metrics/person_search.ipynb #a254c392
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,10 @@ import torch
 from tqdm import tqdm
 
 from ..errors import one_of
-from .detection import as_array, as_boxes, as_scored_boxes, overlaps
+from ..files import write_whole
+from .detection import as_scored_boxes, box_array, overlaps
 from .kernels import count_before
+from .tiles import as_array, whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -108,19 +109,12 @@ class PersonSearchResult:
     def save(self, path: str | Path) -> Path:
         """Write scores, counts, per-query AP (null where none) and protocol as JSON, whole or not at all; returns the
         path."""
-        path = Path(path)
         content = {
             **self.summary(),
             "protocol": self.protocol,
             "ap": [None if value != value else value for value in self.ap.tolist()],
         }
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return write_whole(path, json.dumps(content, indent=1) + "\n")
 
     def __str__(self) -> str:
         scores = "  ".join(f"{k} {v:.1%}" for k, v in self.summary().items() if not k.startswith("num"))
@@ -262,15 +256,15 @@ def evaluate_person_search(
     """
     one_of("protocol", protocol, PROTOCOLS)
     num_scenes = len(detections)
-    check_counts(num_scenes, truth_boxes=truth_boxes, truth_pids=truth_pids)
-    truth_boxes = [as_boxes(f"truth_boxes[{scene}]", boxes) for scene, boxes in enumerate(truth_boxes)]
+    check_scene_counts(num_scenes, truth_boxes=truth_boxes, truth_pids=truth_pids)
+    truth_boxes = [box_array(f"truth_boxes[{scene}]", boxes) for scene, boxes in enumerate(truth_boxes)]
     truth_pids = [
         as_numbers(f"truth_pids[{scene}]", pids, (len(boxes),))
         for scene, (pids, boxes) in enumerate(zip(truth_pids, truth_boxes))
     ]
     queries = as_numbers("queries", queries, (len(query_features), 2))
     pids = query_people(queries, truth_pids)
-    camids = check_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes)
+    camids = check_search_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes)
     galleries = check_galleries(galleries, len(queries), num_scenes)
     query_features = as_unit_rows("query_features", query_features, len(queries))
     found = FoundBoxes(detections, min_score, query_features.shape[1])
@@ -374,10 +368,10 @@ def as_numbers(name, values, shape):
     array = as_array(values)
     if array.shape != shape or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(f"{name} must be whole numbers of shape {shape}, not {array.dtype} of shape {array.shape}")
-    return array.astype(np.int64)
+    return whole_numbers(name, array)
 
 
-def check_counts(num_scenes, **given):
+def check_scene_counts(num_scenes, **given):
     "Every list needs one entry a scene."
     for name, values in given.items():
         if len(values) != num_scenes:
@@ -405,7 +399,7 @@ def query_people(queries, truth_pids):
     return pids
 
 # %% ../../nbs/metrics/person_search.ipynb #f6b2cd91
-def check_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes):
+def check_search_options(protocol, camids, gallery_size, iou_threshold, ks, top_k, num_scenes):
     "`camids` as an array, where there are any; ValueError for options that mean nothing."
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be above 0 and at most 1, not {iou_threshold!r}")

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['COLUMNS', 'nearest_and_farthest', 'encode', 'smooth', 'RerankedDistances', 'FeaturePoints', 'MatrixPoints',
-           'check_settings', 'make_points', 'rerank']
+__all__ = ['RERANK_COLUMNS', 'nearest_and_farthest', 'reciprocal_encodings', 'smooth', 'RerankedDistances', 'FeaturePoints',
+           'MatrixPoints', 'check_settings', 'make_points', 'rerank']
 
 # %% ../../nbs/metrics/reciprocal.ipynb #a310e143
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ def nearest_and_farthest(source, k, workers):
     def work(start):
         stop = min(start + QUERY_TILE, n)
         values, largest = np.full((stop - start, k), np.inf), np.full((stop - start, 1), -np.inf)
-        for left in range(0, n, COLUMNS):
-            block = source.block(start, stop, left, min(left + COLUMNS, n))
+        for left in range(0, n, RERANK_COLUMNS):
+            block = source.block(start, stop, left, min(left + RERANK_COLUMNS, n))
             keep_nearest(block, left, values, nearest[start:stop])
             np.maximum(largest, block.max(axis=1, keepdims=True), out=largest)
         farthest[start:stop] = source.squared(start, largest)[:, 0]
@@ -47,10 +47,10 @@ def nearest_and_farthest(source, k, workers):
     return nearest, farthest
 
 
-COLUMNS = 8192
+RERANK_COLUMNS = 8192
 
 # %% ../../nbs/metrics/reciprocal.ipynb #b115c082
-def encode(nearest, farthest, pairs, k1, inclusive, workers):
+def reciprocal_encodings(nearest, farthest, pairs, k1, inclusive, workers):
     "Sparse k-reciprocal encodings V (n, n), rows summing to 1. `pairs(row, index)` gives squared distances of pairs."
     from scalable_arch.metrics.kernels import expand, mutual
 
@@ -121,7 +121,7 @@ class RerankedDistances:
         )
         with tile_workers(threads) as workers:
             nearest, self.farthest = nearest_and_farthest(self.points, min(max(k1 + 1, k2), n), workers)
-            encodings = encode(nearest, self.farthest, self.points.pairs, k1, inclusive, workers)
+            encodings = reciprocal_encodings(nearest, self.farthest, self.points.pairs, k1, inclusive, workers)
         encodings = smooth(encodings, nearest, k2)
         self.totals = encodings.sum(axis=1, dtype=float)
         self.rows, self.inverted = encodings[: self.num_query], encodings[self.num_query :].tocsc()

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['AP_KINDS', 'FRAMES', 'scores_of_places', 'RetrievalResult', 'Identities', 'as_labels', 'explain_no_match', 'Gallery',
-           'DistanceMatrix', 'evaluate_tile', 'evaluate_source', 'evaluate', 'as_source', 'multi_query',
-           'plot_ranked_list']
+           'DistanceMatrix', 'evaluate_tile', 'evaluate_source', 'evaluate', 'check_protocol', 'as_source',
+           'multi_query', 'plot_ranked_list']
 
 # %% ../../nbs/metrics/retrieval.ipynb #f5762505
 import json
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -23,7 +24,16 @@ import torch
 from tqdm import tqdm
 
 from ..errors import one_of
-from .tiles import QUERY_TILE, FeatureDistances, as_features, tile_workers
+from ..files import write_whole
+from scalable_arch.metrics.tiles import (
+    QUERY_TILE,
+    FeatureDistances,
+    as_array,
+    as_features,
+    squared_norms,
+    tile_workers,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,20 +105,13 @@ class RetrievalResult:
     def save(self, path: str | Path) -> Path:
         """Write scores, counts, CMC, per-query AP (null where none) and protocol as JSON, whole or not at all; returns
         the path."""
-        path = Path(path)
         content = {
             **self.summary(),
             "cmc": self.cmc.tolist(),
             "protocol": self.protocol,
             "ap": [None if value != value else value for value in self.ap.tolist()],
         }
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return write_whole(path, json.dumps(content, indent=1) + "\n")
 
     def __str__(self) -> str:
         scores = "  ".join(f"{k} {v:.1%}" for k, v in self.summary().items() if not k.startswith("num"))
@@ -116,9 +119,17 @@ class RetrievalResult:
 
 # %% ../../nbs/metrics/retrieval.ipynb #ff76900f
 class Identities:
-    "Ids and cameras of query and gallery, checked, and ready to list each query's images of the same person."
+    """Ids and cameras of query and gallery, checked, and ready to list each query's images of the same person.
+
+    `query_camids` and `gallery_camids` both None: no image shares a camera with another.
+    """
 
     def __init__(self, query_pids, gallery_pids, query_camids, gallery_camids, shape):
+        if (query_camids is None) != (gallery_camids is None):
+            raise ValueError("give query_camids and gallery_camids, or None for both where there are no cameras")
+        self.has_cameras = query_camids is not None
+        if not self.has_cameras:
+            query_camids, gallery_camids = np.zeros(shape[0], np.int64), np.ones(shape[1], np.int64)
         given = dict(
             query_pids=query_pids, gallery_pids=gallery_pids, query_camids=query_camids, gallery_camids=gallery_camids
         )
@@ -128,6 +139,7 @@ class Identities:
         self.order = np.argsort(self.gallery_pids, kind="stable")
         self.sorted_pids = self.gallery_pids[self.order]
         self.nobody = np.flatnonzero(self.gallery_pids == -1)
+        self.match = "a match from another camera" if self.has_cameras else "a match"
 
     def same_person(self, start, stop):
         "For queries start:stop the pairs (row, gallery index) of one id, and whether each pair shares its camera."
@@ -141,13 +153,12 @@ class Identities:
 
     def num_matches(self):
         "How many gallery images of the same person from another camera each query has."
-        same, seen = self.query_pids, self.sorted_pids
-        count = np.searchsorted(seen, same, "right") - np.searchsorted(seen, same, "left")
-        cameras, code = np.unique(np.concatenate([self.query_camids, self.gallery_camids]), return_inverse=True)
-        pids, pid_code = np.unique(np.concatenate([same, self.gallery_pids]), return_inverse=True)
-        code = pid_code * len(cameras) + code
-        in_camera = np.bincount(code[len(same) :], minlength=len(pids) * len(cameras))[code[: len(same)]]
-        return np.where(same == -1, 0, count - in_camera)
+        count = lambda asked, seen: np.searchsorted(seen, asked, "right") - np.searchsorted(seen, asked, "left")
+        cameras, camera = np.unique(np.concatenate([self.query_camids, self.gallery_camids]), return_inverse=True)
+        _, person = np.unique(np.concatenate([self.query_pids, self.gallery_pids]), return_inverse=True)
+        asked, seen = np.split(person * len(cameras) + camera, [len(self.query_pids)])  # a number a person and camera
+        found = count(self.query_pids, self.sorted_pids) - count(asked, np.sort(seen))
+        return np.where(self.query_pids == -1, 0, found)
 
     def labels(self, start, index):
         "1 match, 0 wrong, -1 junk for gallery `index` (rows, k) of the queries from `start` on."
@@ -160,15 +171,12 @@ class Identities:
 def as_labels(name, values, expected, noun):
     """`values` as an int64 array (expected,), one for each of the things called `noun`; ValueError where they are no
     whole numbers or too few or too many."""
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if array.ndim != 1 or len(array) != expected:
-        raise ValueError(f"{name} has shape {array.shape}, but there are {expected} {noun}: give one number for each")
-    if array.dtype.kind not in "iu":
-        raise ValueError(
-            f"{name} must be whole numbers, not {array.dtype}: number the people and cameras, for instance "
-            "with numpy.unique(..., return_inverse=True)"
-        )
-    return array.astype(np.int64)
+    shape = np.shape(values)
+    if len(shape) != 1 or shape[0] != expected:
+        raise ValueError(f"{name} has shape {tuple(shape)}, but there are {expected} {noun}: give one number for each")
+    return whole_numbers(
+        name, values, ": number the people and cameras, for instance with numpy.unique(..., return_inverse=True)"
+    )
 
 # %% ../../nbs/metrics/retrieval.ipynb #64e32349
 def explain_no_match(people):
@@ -180,14 +188,15 @@ def explain_no_match(people):
         reason = (
             f"query ids ({some(people.query_pids)}) and gallery ids ({some(people.gallery_pids)}) have none in common"
         )
-    elif len(cameras) == 1:
+    elif len(cameras) == 1 and people.has_cameras:
         reason = (
             f"all images are from one camera ({cameras[0]}); give each image its camera, or if there is only one, "
-            "number the visits instead, so that only images of the same visit are junk"
+            "number the visits instead, so that only images of the same visit are junk; None for both lists of cameras "
+            "leaves junk out"
         )
     else:
         reason = f"{len(shared)} ids are in both, but each only from the camera of its query"
-    return f"no query has a match from another camera: {reason}"
+    return f"no query has {people.match}: {reason}"
 
 # %% ../../nbs/metrics/retrieval.ipynb #258c3335
 class Gallery:
@@ -247,9 +256,7 @@ class DistanceMatrix:
     description = "given distances"
 
     def __init__(self, distances: ArrayLike) -> None:
-        self.values = (
-            distances.detach().cpu().numpy() if isinstance(distances, torch.Tensor) else np.asanyarray(distances)
-        )
+        self.values = as_array(distances)
         if self.values.ndim != 2 or 0 in self.values.shape:
             raise ValueError(
                 f"distances must have shape (queries, gallery), neither of them 0, not {self.values.shape}"
@@ -327,9 +334,9 @@ def evaluate_source(
     protocol = dict(
         ap=ap,
         distance=source.description,
-        junk="same id and same camera, or id -1",
+        junk="same id and same camera, or id -1" if people.has_cameras else "id -1",
         ties="gallery order",
-        mean="queries with a match from another camera",
+        mean=f"queries with {people.match}",
     )
     return RetrievalResult(
         cmc=np.bincount(places, minlength=max_rank + 1)[:max_rank].cumsum() / valid.sum(),
@@ -352,8 +359,8 @@ def evaluate(
     distances: ArrayLike | Distances | None = None,
     query_pids: ArrayLike,
     gallery_pids: ArrayLike,
-    query_camids: ArrayLike,
-    gallery_camids: ArrayLike,
+    query_camids: ArrayLike | None,
+    gallery_camids: ArrayLike | None,
     max_rank: int = 50,
     ap: Literal["rectangle", "trapezoid"] = "rectangle",
     top_k: int = 0,
@@ -364,26 +371,30 @@ def evaluate(
 
     Either `query_features` (Q, dim) and `gallery_features` (G, dim), compared by Euclidean distance in their own
     precision (float32, or float64 where given; divide by their L2 norm for cosine), or `distances` (Q, G): an array, or
-    a source such as
-    `RerankedDistances`. Numpy arrays, memory maps or torch tensors. `*_pids`, `*_camids`: whole numbers, one an image.
-    Junk (same id and same camera, or id -1) is left out of the lists; ties are broken by gallery order; queries without
-    a match are left out of the means and counted. `ap`: "rectangle" (the literature's) or "trapezoid" (the official
-    Market-1501 script).
-    `top_k`: also return ranked lists. `threads` (None: torch's number) and `block_mb`, the megabytes of distances that
-    a thread holds, change no bit of the result. Source: W sec. 3.3.1 for the metrics; Zheng et al., ICCV 2015, for junk
-    and CMC.
+    a source such as `RerankedDistances`. Numpy arrays, memory maps or torch tensors. `*_pids`, `*_camids`: whole
+    numbers, one an image; None for both lists of cameras where there are none. Junk (same id and same camera, or id -1;
+    without cameras only the latter) is left out of the lists; ties are broken by gallery order; queries without a match
+    are left out of the means and counted. `ap`: "rectangle" (the literature's) or "trapezoid" (the official Market-1501
+    script). `top_k`: also return ranked lists. `threads` (None: torch's number) and `block_mb`, the megabytes of
+    distances that a thread holds, change no bit of the result. Source: W sec. 3.3.1 for the metrics; Zheng et al., ICCV
+    2015, for junk and CMC.
     """
-    one_of("ap", ap, AP_KINDS)
-    for name, value, least in (("max_rank", max_rank, 1), ("top_k", top_k, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be a whole number, at least {least}, not {value!r}")
-    if not block_mb > 0:
-        raise ValueError(f"block_mb must be a positive number of megabytes, not {block_mb!r}")
+    check_protocol(max_rank, ap, top_k, block_mb)
     source = as_source(query_features, gallery_features, distances)
     people = Identities(query_pids, gallery_pids, query_camids, gallery_camids, source.shape)
     return evaluate_source(source, people, max_rank=max_rank, ap=ap, top_k=top_k, threads=threads, block_mb=block_mb)
 
 # %% ../../nbs/metrics/retrieval.ipynb #bcedcced
+def check_protocol(max_rank, ap, top_k, block_mb):
+    "ValueError for options of an evaluation that mean nothing."
+    one_of("ap", ap, AP_KINDS)
+    for name, value, least in (("max_rank", max_rank, 1), ("top_k", top_k, 0)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be a whole number, at least {least}, not {value!r}")
+    if not isinstance(block_mb, Real) or not 0 < block_mb < math.inf:
+        raise ValueError(f"block_mb must be a positive and finite number of megabytes, not {block_mb!r}")
+
+
 def as_source(query_features, gallery_features, distances):
     "The one source of distances that the caller gave, checked."
     given = query_features is not None, gallery_features is not None
@@ -402,6 +413,7 @@ def multi_query(features: ArrayLike, pids: ArrayLike, camids: ArrayLike) -> tupl
     single ones were.
     """
     features = as_features("features", features)
+    squared_norms("features", features)  # says which row is not finite
     pids, camids = (
         as_labels(name, values, len(features), "features") for name, values in (("pids", pids), ("camids", camids))
     )
@@ -444,7 +456,7 @@ def plot_ranked_list(
         )
     axes = np.ravel(axes)
     for place, (ax, image) in enumerate(zip(axes, [query_image, *gallery_images])):
-        ax.imshow(np.asarray(image))
+        ax.imshow(as_array(image))
         ax.set(xticks=[], yticks=[])
         colour, line, _ = ("black", "-", "") if place == 0 else FRAMES[one_of("label", int(labels[place - 1]), FRAMES)]
         for side in ax.spines.values():

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
+
+from .tiles import whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -29,10 +30,7 @@ if TYPE_CHECKING:
 def as_classes(name, values, num_classes, ignore=None):
     """`values` as an int64 array of class numbers below `num_classes`, or `ignore`; ValueError where they are
     something else."""
-    values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if values.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be whole class numbers, not {values.dtype}: take argmax over the classes first")
-    values = values.astype(np.int64)
+    values = whole_numbers(name, values, ": take argmax over the classes first")
     wrong = (values < 0) | (values >= num_classes)
     if ignore is not None:
         wrong &= values != ignore

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['QUERY_TILE', 'GALLERY_TILE', 'SLICE', 'as_features', 'squared_norms', 'FeatureDistances', 'multiply', 'tile_workers']
+__all__ = ['QUERY_TILE', 'GALLERY_TILE', 'SLICE', 'NUMPY_FLOATS', 'as_array', 'whole_numbers', 'as_features', 'squared_norms',
+           'same_dimension', 'FeatureDistances', 'multiply', 'tile_workers']
 
 # %% ../../nbs/metrics/tiles.ipynb #2bf1ca8e
 import warnings
@@ -24,6 +25,32 @@ if TYPE_CHECKING:
 QUERY_TILE, GALLERY_TILE, SLICE = 128, 2048, 256
 
 # %% ../../nbs/metrics/tiles.ipynb #c82174c0
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+
+
+def as_array(values):
+    """`values`, a tensor, an array or a list, as a numpy array.
+
+    A tensor of floats that numpy has no type for, such as bfloat16, becomes float32, which holds each of them exactly.
+    """
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.is_floating_point() and values.dtype not in NUMPY_FLOATS else values).numpy()
+
+
+def whole_numbers(name, values, advice=""):
+    """`values` as an int64 array; ValueError, ending with the `advice`, where they are no whole numbers below
+    2 ** 63."""
+    array = as_array(values)
+    if array.size and array.dtype.kind not in "iu":
+        found = str(getattr(values, "dtype", array.dtype)).removeprefix("torch.")
+        raise ValueError(f"{name} must be whole numbers, not {found}{advice}")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds {array.max()}, but numbers must be below 2 ** 63: number them from 0")
+    return array.astype(np.int64)
+
+
 def as_features(name: str, features: ArrayLike) -> torch.Tensor:
     "A contiguous CPU tensor (n, dim) of float32 or float64 that shares memory with `features` where it can."
     if not isinstance(features, torch.Tensor):
@@ -61,6 +88,15 @@ def squared_norms(name, features):
         )
     return torch.from_numpy(norms).to(features.dtype)
 
+
+def same_dimension(names, query, gallery):
+    "ValueError unless two sets of features (n, dim), called `names`, have one dimension."
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"{names[0]} have {query.shape[1]} dimensions but {names[1]} {gallery.shape[1]}: "
+            "both must come from the same model"
+        )
+
 # %% ../../nbs/metrics/tiles.ipynb #c0c1f40f
 class FeatureDistances:
     """Squared Euclidean distances, less each query's own squared norm, in blocks whose bits depend on the pair alone.
@@ -76,11 +112,7 @@ class FeatureDistances:
         names: tuple[str, str] = ("query_features", "gallery_features"),
     ) -> None:
         self.query, self.gallery = as_features(names[0], query), as_features(names[1], gallery)
-        if self.query.shape[1] != self.gallery.shape[1]:
-            raise ValueError(
-                f"{names[0]} have {self.query.shape[1]} dimensions but {names[1]} {self.gallery.shape[1]}: "
-                "both must come from the same model"
-            )
+        same_dimension(names, self.query, self.gallery)
         self.dtype = torch.promote_types(self.query.dtype, self.gallery.dtype)
         self.query, self.gallery = self.query.to(self.dtype), self.gallery.to(self.dtype)
         self.query_norms, self.gallery_norms = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['Search', 'check_choices', 'check_whole', 'Queries', 'random_choices', 'random_search', 'UniformGuide',
-           'regularised_evolution', 'LogitsPolicy', 'valid_logits', 'draw', 'RunningMean', 'reinforce',
+           'regularised_evolution', 'LogitsPolicy', 'valid_logits', 'draw_choices', 'RunningMean', 'reinforce',
            'mutation_log_probabilities', 'PolicyGuide']
 
 # %% ../../nbs/nas/discrete.ipynb #1d6121c8
@@ -201,7 +201,7 @@ def valid_logits(policy, sizes):
     return logits.masked_fill(absent, -math.inf)
 
 
-def draw(log_probabilities, generator):
+def draw_choices(log_probabilities, generator):
     "One choice for each row of log-probabilities, drawn with a CPU generator, (P,) on the rows' device."
     return (
         torch.multinomial(log_probabilities.detach().exp().cpu(), 1, generator=generator)
@@ -243,7 +243,7 @@ def reinforce(
     optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
     while queries.left():
         log_probabilities = valid_logits(policy, queries.sizes).log_softmax(1)
-        choices = draw(log_probabilities, generator)
+        choices = draw_choices(log_probabilities, generator)
         advantage = usual.advantage(queries.ask(choices.tolist()))
         optimizer.zero_grad()
         (-advantage * log_probabilities.gather(1, choices[:, None]).sum()).backward()
@@ -277,7 +277,7 @@ class PolicyGuide:
 
     def propose(self, parent: tuple[int, ...]) -> tuple[int, ...]:
         "A child that differs from `parent` in one place."
-        place, choice = divmod(int(draw(self.changes(parent)[None], self.generator)), max(self.sizes))
+        place, choice = divmod(int(draw_choices(self.changes(parent)[None], self.generator)), max(self.sizes))
         return (*parent[:place], choice, *parent[place + 1 :])
 
     def learn(self, parent: tuple[int, ...], child: tuple[int, ...], gain: float) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['FEATURES', 'ATTENTIONS', 'DYNAMICS', 'WIDE', 'CELLS', 'SPACES', 'DARTS_NORMAL_V1', 'DARTS_REDUCTION_V1',
            'DARTS_NORMAL_V2', 'DARTS_REDUCTION_V2', 'NASNET_NORMAL', 'NASNET_REDUCTION', 'AMOEBANET_NORMAL',
-           'AMOEBANET_REDUCTION', 'PUBLISHED', 'STYLES', 'COLUMN', 'TIER', 'BOX', 'kind_of', 'Space', 'check_space',
-           'node_choices', 'slots', 'Genotype', 'checked_nodes', 'checked_node', 'check_operation', 'check_source',
-           'check_counts', 'checked_concat', 'genotype_from_json', 'nodes_of', 'derive', 'extend_front', 'pareto',
-           'trace', 'edge_table', 'table_places', 'table_entries', 'checked_budget', 'genotype_cost', 'random_genotype',
-           'choice_sizes', 'genotype_of', 'style_of', 'label_of', 'draw', 'draw_cell', 'draw_lane', 'draw_node']
+           'AMOEBANET_REDUCTION', 'PUBLISHED', 'STYLES', 'COLUMN', 'TIER', 'BOX', 'kind_of', 'Space', 'plain_number',
+           'check_space', 'node_choices', 'slots', 'Genotype', 'checked_nodes', 'checked_node', 'check_operation',
+           'is_whole', 'check_source', 'check_edge_counts', 'checked_concat', 'genotype_from_json', 'nodes_of',
+           'derive', 'extend_front', 'pareto', 'trace', 'edge_table', 'log_probabilities', 'table_places',
+           'table_entries', 'checked_budget', 'genotype_cost', 'random_genotype', 'choice_sizes',
+           'genotype_from_choices', 'style_of', 'label_of', 'draw', 'draw_cell', 'draw_lane', 'draw_node']
 
 # %% ../../nbs/nas/genotype.ipynb #77eadb92
 import json
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import one_of
+from ..metrics.tiles import as_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +74,8 @@ class Space:
     def __post_init__(self):
         for field in ("operations", "required"):  # lists, as JSON has them, would not hash
             object.__setattr__(self, field, tuple(getattr(self, field)))
+        for field in ("inner_nodes", "edges_per_node", "second_tier", "distinct"):  # numpy's have no JSON
+            object.__setattr__(self, field, plain_number(getattr(self, field)))
         check_space(self)
 
     def edges(self) -> list[tuple[int, int]]:
@@ -88,6 +92,11 @@ class Space:
         return math.prod(len(choices) for _, choices in slots(self, exclude=exclude, required=required))
 
 # %% ../../nbs/nas/genotype.ipynb #159f1b52
+def plain_number(value):
+    "`value`, as Python's own where it is a number of numpy's."
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def check_space(space):
     "ValueError in one sentence where a space cannot hold any cell."
     problems = {
@@ -202,7 +211,7 @@ class Genotype:
 def checked_nodes(nodes, space, cell):
     "The nodes of a cell as tuples, each node's edges sorted by source. ValueError where they are no cell of the space."
     try:
-        nodes = tuple(tuple((operation, source) for operation, source in node) for node in nodes)
+        nodes = tuple(tuple((operation, plain_number(source)) for operation, source in node) for node in nodes)
     except (TypeError, ValueError):
         raise ValueError(
             f"the {cell} cell must be a list of nodes, each a list of (operation, source), not {nodes!r}"
@@ -224,7 +233,7 @@ def checked_node(node, number, space, cell):
         (edge for edge in node if edge[1] < number), key=lambda edge: (edge[1], space.operations.index(edge[0]))
     )
     second = [edge for edge in node if edge[1] == number]
-    check_counts(first, second, space, where)
+    check_edge_counts(first, second, space, where)
     return (*first, *second)
 
 # %% ../../nbs/nas/genotype.ipynb #d0fe61fa
@@ -240,9 +249,13 @@ def check_operation(operation, space, where):
     one_of(f"operation at {where}", operation, space.operations)
 
 
+def is_whole(number):
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def check_source(source, number, space, where):
     last = number if space.second_tier else number - 1
-    if not isinstance(source, (int, np.integer)) or isinstance(source, bool) or source < 0:
+    if not is_whole(source) or source < 0:
         raise ValueError(f"{where} reads {source!r}: a source must be the number of a node, from 0 to {last}")
     if source > last:
         raise ValueError(
@@ -251,7 +264,7 @@ def check_source(source, number, space, where):
         )
 
 
-def check_counts(first, second, space, where):
+def check_edge_counts(first, second, space, where):
     sources = [source for _, source in first]
     if space.distinct and len(set(sources)) < len(sources):
         raise ValueError(
@@ -278,8 +291,8 @@ def check_counts(first, second, space, where):
 def checked_concat(concat, space, cell):
     "The nodes that are stacked to the output, in their order; all inner nodes for None."
     inner = tuple(range(2, 2 + space.inner_nodes))
-    found = inner if concat is None else tuple(concat)
-    if not found or len(set(found)) < len(found) or not set(found) <= set(inner):
+    found = inner if concat is None else tuple(map(plain_number, concat))
+    if not found or len(set(found)) < len(found) or not set(found) <= set(inner) or not all(map(is_whole, found)):
         raise ValueError(
             f"the output of the {cell} cell stacks the nodes {list(found)}: they must be different inner nodes, "
             f"{inner[0]} to {inner[-1]}"
@@ -441,7 +454,7 @@ def derive(
         [],
     )  # the total costs and scores worth having; how they were made
     for cell in CELLS:
-        scores = np.log(np.maximum(edge_table(probabilities, cell, space, "probabilities"), 1e-300))
+        scores = log_probabilities(edge_table(probabilities, cell, space, "probabilities"))
         for target, choices in slots(space, exclude=exclude, required=required):
             entries = table_entries(target, choices, space)
             front, origin = extend_front(front, cost[cell][entries].sum(1), scores[entries].sum(1))
@@ -487,7 +500,7 @@ def edge_table(tables, cell, space, what):
     "The (E, O) array of one cell, or ValueError in one sentence."
     if not isinstance(tables, dict) or cell not in tables:
         raise ValueError(f"{what} must be a dict with the tables normal and reduction")
-    table = tables[cell].detach().cpu().numpy() if hasattr(tables[cell], "detach") else np.asarray(tables[cell])
+    table = as_array(tables[cell])
     shape = (len(space.edges()), len(space.operations))
     if table.shape != shape or not np.issubdtype(table.dtype, np.number):
         raise ValueError(
@@ -497,7 +510,13 @@ def edge_table(tables, cell, space, what):
         )
     if not np.isfinite(table).all() or (table < 0).any():
         raise ValueError(f"{what}[{cell!r}] must hold finite numbers that are not negative")
-    return table
+    return table.astype(np.float32) if table.dtype == np.float16 else table  # which has too few numbers to add up
+
+
+def log_probabilities(table):
+    "Logarithms of probabilities, in their own precision; of 0 that of the smallest number, so that none is infinite."
+    table = table if table.dtype.kind == "f" else table.astype(float)
+    return np.log(np.maximum(table, max(np.finfo(table.dtype).smallest_subnormal, table.dtype.type(1e-300))))
 
 
 @cache
@@ -561,7 +580,7 @@ def random_genotype(
     sizes = choice_sizes(space, **rules)
     checked_budget(budget, cost, space)
     for _ in range(attempts):
-        genotype = genotype_of(rng.integers(sizes), space, **rules)
+        genotype = genotype_from_choices(rng.integers(sizes), space, **rules)
         if budget is None or genotype_cost(genotype, cost) <= budget:
             return genotype
     even = {cell: np.ones((len(space.edges()), len(space.operations))) for cell in CELLS}
@@ -580,7 +599,7 @@ def choice_sizes(
     return tuple(len(choices) for _, choices in slots(space, exclude=exclude, required=required)) * len(CELLS)
 
 
-def genotype_of(
+def genotype_from_choices(
     choices: Iterable[int], space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None
 ) -> Genotype:
     """The genotype with these numbers of choices, one for each of `choice_sizes` of the same rules.

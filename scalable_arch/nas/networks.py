@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['Position', 'skeleton', 'cifar_stem', 'halving', 'drop_path', 'EvaluationCell', 'AuxiliaryHead', 'check_images',
-           'CellNetwork', 'CifarNetwork', 'ImageNetNetwork', 'keep_resolution', 'spread', 'DenseReduce', 'DensePool',
-           'darts_v1_cifar', 'darts_v2_cifar', 'nasnet_cifar', 'amoebanet_cifar', 'darts_v1_imagenet',
-           'darts_v2_imagenet', 'nasnet_imagenet', 'amoebanet_imagenet', 'operation_cost', 'cell_costs', 'halved']
+__all__ = ['Position', 'cell_positions', 'cifar_stem', 'halving', 'drop_path', 'EvaluationCell', 'AuxiliaryHead',
+           'check_halvings', 'CellNetwork', 'CifarNetwork', 'ImageNetNetwork', 'keep_resolution', 'spread_kernels',
+           'DenseReduce', 'DensePool', 'darts_v1_cifar', 'darts_v2_cifar', 'nasnet_cifar', 'amoebanet_cifar',
+           'darts_v1_imagenet', 'darts_v2_imagenet', 'nasnet_imagenet', 'amoebanet_imagenet', 'operation_cost',
+           'cell_costs', 'halved']
 
 # %% ../../nbs/nas/networks.ipynb #42f2f724
 import copy
@@ -26,6 +27,7 @@ from ..errors import one_of
 from .genotype import CELLS, PUBLISHED, Genotype, genotype_cost, random_genotype
 from .operations import FactorizedReduce, ReLUConvBN, Zero, make_operation
 from ..nn.cost import measure
+from ..nn.units import classifier
 
 if TYPE_CHECKING:
     from scalable_arch.nas.genotype import Space
@@ -42,7 +44,7 @@ class Position(NamedTuple):
     stage: int
 
 
-def skeleton(channels: int, cells: int, *, halved_stem: bool = False) -> list[Position]:
+def cell_positions(channels: int, cells: int, *, halved_stem: bool = False) -> list[Position]:
     """The `Position` of each cell: reductions after one and two thirds, the channels doubled by each.
 
     `halved_stem`: the stem hands the first cell two maps, the older one twice as large (ImageNet). ValueError for fewer
@@ -80,8 +82,8 @@ class EvaluationCell(nn.Module):
     """A cell of a genotype: outputs of the cells two back and one back -> (B, out_channels, H, W), halved where `kind`
     is reduction.
 
-    `before`, `last`: channels of the two inputs. `position`: its place in the `skeleton`. Cells of other methods have
-    the same signature.
+    `before`, `last`: channels of the two inputs. `position`: one of `cell_positions`. Cells of other methods have the
+    same signature.
     """
 
     def __init__(self, genotype: Genotype, position: Position, before: int, last: int) -> None:
@@ -140,7 +142,7 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(self.widen(self.narrow(x)).mean((2, 3)))
 
 # %% ../../nbs/nas/networks.ipynb #13e903b9
-def check_images(images, halvings):
+def check_halvings(images, halvings):
     "ValueError unless (B, 3, H, W) with sides that survive so many halvings."
     smallest = 2**halvings
     if images.ndim != 4 or images.shape[1] != 3:
@@ -176,19 +178,17 @@ class CellNetwork(nn.Module):
                 "genotype must be a scalable_arch.nas.Genotype, like PUBLISHED['darts_v2'], not "
                 f"{type(genotype).__name__}"
             )
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path must be at least 0 and below 1, not {drop_path}")
         self.genotype, self.drop_path_rate = genotype, drop_path
-        self.positions = skeleton(channels, cells, halved_stem=self.halvings > 0)
+        self.positions = cell_positions(channels, cells, halved_stem=self.halvings > 0)
         (before, last), self.cells, self.feature_channels = self.make_stem(channels), nn.ModuleList(), [0, 0, 0]
         for position in self.positions:
             self.cells.append(cell(genotype, position, before, last))
             before, last = last, self.cells[-1].out_channels
             self.feature_channels[position.stage] = last
         self.num_features = last
-        self.classifier = nn.Identity() if num_classes is None else nn.Linear(last, num_classes)
+        self.classifier = classifier(last, num_classes)
         wanted = auxiliary and num_classes is not None
         self.auxiliary = (
             AuxiliaryHead(self.cells[self.auxiliary_place].out_channels, num_classes, **self.head) if wanted else None
@@ -201,7 +201,7 @@ class CellNetwork(nn.Module):
 
     def walk(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
         "The output of each cell, in turn."
-        check_images(images, self.halvings + 2)
+        check_halvings(images, self.halvings + 2)
         before, last = self.stem_maps(images)
         for cell in self.cells:
             before, last = last, cell(before, last, self.drop_path_rate)
@@ -309,14 +309,14 @@ def keep_resolution(network, removed):
     for i in range(reductions[0], len(network.cells)):
         cell, inner = network.cells[i], newer * (2 if i in reductions else 1)
         if newer > older:
-            cell.preprocess0 = spread(cell.preprocess0, older)
+            cell.preprocess0 = spread_kernels(cell.preprocess0, older)
         sources = [source for node in cell.sources for source in node]
         for place, source in enumerate(sources):
-            cell.operations[place] = spread(cell.operations[place], newer if source < 2 else inner)
+            cell.operations[place] = spread_kernels(cell.operations[place], newer if source < 2 else inner)
         older, newer = newer, inner
 
 
-def spread(module, dilation):
+def spread_kernels(module, dilation):
     """The module for maps `dilation` times as dense as it was made for, without its stride; the weights stay where
     they are."""
     if isinstance(module, FactorizedReduce):

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['ALTERNATIONS', 'GUIDED', 'search_loss', 'constant', 'architecture_gradient', 'momentum_step', 'moved',
-           'second_order_gradient', 'halves', 'turns', 'step_seed', 'SearchRun', 'undecided', 'search_record',
-           'save_search', 'resume_search', 'kept_search', 'check_search_recipe', 'check_supernet', 'supernet_settings',
-           'search', 'search_epoch']
+           'second_order_gradient', 'halves', 'turns', 'step_seed', 'SearchRun', 'update_weights',
+           'update_architecture', 'undecided', 'search_record', 'check_search_recipe', 'check_supernet',
+           'supernet_settings', 'search', 'run_search', 'search_epoch']
 
 # %% ../../nbs/nas/search.ipynb #f6b9bb90
-import json
 import math
-import numbers
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,26 +25,27 @@ from torch.nn import functional as F
 
 from ..errors import one_of
 from .genotype import derive
-from ..train.checkpoint import CHECKPOINT_FILE, copy_into, load_checkpoint, model_tensors, save_checkpoint
 from ..train.classify import augmented_batch, scheduled_rate
-from scalable_arch.train.loop import (
+from ..train.inputs import check_image_set, check_labels, check_whole, data_settings
+from ..train.loop import epoch_batches
+from scalable_arch.train.run import (
+    Run,
+    at_step,
     check_finite,
-    check_images,
-    check_labels,
-    check_settings_agree,
-    data_settings,
-    epoch_batches,
-    loss_name,
+    finite,
+    function_name,
     placement,
-    progress_bar,
-    run_context,
+    plain_settings,
+    run_epochs,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import ArrayLike
 
     from scalable_arch.nas.supernet import Supernet
-    from scalable_arch.train.loop import Images
+    from scalable_arch.train.inputs import Images
 
 # %% ../../nbs/nas/search.ipynb #5d443e02
 def search_loss(supernet, batch, targets, guidance=None, probabilities=None):
@@ -56,8 +53,7 @@ def search_loss(supernet, batch, targets, guidance=None, probabilities=None):
     logits, maps = supernet.forward_with_maps(batch, probabilities)
     entropy = F.cross_entropy(logits, targets)
     loss = entropy + guidance(maps, batch) if guidance else entropy
-    if not math.isfinite(loss.item()):
-        raise FloatingPointError(f"the loss is {loss.item()}")
+    finite(loss)
     return loss, entropy.item(), (logits.argmax(1) == targets).sum().item()
 
 # %% ../../nbs/nas/search.ipynb #d16e37bc
@@ -165,106 +161,97 @@ def step_seed(*place):
 
 # %% ../../nbs/nas/search.ipynb #7f018465
 class SearchRun:
-    "The state of a search and its turns; `search` makes one."
+    """The learners of a search and their turns; `search` makes one.
+
+    `within`: the place in the epoch under way, "step" and "totals", what the turns so far have counted.
+    """
 
     def __init__(self, supernet, images, labels, settings, guidance):
-        self.supernet, self.images, self.labels, self.settings, self.guidance = (
-            supernet,
-            images,
-            labels,
-            settings,
-            guidance,
-        )
+        self.supernet, self.images, self.labels = supernet, images, labels
+        self.settings, self.guidance = settings, guidance
         self.architecture_guidance = guidance if settings["guided"] == "both" else None
         self.train, self.validation = halves(len(labels), settings["validation"], settings["seed"])
         self.controls = list(supernet.controller.parameters())
-        self.sgd = torch.optim.SGD(
-            supernet.weights(),
-            lr=settings["lr"],
-            momentum=settings["momentum"],
-            weight_decay=settings["weight_decay"],
-            foreach=True,
-        )
-        self.adam = torch.optim.Adam(
-            self.controls,
-            lr=settings["controller_lr"],
-            betas=(0.5, 0.999),
-            weight_decay=settings["controller_weight_decay"],
-        )
-        self.history, self.done, self.totals = [], 0, self.nothing()
+        rates = {key: settings[key] for key in ("lr", "momentum", "weight_decay")}
+        self.sgd = torch.optim.SGD(supernet.weights(), **rates, foreach=True)
+        rate, decay = settings["controller_lr"], settings["controller_weight_decay"]
+        self.adam = torch.optim.Adam(self.controls, lr=rate, betas=(0.5, 0.999), weight_decay=decay)
+        self.within = {}
+        self.begin()
 
-    @staticmethod
-    def nothing():
-        return {level: {"loss": 0.0, "right": 0, "seen": 0, "seconds": 0.0} for level in ("weights", "architecture")}
+    def begin(self):
+        "Nothing is done yet of an epoch."
+        nothing = lambda: {"loss": 0.0, "right": 0, "seen": 0, "seconds": 0.0}
+        self.within.update(step=0, totals={"weights": nothing(), "architecture": nothing()})
 
     def batch(self, index, generator):
         "(augmented float batch, targets) of the images at `index`."
         device, dtype = placement(self.supernet)
-        return augmented_batch(self.images, index, self.settings, generator, device, dtype), self.labels[index].to(
-            device
-        )
+        batch = augmented_batch(self.images, index, self.settings, generator, device, dtype)
+        return batch, self.labels[index].to(device)
 
-    def turn(self, level, index, check):
+    def turn(self, epoch, level, index, check):
         "One update of the weights or of the architecture."
-        started, seed = time.perf_counter(), step_seed(self.settings["seed"], len(self.history), self.done)
+        started, seed = time.perf_counter(), step_seed(self.settings["seed"], epoch, self.within["step"])
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         if level == "weights":
-            entropy, right = self.update_weights(*self.batch(index, generator))
+            entropy, right = update_weights(self, *self.batch(index, generator))
         else:
-            entropy, right = self.update_architecture(index, self.batch(check, generator), generator)
-        total, number = self.totals[level], len(index if check is None else check)
-        for name, value in (
-            ("loss", entropy * number),
-            ("right", right),
-            ("seen", number),
-            ("seconds", time.perf_counter() - started),
-        ):
+            entropy, right = update_architecture(self, index, self.batch(check, generator), generator)
+        total, number = self.within["totals"][level], len(index if check is None else check)
+        seconds = time.perf_counter() - started
+        for name, value in dict(loss=entropy * number, right=right, seen=number, seconds=seconds).items():
             total[name] += value
-        self.done += 1
+        self.within["step"] += 1
 
-    def update_weights(self, batch, targets):
-        "A step of SGD; the probabilities are constants."
-        with torch.no_grad():
-            probabilities = self.supernet.probabilities()
-        self.sgd.zero_grad()
-        loss, entropy, right = search_loss(self.supernet, batch, targets, self.guidance, probabilities)
-        loss.backward()
-        if self.settings["clip"]:
-            nn.utils.clip_grad_norm_(self.supernet.weights(), self.settings["clip"])
-        self.sgd.step()
-        return entropy, right
+# %% ../../nbs/nas/search.ipynb #b3854232
+def update_weights(learners, batch, targets):
+    "A step of SGD; the probabilities are constants."
+    with torch.no_grad():
+        probabilities = learners.supernet.probabilities()
+    learners.sgd.zero_grad()
+    loss, entropy, right = search_loss(learners.supernet, batch, targets, learners.guidance, probabilities)
+    loss.backward()
+    if learners.settings["clip"]:
+        nn.utils.clip_grad_norm_(learners.supernet.weights(), learners.settings["clip"])
+    learners.sgd.step()
+    return entropy, right
 
-    def update_architecture(self, index, validation, generator):
-        "A step of Adam on the controller."
-        if self.settings["order"] == 1:
-            gradients, entropy, right = architecture_gradient(self.supernet, *validation, self.architecture_guidance)
-        else:
-            gradients, entropy, right = second_order_gradient(
-                self.supernet, self.sgd, self.batch(index, generator), validation, self.architecture_guidance
-            )
-        for x, gradient in zip(self.controls, gradients):
-            x.grad = gradient.clone()
-        self.adam.step()
-        return entropy, right
+
+def update_architecture(learners, index, validation, generator):
+    "A step of Adam on the controller."
+    supernet, guidance = learners.supernet, learners.architecture_guidance
+    if learners.settings["order"] == 1:
+        gradients, entropy, right = architecture_gradient(supernet, *validation, guidance)
+    else:
+        train = learners.batch(index, generator)
+        gradients, entropy, right = second_order_gradient(supernet, learners.sgd, train, validation, guidance)
+    for x, gradient in zip(learners.controls, gradients):
+        x.grad = gradient.clone()
+    learners.adam.step()
+    return entropy, right
 
 # %% ../../nbs/nas/search.ipynb #bf6e892e
 def undecided(probabilities):
     """Mean entropy of the edges' probabilities (E, O) as a share of the largest possible: 1 at first, 0 when all is
-    decided."""
+    decided, as with a single operation it is from the start."""
+    if probabilities.shape[1] == 1:
+        return 0.0
     return (
         -(probabilities * probabilities.clamp(min=1e-30).log()).sum(1).mean() / math.log(probabilities.shape[1])
     ).item()
 
 
-def search_record(run, rate):
+def search_record(run, epoch, rate):
     "What the history keeps of an epoch."
+    totals = run.within["totals"]
     with torch.no_grad():
         probabilities = {cell: table.double().cpu() for cell, table in run.supernet.probabilities().items()}
-    space, of = run.supernet.space, lambda level, name: run.totals[level][name] / run.totals[level]["seen"]
+    space, of = run.supernet.space, lambda level, name: totals[level][name] / totals[level]["seen"]
     genotype = derive(probabilities, space, exclude=[name for name in space.operations if name == "none"])
     return {
-        "epoch": len(run.history) + 1,
+        "epoch": epoch + 1,
         "lr": rate,
         "loss": of("weights", "loss"),
         "accuracy": of("weights", "right"),
@@ -273,55 +260,8 @@ def search_record(run, rate):
         "entropy": {cell: undecided(table) for cell, table in probabilities.items()},
         "genotype": genotype.to_json(),
         "probabilities": {cell: table.tolist() for cell, table in probabilities.items()},
-        "seconds": sum(total["seconds"] for total in run.totals.values()),
+        "seconds": sum(total["seconds"] for total in totals.values()),
     }
-
-# %% ../../nbs/nas/search.ipynb #916b1351
-def save_search(folder, run):
-    "Write a run's whole state to the checkpoint in `folder`."
-    tensors = model_tensors(run.supernet)
-    for name, x in run.supernet.named_parameters():
-        state = run.sgd.state.get(x, {}) | run.adam.state.get(x, {})
-        tensors |= {f"{kind}.{name}": value for kind, value in state.items() if isinstance(value, torch.Tensor)}
-    state = {"settings": run.settings, "history": run.history, "done": run.done, "totals": run.totals}
-    save_checkpoint(Path(folder) / CHECKPOINT_FILE, tensors, state)
-
-
-def resume_search(folder, run):
-    """Put the checkpoint in `folder`, if there is one, into `run`.
-
-    ValueError where it is damaged or of other settings, naming the first.
-    """
-    path = Path(folder) / CHECKPOINT_FILE
-    if not path.exists():
-        return
-    tensors, state = load_checkpoint(path)
-    there, here = state.get("settings", {}).get("space", run.settings["space"]), run.settings["space"]
-    if there != here:
-        raise ValueError(
-            f"{path} is of a search in the space {there!r}, not {here!r}: choose another folder or delete the file to "
-            "begin anew"
-        )
-    check_settings_agree(state, run.settings, path)
-    copy_into(run.supernet, tensors, path)
-    for name, x in run.supernet.named_parameters():
-        for optimizer, kinds in ((run.sgd, ["momentum_buffer"]), (run.adam, ["step", "exp_avg", "exp_avg_sq"])):
-            for kind in kinds:
-                if f"{kind}.{name}" in tensors:
-                    found = tensors[f"{kind}.{name}"]
-                    optimizer.state[x][kind] = (
-                        found if kind == "step" else torch.empty_like(x, requires_grad=False).copy_(found)
-                    )
-    run.history, run.done, run.totals = state["history"], state["done"], state["totals"]
-
-
-def kept_search(folder):
-    "Where a search that had to stop can be continued from."
-    path = folder and Path(folder) / CHECKPOINT_FILE
-    if not path or not path.exists():
-        return "no checkpoint was saved"
-    state = load_checkpoint(path)[1]
-    return f"the checkpoint at epoch {len(state['history']) + 1}, step {state['done']}, is kept in {path}"
 
 # %% ../../nbs/nas/search.ipynb #0f095fc8
 def check_search_recipe(settings, number, checkpoint_every):
@@ -334,13 +274,9 @@ def check_search_recipe(settings, number, checkpoint_every):
             "guided='weights' goes with order=1: a second-order step of the architecture looks through a guided step "
             "of the weights"
         )
-    whole = {"epochs": 1, "batch_size": 2, "crop_padding": 0, "seed": 0}
-    for name, value, least in [
-        *((name, settings[name], least) for name, least in whole.items()),
-        ("checkpoint_every", checkpoint_every, 1),
-    ]:
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    check_whole(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
+    check_whole(2, batch_size=settings["batch_size"])
+    check_whole(0, crop_padding=settings["crop_padding"], seed=settings["seed"])
     for name in ("lr", "momentum", "weight_decay", "controller_lr", "controller_weight_decay", "clip"):
         if not settings[name] >= 0:
             raise ValueError(f"{name} must be a number of at least 0, not {settings[name]!r}")
@@ -367,12 +303,11 @@ def check_supernet(supernet, labels):
 
 
 def supernet_settings(supernet):
-    "What a checkpoint must find unchanged of the supernet."
+    "What a run's settings say of the supernet, whose modules are compared one by one beside them."
     space, first = supernet.space, supernet.positions[0]
     return {
         "space": space.name,
         "operations": list(space.operations),
-        "space_rules": json.loads(json.dumps(asdict(space))),
         "controller": type(supernet.controller).__name__,
         "cells": len(supernet.cells),
         "channels": first.channels,
@@ -417,74 +352,62 @@ def search(
     for none. `crop_padding`, `flip`: augmentation. `guidance`: function (stage maps, batch) -> loss to add, in both
     levels (W Eq. 6.11, 6.12) or, with `guided` "weights", in the first alone.
     `checkpoint`: folder; the run is saved there every `checkpoint_every` steps and after each epoch, and one found
-    there with the same settings is continued to the same bits (same machine, versions and threads). `progress`: None
-    shows a bar on a terminal. `on_epoch`: called with each dict before it is saved, and may add to it what JSON holds.
+    there with the same supernet, guidance, settings and data is continued to the same bits (same machine, versions and
+    threads); what counts as the same is said in `train.fit`. `progress`: None shows a bar on a terminal. `on_epoch`:
+    called with each dict before it is saved, and may add to it what JSON holds.
     Each dict has epoch, lr, loss, accuracy, validation_loss, validation_accuracy, entropy, genotype (JSON),
     probabilities, seconds. Errors: ValueError for input and settings that do not fit, FloatingPointError where loss or
     weights are not finite; the checkpoint is kept. Source: W Algorithm 1, sec. 5.4.3 and 6.2.3; DARTS, arXiv
     1806.09055.
     """
-    settings = dict(
-        epochs=epochs,
-        batch_size=batch_size,
-        validation=float(validation),
-        alternate=alternate,
-        order=order,
-        lr=float(lr),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        controller_lr=float(controller_lr),
-        controller_weight_decay=float(controller_weight_decay),
-        clip=float(clip or 0),
-        crop_padding=crop_padding,
-        flip=bool(flip),
-        cutout=0,
-        seed=seed,
-        guidance=guidance and loss_name(guidance),
-        guided=guided,
-    )
-    check_images(images)
+    settings = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), clip=float(clip or 0))
+    settings |= dict(controller_lr=float(controller_lr), controller_weight_decay=float(controller_weight_decay))
+    settings |= dict(epochs=epochs, batch_size=batch_size, alternate=alternate, order=order, seed=seed, guided=guided)
+    settings |= dict(validation=float(validation), crop_padding=crop_padding, flip=bool(flip), cutout=0)
+    settings["guidance"] = guidance and function_name(guidance)
+    size = check_image_set(images)
     labels = check_labels(labels, len(images))
     check_search_recipe(settings, len(labels), checkpoint_every)
     check_supernet(supernet, labels)
-    run = SearchRun(
-        supernet, images, labels, supernet_settings(supernet) | settings | data_settings(images, labels), guidance
-    )
-    with run_context(supernet, checkpoint):
-        if checkpoint:
-            resume_search(checkpoint, run)
-        with progress_bar("search", epochs * len(labels), len(run.history) * len(labels), progress) as bar:
-            while len(run.history) < epochs:
-                try:
-                    search_epoch(run, bar, checkpoint, checkpoint_every, on_epoch)
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{error}: a smaller lr may help; {kept_search(checkpoint)}") from None
-    return run.history
+    settings = supernet_settings(supernet) | plain_settings(settings) | data_settings(images, size, labels)
+    learners = SearchRun(supernet, images, labels, settings, guidance)
+    return run_search(learners, checkpoint, checkpoint_every, progress, on_epoch)
+
+# %% ../../nbs/nas/search.ipynb #7ad92e9d
+def run_search(learners, checkpoint, checkpoint_every, progress, on_epoch):
+    "All epochs of a search, saved between steps as well: its history."
+    settings, guidance = learners.settings, learners.guidance
+    optimizers, parts = [learners.sgd, learners.adam], {"guidance": guidance} if guidance else {}
+    run = Run(learners.supernet, optimizers, settings, parts=parts, within=learners.within, checkpoint=checkpoint)
+    save = lambda step: run.save() if step % checkpoint_every == 0 else None
+
+    def one_epoch(epoch, bar):
+        record = search_epoch(learners, epoch, bar, save)
+        if on_epoch:
+            on_epoch(record)
+        learners.begin()
+        return record
+
+    how = dict(epochs=settings["epochs"], num_images=len(learners.labels), what="search", progress=progress)
+    return run_epochs(run, one_epoch, **how)
 
 # %% ../../nbs/nas/search.ipynb #b880ee8e
-def search_epoch(run, bar, checkpoint, checkpoint_every, on_epoch=None):
-    """The rest of the epoch in which `run` stands; FloatingPointError that names the step where loss or weights are
-    not finite."""
-    epoch, settings = len(run.history), run.settings
+def search_epoch(learners, epoch, bar, save=lambda step: None):
+    """The rest of the epoch in which `learners` stand: its record; `save` is called with each step but the last.
+
+    FloatingPointError that names the step where loss or weights are not finite.
+    """
+    settings, within = learners.settings, learners.within
     rate = scheduled_rate(epoch, epochs=settings["epochs"], lr=settings["lr"])
-    run.sgd.param_groups[0]["lr"] = rate
-    plan = turns(run.train, run.validation, settings, epoch)
-    for turn in plan[run.done :]:
-        try:
-            run.turn(*turn)
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"{error} at epoch {epoch + 1}, step {run.done + 1} of {len(plan)}, {turn[0]}"
-            ) from None
-        bar.n = (epoch + run.done / len(plan)) * len(run.labels)
+    learners.sgd.param_groups[0]["lr"] = rate
+    plan = turns(learners.train, learners.validation, settings, epoch)
+    for turn in plan[within["step"] :]:
+        with at_step(epoch, within["step"], len(plan), f", {turn[0]}"):
+            learners.turn(epoch, *turn)
+        bar.n = (epoch + within["step"] / len(plan)) * len(learners.labels)
         bar.set_postfix_str(f"epoch {epoch + 1}, {turn[0]}", refresh=False)
         bar.update(0)
-        if checkpoint and run.done % checkpoint_every == 0 and run.done < len(plan):
-            save_search(checkpoint, run)
-    check_finite(run.supernet, epoch)
-    run.history.append(search_record(run, rate))
-    if on_epoch:
-        on_epoch(run.history[-1])
-    run.done, run.totals = 0, run.nothing()
-    if checkpoint:
-        save_search(checkpoint, run)
+        if within["step"] < len(plan):
+            save(within["step"])
+    check_finite(learners.supernet, epoch)  # before a genotype is read off
+    return search_record(learners, epoch, rate)

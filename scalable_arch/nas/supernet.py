@@ -7,10 +7,10 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['EPSILON', 'MOMENTUM', 'KERNELS', 'kernel_gradient', 'workers', 'depthwise_weight_gradient', 'DepthwiseConv',
-           'depthwise', 'Statistics', 'projected_statistics', 'projection_gradients', 'add_products', 'NormalisedReLU',
-           'NormalisedMix', 'uniform', 'Projection', 'Views', 'NodeViews', 'WeightedSum', 'pixel_rows', 'as_maps',
-           'EdgeGroup', 'MixedNode', 'SearchCell', 'AlphaController', 'Supernet', 'check_table', 'check_image_size',
-           'plain_operation', 'plain_projection', 'PlainCell', 'plain']
+           'depthwise_conv', 'Statistics', 'projected_statistics', 'projection_gradients', 'add_products',
+           'NormalisedReLU', 'NormalisedMix', 'uniform', 'Projection', 'Views', 'NodeViews', 'WeightedSum',
+           'pixel_rows', 'as_maps', 'EdgeGroup', 'MixedNode', 'SearchCell', 'AlphaController', 'Supernet',
+           'check_table', 'check_image_size', 'plain_operation', 'plain_projection', 'PlainCell', 'plain']
 
 # %% ../../nbs/nas/supernet.ipynb #7f6dabcd
 import copy
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ..compiled import compiled
 from ..errors import one_of
 from .genotype import CELLS, SPACES
-from .networks import cifar_stem, skeleton
+from .networks import cell_positions, cifar_stem
 from .operations import OPERATIONS, FactorizedReduce, ReLUConvBN, make_operation, shifted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from scalable_arch.nas.networks import Position
 
 # %% ../../nbs/nas/supernet.ipynb #ef42349e
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def kernel_gradient(x, g, kernel_size, stride, dilation):
     "Gradient of a depthwise kernel (k, k, C) from its input `x` and the gradient `g` of its output, both (B, H, W, C)."
     result = np.zeros((kernel_size, kernel_size, x.shape[3]), x.dtype)
@@ -80,7 +80,7 @@ def depthwise_weight_gradient(x, g, weight, stride, dilation):
 
 # %% ../../nbs/nas/supernet.ipynb #19b5fd48
 class DepthwiseConv(torch.autograd.Function):
-    "Depthwise convolution on the CPU with a faster backward pass; `depthwise` calls it."
+    "Depthwise convolution on the CPU with a faster backward pass; `depthwise_conv` calls it."
 
     @staticmethod
     def forward(ctx, x, weight, stride, dilation):
@@ -105,7 +105,7 @@ class DepthwiseConv(torch.autograd.Function):
         return to_x, to_weight, None, None
 
 # %% ../../nbs/nas/supernet.ipynb #78dc24ef
-def depthwise(x, weight, stride=1, dilation=1):
+def depthwise_conv(x, weight, stride=1, dilation=1):
     """Depthwise convolution: `x` (B, C, H, W), `weight` (C, 1, k, k) with odd k -> (B, C, ceil(H / stride), ceil(W /
     stride))."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
@@ -380,11 +380,11 @@ class EdgeGroup(nn.Module):
     def convolved(self, views, probabilities):
         "Sum of all separable and dilated convolutions on all edges."
         x = torch.cat([view.rectified for view in views], 1) if self.edges > 1 else views[0].rectified
-        maps = {name: depthwise(x, weight, self.stride, KERNELS[name][1]) for name, weight in self.first.items()}
+        maps = {name: depthwise_conv(x, weight, self.stride, KERNELS[name][1]) for name, weight in self.first.items()}
         rows = {name: pixel_rows(found, self.edges) for name, found in maps.items()}
         if self.separable:
             for name, found in zip(self.separable, self.hidden.hidden([rows[name] for name in self.separable])):
-                rows[name] = pixel_rows(depthwise(as_maps(found, maps[name]), self.second[name]), self.edges)
+                rows[name] = pixel_rows(depthwise_conv(as_maps(found, maps[name]), self.second[name]), self.edges)
         factor = torch.stack([self.column(probabilities, name) for name in self.convs])
         return as_maps(self.last.mix([rows[name] for name in self.convs], factor), maps[self.convs[0]])
 
@@ -444,8 +444,8 @@ class SearchCell(nn.Module):
     """All cells of a space at once: outputs of the cells two back and one back, probabilities (E, O) -> (B,
     out_channels, H, W).
 
-    `before`, `last`: channels of the two inputs. `position`: its place in the `skeleton`. Cells of other methods have
-    the same signature.
+    `before`, `last`: channels of the two inputs. `position`: one of `cell_positions`. Cells of other methods have the
+    same signature.
     """
 
     def __init__(self, space: Space, position: Position, before: int, last: int) -> None:
@@ -511,7 +511,7 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         self.space = SPACES[one_of("space", space, SPACES)] if isinstance(space, str) else space
-        self.positions = skeleton(channels, cells)
+        self.positions = cell_positions(channels, cells)
         self.stem = cifar_stem(3 * channels)
         self.cells, (before, last), self.feature_channels = nn.ModuleList(), (3 * channels, 3 * channels), [0, 0, 0]
         for position in self.positions:

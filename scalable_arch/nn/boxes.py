@@ -10,11 +10,13 @@ __all__ = ['ANCHOR_HEIGHTS', 'LARGEST_GROWTH', 'as_boxes', 'box_iou', 'keep_gree
 import math
 from collections.abc import Sequence
 from functools import cache
+from numbers import Integral
 
 import numpy as np
 import torch
-from numba import njit
 from torch.nn import functional as F
+
+from ..compiled import compiled
 
 # %% ../../nbs/nn/boxes.ipynb #9db4868a
 def as_boxes(name: str, boxes: torch.Tensor, positive: bool = False) -> torch.Tensor:
@@ -47,7 +49,7 @@ def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(shared > 0, shared / union, 0)
 
 # %% ../../nbs/nn/boxes.ipynb #595c2cb9
-@njit(nogil=True, cache=True)
+@compiled
 def keep_greedily(boxes, order, threshold):
     "Those of `order` that overlap no earlier kept box by more than `threshold`."
     kept, count = np.empty_like(order), 0
@@ -192,7 +194,7 @@ def roi_align(
     Result in channels_last order. Same values as `torchvision.ops.roi_align`, which is used where installed. Source: He
     et al., Mask R-CNN, 2017; W sec. 4.2.1.
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = (size, size) if isinstance(size, Integral) else tuple(size)
     rois = check_rois(features, rois, sampling_ratio)
     if torchvision_ops():
         return torchvision_ops().roi_align(
@@ -223,7 +225,7 @@ def check_rois(features: torch.Tensor, rois: torch.Tensor, sampling_ratio: int) 
         raise ValueError(f"features must have shape (B, C, H, W), not {tuple(features.shape)}")
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(f"rois must have shape (K, 5) with image index, x1, y1, x2, y2, not {tuple(rois.shape)}")
-    if not isinstance(sampling_ratio, int) or sampling_ratio < 1:
+    if not isinstance(sampling_ratio, Integral) or sampling_ratio < 1:
         raise ValueError(f"sampling_ratio must be a whole number from 1, not {sampling_ratio!r}")
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.promote_types(features.dtype, torch.float32)))
     as_boxes("rois[:, 1:]", rois[:, 1:])

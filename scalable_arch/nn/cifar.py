@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['StagedNetwork', 'draw_weights', 'classifier', 'BasicBlock', 'CifarResNet', 'resnet18_cifar', 'PyramidUnit',
-           'PyramidNet', 'pyramidnet110_cifar']
+__all__ = ['StagedNetwork', 'draw_weights', 'BasicBlock', 'CifarResNet', 'resnet18_cifar', 'PyramidUnit', 'PyramidNet',
+           'pyramidnet110_cifar']
 
 # %% ../../nbs/nn/cifar.ipynb #8b2014ac
 from collections.abc import Callable, Sequence
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn import functional as F
+
+from .units import classifier
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +51,6 @@ def draw_weights(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def classifier(channels: int, num_classes: int | None) -> nn.Module:
-    """Linear layer from features to logits, or the identity when `num_classes` is None; ValueError where it is less
-    than 1."""
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
-    return nn.Identity() if num_classes is None else nn.Linear(channels, num_classes)
 
 # %% ../../nbs/nn/cifar.ipynb #e66d31fb
 class BasicBlock(nn.Module):

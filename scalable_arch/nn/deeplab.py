@@ -8,6 +8,7 @@ __all__ = ['AtrousUnit', 'ASPP', 'backbone_features', 'DeepLabV3']
 # %% ../../nbs/nn/deeplab.ipynb #35dd20c7
 import copy
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ class ASPP(nn.Module):
         self, in_channels: int, channels: int = 256, *, rates: Sequence[int] = (6, 12, 18), dropout: float = 0.1
     ) -> None:
         super().__init__()
-        if not rates or any(not isinstance(rate, int) or rate < 1 for rate in rates):
+        if not rates or any(not isinstance(rate, Integral) or rate < 1 for rate in rates):
             raise ValueError(f"rates must be whole numbers of at least 1, such as (6, 12, 18), not {rates!r}")
         self.views = nn.ModuleList(AtrousUnit(in_channels, channels, rate=rate) for rate in (None, *rates))
         self.whole = AtrousUnit(in_channels, channels)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn import functional as F
 
-from .efficient import classifier, condensenet, mobilenet, shufflenet
+from .efficient import condensenet, mobilenet, shufflenet
 from .resnet import resnet50
-from .units import BranchOutput
+from .units import BranchOutput, classifier
 
 if TYPE_CHECKING:
     import torch

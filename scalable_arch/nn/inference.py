@@ -42,12 +42,13 @@ class FoldedUnit(nn.Module):
 
 
 def can_fuse_relu() -> bool:
-    "Whether oneDNN's convolution with ReLU may be called now; exported graphs must hold standard operations only."
+    "Whether oneDNN's convolution with ReLU may be called now; recorded graphs must hold standard operations only."
     return (
         torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
     )
 
 # %% ../../nbs/nn/inference.ipynb #b1c44249

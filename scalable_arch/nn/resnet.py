@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn import functional as F
 
+from .units import classifier
+
 if TYPE_CHECKING:
     import torch
 
@@ -59,8 +61,6 @@ class ResNet(nn.Module):
         self, num_classes: int | None = 1000, *, depths: Sequence[int] = (3, 4, 6, 3), width: float = 1.0
     ) -> None:
         super().__init__()
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or None for features, not {num_classes}")
         base = max(int(64 * width + 0.5), 1)
         self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
@@ -72,7 +72,7 @@ class ResNet(nn.Module):
                 channels = 4 * inner
             setattr(self, f"layer{stage + 1}", nn.Sequential(*units))
         self.num_features = channels
-        self.fc = nn.Identity() if num_classes is None else nn.Linear(channels, num_classes)
+        self.fc = classifier(channels, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)

@@ -8,12 +8,10 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['SCHEDULES', 'random_crop', 'cutout', 'covered', 'augmented_batch', 'scheduled_rate', 'read_output',
            'classification_loss', 'classifier_step', 'set_place', 'classifier_epoch', 'check_classifier_recipe',
-           'kept_settings', 'fit_classifier', 'run_epochs', 'own_drop_path', 'named_rightly', 'accuracy']
+           'check_guided', 'kept_settings', 'fit_classifier', 'own_drop_path', 'named_rightly', 'accuracy']
 
 # %% ../../nbs/train/classify.ipynb #daa7652a
 import math
-import numbers
-import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,21 +23,20 @@ from torch.nn import functional as F
 from ..data.batches import random_flip
 from ..data.images import to_float
 from ..errors import one_of
-from scalable_arch.train.loop import (
-    check_finite,
-    check_images,
-    check_labels,
-    data_settings,
-    epoch_batches,
-    epoch_seeds,
+from .inputs import check_image_set, check_labels, check_whole, data_settings, type_and_shape
+from .loop import epoch_batches
+from scalable_arch.train.run import (
+    Run,
+    at_step,
+    epoch_generator,
+    finite,
+    function_name,
     in_mode,
-    kept_sentence,
-    loss_name,
     placement,
+    plain_settings,
     progress_bar,
-    resume_run,
-    run_context,
-    save_run,
+    run_epochs,
+    sgd,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from scalable_arch.train.loop import Images
+    from scalable_arch.train.inputs import Images
 
 # %% ../../nbs/train/classify.ipynb #8813e35c
 def random_crop(images, padding, generator):
@@ -113,7 +110,7 @@ def read_output(output, num_images, num_labels):
         if x is None and x is auxiliary:
             continue
         if not isinstance(x, torch.Tensor) or x.ndim != 2 or len(x) != num_images:
-            found = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            found = tuple(x.shape) if isinstance(x, torch.Tensor) else type_and_shape(x)
             raise ValueError(
                 f"a classifier must return logits (B, num_classes), or (logits, auxiliary logits), for a batch of "
                 f"B={num_images}, not {found}"
@@ -147,9 +144,7 @@ def classifier_step(model, optimizer, batch, targets, num_labels, settings, guid
     logits, auxiliary = read_output(output, len(batch), num_labels)
     loss = classification_loss(logits, auxiliary, targets, settings["auxiliary_weight"], settings["label_smoothing"])
     loss = loss + guidance(maps, batch) if guidance else loss
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss is {value}")
+    value = finite(loss)
     loss.backward()
     if settings["clip"]:
         nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
@@ -171,50 +166,33 @@ def set_place(model, optimizer, place, settings):
 
 # %% ../../nbs/train/classify.ipynb #e80f084d
 def classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch, bar):
-    """One pass over the images, after `fit_classifier`'s `settings`: {"epoch", "loss", "accuracy", "lr" (of its first
-    step), "seconds"}, means over images.
+    """One pass over the images, after `fit_classifier`'s `settings`: {"loss", "accuracy", "lr" (of its first step)},
+    means over images.
 
-    FloatingPointError that names the step where the loss, or after the epoch a weight, is not finite.
+    FloatingPointError that names the step where the loss is not finite.
     """
-    started, (device, dtype) = time.perf_counter(), placement(model)
-    order_seed, model_seed = epoch_seeds(settings["seed"], epoch)
-    generator = torch.Generator().manual_seed(order_seed)
-    torch.manual_seed(model_seed)
+    device, dtype = placement(model)
+    generator = epoch_generator(settings["seed"], epoch)
     batches = epoch_batches(labels, "random", settings["batch_size"], None, generator)
     first_rate, num_labels, total, correct, seen = None, int(labels.max()) + 1, 0.0, 0, 0
     for step, index in enumerate(batches):
         rate = set_place(model, optimizer, epoch + step / len(batches), settings)
         first_rate = rate if first_rate is None else first_rate
-        batch = augmented_batch(images, index, settings, generator, device, dtype)
-        try:
-            value, right = classifier_step(
-                model, optimizer, batch, labels[index].to(device), num_labels, settings, guidance
-            )
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{error} at epoch {epoch + 1}, step {step + 1} of {len(batches)}") from None
+        batch, targets = augmented_batch(images, index, settings, generator, device, dtype), labels[index].to(device)
+        with at_step(epoch, step, len(batches)):
+            value, right = classifier_step(model, optimizer, batch, targets, num_labels, settings, guidance)
         total, correct, seen = total + value * len(index), correct + right, seen + len(index)
         bar.set_postfix_str(f"epoch {epoch + 1}, loss {total / seen:.3f}, accuracy {correct / seen:.0%}", refresh=False)
         bar.update(len(index))
-    check_finite(model, epoch)
-    return {
-        "epoch": epoch + 1,
-        "loss": total / seen,
-        "accuracy": correct / seen,
-        "lr": first_rate,
-        "seconds": time.perf_counter() - started,
-    }
+    return {"loss": total / seen, "accuracy": correct / seen, "lr": first_rate}
 
 # %% ../../nbs/train/classify.ipynb #bb6e7bf9
 def check_classifier_recipe(settings, checkpoint_every):
     "One sentence for settings that no run can have."
     one_of("schedule", settings["schedule"], SCHEDULES)
-    whole = {"epochs": 1, "batch_size": 2, "warmup": 0, "cutout": 0, "crop_padding": 0, "seed": 0}
-    for name, value, least in [
-        *((name, settings[name], least) for name, least in whole.items()),
-        ("checkpoint_every", checkpoint_every, 1),
-    ]:
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    check_whole(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
+    check_whole(2, batch_size=settings["batch_size"])
+    check_whole(0, **{name: settings[name] for name in ("warmup", "cutout", "crop_padding", "seed")})
     least_most = {
         "lr": (0, math.inf),
         "momentum": (0, 1),
@@ -239,6 +217,15 @@ def check_classifier_recipe(settings, checkpoint_every):
     if settings["schedule"] == "steps" and not settings["milestones"]:
         raise ValueError(
             "schedule='steps' needs milestones: the epochs at which the learning rate is multiplied by gamma"
+        )
+
+
+def check_guided(model, guidance):
+    "ValueError for a model that cannot be guided, where there is `guidance`."
+    if guidance and not hasattr(model, "forward_with_maps"):
+        raise ValueError(
+            f"a {type(model).__name__} cannot be guided: it has no method forward_with_maps(images) -> (output, stage "
+            "maps)"
         )
 
 
@@ -284,69 +271,31 @@ def fit_classifier(
     each epoch of `milestones`). `clip`: norm of all gradients together, 0 or None for none. `cutout`, `crop_padding`:
     pixels, 0 for none. `guidance`: function (stage maps, batch) -> loss to add; the model then has a method
     forward_with_maps(batch) -> (output, stage maps). `checkpoint`: folder; the run is saved there every
-    `checkpoint_every` epochs and at the end, and a run found there with the same settings is continued, with the same
-    bits as if it had never stopped (same machine, versions and threads). `progress`: None shows a bar on a terminal.
-    `on_epoch`: called with the epoch's dict, after it was saved.
-    Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
-    BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
-    kept. Source: W sec. 6.3.1 and 6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
+    `checkpoint_every` epochs and at the end, and a run found there with the same network, guidance, settings and data
+    is continued, with the same bits as if it had never stopped (same machine, versions and threads); what counts as
+    the same is said in `train.fit`. `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's
+    dict, after it was saved.
+    Errors: ValueError for input and settings that do not fit; the others as of `train.fit`. Source: W sec. 6.3.1 and
+    6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
     """
-    settings = dict(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=float(lr),
-        schedule=schedule,
-        milestones=list(milestones),
-        gamma=float(gamma),
-        warmup=warmup,
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        clip=float(clip or 0),
-        auxiliary_weight=float(auxiliary_weight),
-        drop_path=float(drop_path) if hasattr(model, "drop_path_rate") else 0.0,
-        cutout=cutout,
-        crop_padding=crop_padding,
-        flip=bool(flip),
-        label_smoothing=float(label_smoothing),
-        guidance=guidance and loss_name(guidance),
-        seed=seed,
-    )
+    settings = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), clip=float(clip or 0))
+    settings |= dict(epochs=epochs, schedule=schedule, milestones=list(milestones), gamma=float(gamma), warmup=warmup)
+    settings |= dict(batch_size=batch_size, cutout=cutout, crop_padding=crop_padding, flip=bool(flip), seed=seed)
+    settings |= dict(auxiliary_weight=float(auxiliary_weight), label_smoothing=float(label_smoothing))
+    drop_path = float(drop_path) if hasattr(model, "drop_path_rate") else 0.0
+    settings |= dict(drop_path=drop_path, guidance=guidance and function_name(guidance))
     check_classifier_recipe(settings, checkpoint_every)
-    check_images(images)
-    labels = check_labels(labels, len(images))
-    if guidance and not hasattr(model, "forward_with_maps"):
-        raise ValueError(
-            f"a {type(model).__name__} cannot be guided: it has no method forward_with_maps(images) -> (output, stage "
-            "maps)"
-        )
-    kept = kept_settings(settings) | {"dtype": str(placement(model)[1]), **data_settings(images, labels)}
-    return run_epochs(model, images, labels, settings, kept, guidance, checkpoint, checkpoint_every, progress, on_epoch)
+    check_guided(model, guidance)
+    size, labels = check_image_set(images), check_labels(labels, len(images))
+    settings = plain_settings(settings)
+    kept = kept_settings(settings) | data_settings(images, size, labels) | {"dtype": str(placement(model)[1])}
+    optimizer = sgd(model.to(memory_format=torch.channels_last), settings)
+    run = Run(model, [optimizer], kept, parts={"guidance": guidance} if guidance else {}, checkpoint=checkpoint)
+    one_epoch = lambda epoch, bar: classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch, bar)
+    how = dict(checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch, context=own_drop_path(model))
+    return run_epochs(run, one_epoch, epochs=settings["epochs"], num_images=len(labels), **how)
 
 # %% ../../nbs/train/classify.ipynb #816f1aa0
-def run_epochs(model, images, labels, settings, kept, guidance, checkpoint, checkpoint_every, progress, on_epoch):
-    "The run itself, from where the checkpoint left it; `kept`: what of the settings a checkpoint must agree with."
-    epochs = settings["epochs"]
-    model.to(memory_format=torch.channels_last)
-    trained = [x for x in model.parameters() if x.requires_grad]
-    optimizer = torch.optim.SGD(
-        trained, lr=settings["lr"], momentum=settings["momentum"], weight_decay=settings["weight_decay"]
-    )
-    with run_context(model, checkpoint), own_drop_path(model):
-        history = resume_run(checkpoint, model, optimizer, kept, epochs) if checkpoint else []
-        with progress_bar("training", epochs * len(labels), len(history) * len(labels), progress) as bar:
-            for epoch in range(len(history), epochs):
-                try:
-                    record = classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch, bar)
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{error}: a smaller lr may help; {kept_sentence(checkpoint)}") from None
-                history.append(record)
-                if checkpoint and (len(history) % checkpoint_every == 0 or len(history) == epochs):
-                    save_run(checkpoint, model, optimizer, kept, history)
-                if on_epoch:
-                    on_epoch(record)
-    return history
-
-
 @contextmanager
 def own_drop_path(model):
     "`model` gets the `drop_path_rate` that it had back, if it has one, however the run ends."
@@ -374,15 +323,9 @@ def named_rightly(
     `images`, `labels`, `progress` as of `fit_classifier`; the model's mode is given back. ValueError for input that
     does not fit.
     """
-    for name, value in (("top", top), ("batch_size", batch_size)):
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-    check_images(images)
-    labels = torch.as_tensor(labels).cpu()
-    if labels.shape != (len(images),):
-        raise ValueError(
-            f"there must be one label an image: {len(images)} images, labels of shape {tuple(labels.shape)}"
-        )
+    check_whole(1, top=top, batch_size=batch_size)
+    check_image_set(images)
+    labels = check_labels(labels, len(images), training=False)
     (device, dtype), right = placement(model), []
     with in_mode(model, False), progress_bar("testing", len(images), 0, progress) as bar:
         for index in torch.arange(len(images)).split(batch_size):

@@ -6,95 +6,42 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['check_images', 'check_labels', 'check_output', 'epoch_seeds', 'learning_rate', 'epoch_batches', 'placement',
-           'float_batch', 'in_mode', 'train_step', 'check_finite', 'augmentation', 'train_epoch', 'save_run',
-           'resume_run', 'check_settings_agree', 'data_settings', 'loss_name', 'check_recipe', 'run_context',
-           'progress_bar', 'kept_sentence', 'fit', 'batch_features', 'extract_features']
+__all__ = ['check_output', 'learning_rate', 'epoch_batches', 'float_batch', 'train_step', 'augmentation', 'branch_epoch',
+           'check_fit_recipe', 'fit', 'batch_features', 'extract_features']
 
 # %% ../../nbs/train/loop.ipynb #7c63e9a2
-import math
-import numbers
-import time
-import zlib
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from ..files import folder_lock
-from tqdm import tqdm
 
 from ..data.batches import identity_batches, random_batches, random_erasing, random_flip
 from ..data.images import to_float
 from ..errors import one_of
-from scalable_arch.train.checkpoint import (
-    CHECKPOINT_FILE,
-    copy_into,
-    load_checkpoint,
-    model_tensors,
-    save_checkpoint,
-)
+from .inputs import check_image_set, check_labels, check_whole, data_settings, type_and_shape
 from .losses import branches, loss_by_name
+from scalable_arch.train.run import (
+    Run,
+    at_step,
+    epoch_generator,
+    finite,
+    function_name,
+    in_mode,
+    placement,
+    plain_settings,
+    progress_bar,
+    run_epochs,
+    sgd,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from scalable_arch.train.inputs import Images
     from scalable_arch.train.losses import Loss
 
-    class Images(Protocol):
-        "A uint8 tensor (N, 3, H, W), or images that are read when asked for: a tensor of indices gives such a tensor."
-
-        def __len__(self) -> int: ...
-        def __getitem__(self, index: torch.Tensor, /) -> torch.Tensor: ...
-
 # %% ../../nbs/train/loop.ipynb #562175be
-def check_images(images):
-    """ValueError unless `images` has a length, which must not be 0, and gives uint8 (B, 3, H, W) for a tensor of
-    indices."""
-    if len(images) == 0:
-        raise ValueError("there are no images: check the folder or the selection they came from")
-    first = images[torch.tensor([0])]
-    if not isinstance(first, torch.Tensor) or first.dtype != torch.uint8 or first.ndim != 4 or first.shape[1] != 3:
-        found = (
-            f"{first.dtype} of shape {tuple(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
-        )
-        raise ValueError(
-            f"images must be uint8 of shape (N, 3, H, W), as load_images gives them, but one image is {found}"
-        )
-
-
-def check_labels(labels, num_images):
-    "`labels` as an int64 tensor (N,) on the CPU; ValueError unless they are integers from 0, one an image."
-    if (
-        getattr(getattr(labels, "dtype", None), "kind", "") == "U"
-        or isinstance(labels, (list, tuple))
-        and len(labels)
-        and isinstance(labels[0], str)
-    ):
-        raise ValueError(
-            "labels must be integers from 0 to num_classes - 1, not texts: number them with names, labels = "
-            "np.unique(labels, return_inverse=True)"
-        )
-    labels = torch.as_tensor(labels).cpu()
-    if num_images < 2:
-        raise ValueError("training needs at least two images, for batch normalisation")
-    if labels.ndim != 1 or len(labels) != num_images:
-        raise ValueError(
-            f"there must be one label an image: {num_images} images, labels of shape {tuple(labels.shape)}"
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be integers from 0 to num_classes - 1, not {labels.dtype}")
-    if labels.min() < 0:
-        row = int(labels.argmin())
-        raise ValueError(
-            f"labels must be integers from 0 to num_classes - 1, but label {row} is {labels[row]}: number the pids anew"
-        )
-    return labels.long()
-
-
 def check_output(output, num_images, num_labels):
     """ValueError unless a model's `output` in train mode has the logits for `num_images` images and at least
     `num_labels` classes."""
@@ -109,12 +56,7 @@ def check_output(output, num_images, num_labels):
                 f"make it with num_classes={num_labels} or more"
             )
 
-# %% ../../nbs/train/loop.ipynb #773b8508
-def epoch_seeds(seed, epoch):
-    "Two independent seeds for an epoch: for the order and the augmentation, and for the model's own chance (dropout)."
-    return [int(x) for x in np.random.SeedSequence((seed, epoch)).generate_state(2)]
-
-
+# %% ../../nbs/train/loop.ipynb #1702c532
 def learning_rate(epoch, *, lr=3e-2, milestones=(100, 200, 250), gamma=0.1):
     "Learning rate of an epoch (counted from 0): `lr`, times `gamma` for each milestone reached. W sec. 3.3."
     return lr * gamma ** sum(epoch >= milestone for milestone in milestones)
@@ -131,26 +73,9 @@ def epoch_batches(labels, sampler, batch_size, num_shots, generator):
     return batches
 
 # %% ../../nbs/train/loop.ipynb #d37778be
-def placement(model):
-    "Device and dtype of a model's first parameter; CPU and float32 for one without."
-    parameter = next(model.parameters(), torch.empty(0))
-    return parameter.device, parameter.dtype
-
-
 def float_batch(images, index, device, dtype):
     "Images at `index` as normalised floats, channels last in memory: (B, 3, H, W)."
     return to_float(images[index].to(device)).to(dtype).contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def in_mode(model, training):
-    "`model` in train or eval mode for a while; every submodule gets its own mode back."
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.train(training)
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 # %% ../../nbs/train/loop.ipynb #05916700
 def train_step(model, optimizer, loss, batch, targets, num_labels):
@@ -162,19 +87,10 @@ def train_step(model, optimizer, loss, batch, targets, num_labels):
     output = model(batch)
     check_output(output, len(batch), num_labels)
     loss_value = loss(output, targets)
-    value = loss_value.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss is {value}")
+    value = finite(loss_value)
     loss_value.backward()
     optimizer.step()
     return value, (sum(output.logits).argmax(1) == targets).sum().item()
-
-
-def check_finite(model, epoch):
-    "FloatingPointError naming the first weight or buffer that is not finite after an epoch."
-    for name, x in model.state_dict().items():
-        if not x.isfinite().all():
-            raise FloatingPointError(f"{name} is no longer finite after epoch {epoch + 1}")
 
 # %% ../../nbs/train/loop.ipynb #1ae35708
 def augmentation(flip, erasing, generator):
@@ -187,163 +103,46 @@ def augmentation(flip, erasing, generator):
     return augment
 
 
-def train_epoch(model, optimizer, loss, images, labels, settings, epoch, bar):
-    """One pass over the images, after `fit`'s `settings`: {"epoch", "loss", "accuracy", "lr", "seconds"}, means over
-    images.
+def branch_epoch(model, optimizer, loss, images, labels, settings, epoch, bar):
+    """One pass over the images, after `fit`'s `settings`: {"loss", "accuracy", "lr"}, means over images.
 
-    FloatingPointError that names the step where the loss, or after the epoch a weight, is not finite.
+    FloatingPointError that names the step where the loss is not finite.
     """
-    started, (device, dtype) = time.perf_counter(), placement(model)
-    order_seed, model_seed = epoch_seeds(settings["seed"], epoch)
-    generator = torch.Generator().manual_seed(order_seed)
-    torch.manual_seed(model_seed)
+    device, dtype = placement(model)
+    generator = epoch_generator(settings["seed"], epoch)
     rate = learning_rate(epoch, **{key: settings[key] for key in ("lr", "milestones", "gamma")})
     for group in optimizer.param_groups:
         group["lr"] = rate
     augment = augmentation(settings["flip"], settings["erasing"], generator)
     batches = epoch_batches(labels, settings["sampler"], settings["batch_size"], settings["num_shots"], generator)
     num_labels, total, correct, seen = int(labels.max()) + 1, 0.0, 0, 0
-    for step, index in enumerate(batches, 1):
+    for step, index in enumerate(batches):
         batch = augment(float_batch(images, index, device, dtype))
-        try:
+        with at_step(epoch, step, len(batches)):
             value, right = train_step(model, optimizer, loss, batch, labels[index].to(device), num_labels)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{error} at epoch {epoch + 1}, step {step} of {len(batches)}") from None
         total, correct, seen = total + value * len(index), correct + right, seen + len(index)
         bar.set_postfix_str(f"epoch {epoch + 1}, loss {total / seen:.3f}, accuracy {correct / seen:.0%}", refresh=False)
         bar.update(len(index))
-    check_finite(model, epoch)
-    bar.n = (epoch + 1) * len(labels)  # the identity sampler leaves images out
-    return {
-        "epoch": epoch + 1,
-        "loss": total / seen,
-        "accuracy": correct / seen,
-        "lr": rate,
-        "seconds": time.perf_counter() - started,
-    }
+    return {"loss": total / seen, "accuracy": correct / seen, "lr": rate}
 
 # %% ../../nbs/train/loop.ipynb #0db67f19
-def save_run(folder, model, optimizer, settings, history):
-    "Write a run's state to the checkpoint in `folder`, whole or not at all; see `save_checkpoint`."
-    momenta = {
-        f"momentum.{name}": optimizer.state[x]["momentum_buffer"]
-        for name, x in model.named_parameters()
-        if optimizer.state.get(x, {}).get("momentum_buffer") is not None
-    }
-    save_checkpoint(
-        Path(folder) / CHECKPOINT_FILE, model_tensors(model) | momenta, {"settings": settings, "history": history}
-    )
-
-
-def resume_run(folder, model, optimizer, settings, epochs):
-    """Put the checkpoint in `folder`, if there is one, into `model` and `optimizer`; returns its history, empty for a
-    new run.
-
-    ValueError where it is damaged, or of other settings (naming the first that differs), or has more than `epochs`
-    epochs.
-    """
-    path = Path(folder) / CHECKPOINT_FILE
-    if not path.exists():
-        return []
-    tensors, state = load_checkpoint(path)
-    check_settings_agree(state, settings, path)
-    history = state["history"]
-    if len(history) > epochs:
-        raise ValueError(
-            f"{path} has {len(history)} epochs, more than the epochs={epochs} asked for: load it with load_model"
-        )
-    copy_into(model, tensors, path)
-    for name, x in model.named_parameters():
-        if f"momentum.{name}" in tensors:
-            optimizer.state[x]["momentum_buffer"] = torch.empty_like(x, requires_grad=False).copy_(
-                tensors[f"momentum.{name}"]
-            )
-    return history
-
-
-def check_settings_agree(state, settings, path):
-    "ValueError naming the first of a run's `settings` that differs from those of its checkpoint."
-    if "history" not in state:
-        raise ValueError(f"{path} holds a model, not a training run to continue: choose another folder")
-    for key in sorted(settings.keys() | state["settings"].keys()):
-        there, here = state["settings"].get(key), settings.get(key)
-        if there != here:
-            raise ValueError(
-                f"{path} is of a run with {key}={there!r}, not {key}={here!r}: use that value, "
-                "choose another folder or delete the file to begin anew"
-            )
-
-# %% ../../nbs/train/loop.ipynb #09924f28
-def data_settings(images, labels):
-    "What a run must find unchanged of its data: numbers, size and fingerprints."
-    sample = images[torch.linspace(0, len(images) - 1, min(len(images), 16)).long()].cpu().contiguous()
-    fingerprint = lambda x: f"{zlib.crc32(x.numpy()):08x}"
-    return {
-        "num_images": len(images),
-        "image_size": list(sample.shape[-2:]),
-        "images": fingerprint(sample),
-        "labels": fingerprint(labels),
-    }
-
-
-def loss_name(loss):
-    "A loss's name for the settings; of a function its own, of a partial also what is bound."
-    if isinstance(loss, partial):
-        return f"{loss_name(loss.func)}({', '.join([*map(repr, loss.args), *(f'{k}={v!r}' for k, v in loss.keywords.items())])})"
-    return loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__qualname__)
-
-# %% ../../nbs/train/loop.ipynb #6c64a91f
-def check_recipe(*, epochs, batch_size, sampler, num_shots, seed, checkpoint_every, milestones):
+def check_fit_recipe(settings, epochs, checkpoint_every):
     "One sentence for settings that no run can have."
-    one_of("sampler", sampler, ["random", "identity"])
-    for name, value, least in [
-        ("epochs", epochs, 1),
-        ("batch_size", batch_size, 2),
-        ("num_shots", num_shots, 2),
-        ("checkpoint_every", checkpoint_every, 1),
-        ("seed", seed, 0),
-    ]:
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if sampler == "identity" and (batch_size % num_shots or batch_size < 2 * num_shots):
+    one_of("sampler", settings["sampler"], ["random", "identity"])
+    batch_size, num_shots, milestones = (settings[key] for key in ("batch_size", "num_shots", "milestones"))
+    check_whole(1, epochs=epochs)
+    check_whole(2, batch_size=batch_size, num_shots=num_shots)
+    check_whole(1, checkpoint_every=checkpoint_every)
+    check_whole(0, seed=settings["seed"])
+    if settings["sampler"] == "identity" and (batch_size % num_shots or batch_size < 2 * num_shots):
         raise ValueError(
             f"batch_size={batch_size} must be a multiple of num_shots={num_shots}, for two people at least, "
             "where a batch is made of several images of each person"
         )
-    if list(milestones) != sorted(milestones):
+    if milestones != sorted(milestones):
         raise ValueError(f"milestones must be epochs in rising order, not {tuple(milestones)}")
 
-# %% ../../nbs/train/loop.ipynb #dc97df58
-@contextmanager
-def run_context(model, checkpoint):
-    """For the time of a run: the checkpoint folder locked, `model` in train mode, torch's global generators free to
-    seed."""
-    device = placement(model)[0]
-    with folder_lock(checkpoint) if checkpoint else nullcontext(), in_mode(model, True):
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-
-
-def progress_bar(what, total, done, progress):
-    "Bar over images; `progress` None shows it on a terminal only."
-    return tqdm(
-        desc=what,
-        total=total,
-        initial=done,
-        unit="image",
-        leave=False,
-        disable=None if progress is None else not progress,
-    )
-
-
-def kept_sentence(checkpoint):
-    "Where a run that had to stop can be continued from."
-    path = checkpoint and Path(checkpoint) / CHECKPOINT_FILE
-    if not path or not path.exists():
-        return "no checkpoint was saved"
-    return f"the checkpoint after epoch {len(load_checkpoint(path)[1]['history'])} is kept in {path}"
-
-# %% ../../nbs/train/loop.ipynb #bda3c7ad
+# %% ../../nbs/train/loop.ipynb #5004905e
 def fit(
     model: torch.nn.Module,
     images: Images,
@@ -373,59 +172,29 @@ def fit(
     `labels`: N integers from 0. `loss`: cross_entropy, triplet, cross_entropy+triplet, or a function
     (output, labels) -> scalar. `sampler`: random, or identity (batches of `num_shots` images of each person), by
     default identity for the two losses with triplets. `checkpoint`: folder; the run is saved there every
-    `checkpoint_every` epochs and at the end, and a run found there with the same settings is continued, with the same
-    bits as if it had never stopped (same machine, versions and threads). `progress`: None shows a bar on a terminal.
-    `on_epoch`: called with the epoch's dict, after it was saved.
+    `checkpoint_every` epochs and at the end, and a run found there with the same network, loss, settings and data is
+    continued, with the same bits as if it had never stopped (same machine, versions and threads). A loss of your own is
+    known by its code and the plain values it uses, one compiled from C, or whose `__qualname__` you set, by its name;
+    images that are not a tensor by 16 of them, and by the names and sizes of all files where they have `paths`.
+    `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's dict, after it was saved.
     Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
     BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
     kept. Source: W sec. 3.3.
     """
     sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
-    check_recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_shots=num_shots,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        milestones=milestones,
-    )
-    loss_function = loss_by_name(loss)
-    check_images(images)
+    rates = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), gamma=float(gamma))
+    settings = rates | dict(milestones=list(milestones), loss=function_name(loss), dtype=str(placement(model)[1]))
+    settings |= dict(batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed)
+    settings |= dict(flip=bool(flip), erasing=bool(erasing))
+    check_fit_recipe(settings, epochs, checkpoint_every)
+    loss_function, size = loss_by_name(loss), check_image_set(images)
     labels = check_labels(labels, len(images))
-    settings = dict(
-        batch_size=int(batch_size),
-        lr=float(lr),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        milestones=[int(x) for x in milestones],
-        gamma=float(gamma),
-        loss=loss_name(loss),
-        sampler=sampler,
-        num_shots=int(num_shots),
-        flip=bool(flip),
-        erasing=bool(erasing),
-        seed=int(seed),
-        dtype=str(placement(model)[1]),
-        **data_settings(images, labels),
-    )
-    model.to(memory_format=torch.channels_last)
-    trained = [x for x in model.parameters() if x.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    with run_context(model, checkpoint):
-        history = resume_run(checkpoint, model, optimizer, settings, epochs) if checkpoint else []
-        with progress_bar("training", epochs * len(labels), len(history) * len(labels), progress) as bar:
-            for epoch in range(len(history), epochs):
-                try:
-                    record = train_epoch(model, optimizer, loss_function, images, labels, settings, epoch, bar)
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{error}: a smaller lr may help; {kept_sentence(checkpoint)}") from None
-                history.append(record)
-                if checkpoint and (len(history) % checkpoint_every == 0 or len(history) == epochs):
-                    save_run(checkpoint, model, optimizer, settings, history)
-                if on_epoch:
-                    on_epoch(record)
-    return history
+    settings = plain_settings(settings) | data_settings(images, size, labels)
+    optimizer = sgd(model.to(memory_format=torch.channels_last), settings)
+    run = Run(model, [optimizer], settings, parts={"loss": loss_function}, checkpoint=checkpoint)
+    one_epoch = lambda epoch, bar: branch_epoch(model, optimizer, loss_function, images, labels, settings, epoch, bar)
+    how = dict(checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch)
+    return run_epochs(run, one_epoch, epochs=epochs, num_images=len(labels), **how)
 
 # %% ../../nbs/train/loop.ipynb #5a3fdf21
 @torch.inference_mode()
@@ -433,7 +202,7 @@ def batch_features(model, images, index, device, dtype):
     "Features of the images at `index`: (B, D); ValueError unless the model gives a vector for each."
     features = model(float_batch(images, index, device, dtype))
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(index):
-        found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        found = tuple(features.shape) if isinstance(features, torch.Tensor) else type_and_shape(features)
         raise ValueError(
             f"in eval mode the model must return features of shape (B, D) for a batch of B={len(index)}, not {found}"
         )
@@ -449,9 +218,8 @@ def extract_features(
     `progress`: None shows a bar on a terminal. ValueError where there are no images, they are not uint8, or the model
     gives no vectors.
     """
-    check_images(images)
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+    check_image_set(images)
+    check_whole(1, batch_size=batch_size)
     device, dtype = placement(model)
     features = None
     with in_mode(model, False), progress_bar("features", len(images), 0, progress) as bar:

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['pair_at', 'describe', 'check_pairs', 'random_view', 'poly_rate', 'pixel_loss', 'train_epoch', 'pair_settings',
-           'check_recipe', 'fit_segmentation', 'predict_segmentation', 'score_segmentation']
+__all__ = ['pair_at', 'check_pairs', 'random_view', 'poly_rate', 'pixel_loss', 'segmentation_epoch', 'pair_settings',
+           'check_segmentation_recipe', 'fit_segmentation', 'predict_segmentation', 'score_segmentation']
 
 # %% ../../nbs/train/segmentation.ipynb #c52d8db2
-import math
 import numbers
-import time
-import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
@@ -22,17 +19,19 @@ from torch.nn import functional as F
 
 from ..data.images import IMAGENET_MEAN, to_float
 from ..metrics.segmentation import evaluate_segmentation
-from scalable_arch.train.loop import (
-    check_finite,
-    epoch_batches,
-    epoch_seeds,
+from .inputs import check_whole, fingerprint, sample_numbers, type_and_shape
+from .loop import epoch_batches
+from scalable_arch.train.run import (
+    Run,
+    at_step,
+    epoch_generator,
+    finite,
     in_mode,
-    kept_sentence,
     placement,
+    plain_settings,
     progress_bar,
-    resume_run,
-    run_context,
-    save_run,
+    run_epochs,
+    sgd,
 )
 
 if TYPE_CHECKING:
@@ -53,18 +52,13 @@ def pair_at(images, masks, index):
     in size."""
     image, mask = images[index], masks[index]
     if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"images must be uint8 of shape (3, H, W) each, but image {index} is {describe(image)}")
+        raise ValueError(f"images must be uint8 of shape (3, H, W) each, but image {index} is {type_and_shape(image)}")
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.uint8 or mask.shape != image.shape[1:]:
         raise ValueError(
-            f"masks must be uint8 of the size of their image, but mask {index} is {describe(mask)} for an image "
+            f"masks must be uint8 of the size of their image, but mask {index} is {type_and_shape(mask)} for an image "
             f"of {tuple(image.shape[1:])}"
         )
     return image.cpu(), mask.cpu()
-
-
-def describe(value):
-    "Type and shape of a value, for a sentence."
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def check_pairs(images, masks):
@@ -111,7 +105,7 @@ def pixel_loss(logits, classes, ignore=255):
     ):
         raise ValueError(
             "the model must return logits (B, num_classes, H, W) of the size of its images, here "
-            f"{tuple(classes.shape)} with the classes in second place, not {describe(logits)}"
+            f"{tuple(classes.shape)} with the classes in second place, not {type_and_shape(logits)}"
         )
     counted = classes != ignore
     highest = int(torch.where(counted, classes, 0).max())
@@ -124,71 +118,49 @@ def pixel_loss(logits, classes, ignore=255):
     return loss, int(((logits.argmax(1) == classes) & counted).sum()), int(counted.sum())
 
 # %% ../../nbs/train/segmentation.ipynb #e93b8c49
-def train_epoch(model, optimizer, images, masks, settings, epoch, bar):
-    """One pass over the images after `fit_segmentation`'s `settings`; returns the epoch's dict.
+def segmentation_epoch(model, optimizer, images, masks, settings, epoch, bar):
+    """One pass over the images after `fit_segmentation`'s `settings`: {"loss", "pixel_accuracy", "lr"}.
 
-    FloatingPointError that names the step where the loss, or after the epoch a weight, is not finite.
+    FloatingPointError that names the step where the loss is not finite.
     """
-    started, (device, dtype) = time.perf_counter(), placement(model)
-    order_seed, model_seed = epoch_seeds(settings["seed"], epoch)
-    generator = torch.Generator().manual_seed(order_seed)
-    torch.manual_seed(model_seed)
+    device, dtype = placement(model)
+    generator = epoch_generator(settings["seed"], epoch)
     batches = epoch_batches(range(len(images)), "random", settings["batch_size"], 0, generator)
     how = [settings[key] for key in ("crop", "scales", "flip", "ignore")]
     view = lambda index: random_view(*pair_at(images, masks, index), *how, generator)
     total, right, counted, seen = 0.0, 0, 0, 0
     for step, batch in enumerate(batches):
-        rate = poly_rate(
-            epoch * len(batches) + step, settings["epochs"] * len(batches), settings["lr"], settings["power"]
-        )
+        place = epoch * len(batches) + step
+        rate = poly_rate(place, settings["epochs"] * len(batches), settings["lr"], settings["power"])
         for group in optimizer.param_groups:
             group["lr"] = rate
         pixels, classes = (torch.stack(part).to(device) for part in zip(*map(view, batch.tolist())))
         optimizer.zero_grad()
         loss, hits, number = pixel_loss(model(to_float(pixels).to(dtype)), classes, settings["ignore"])
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} of {len(batches)}"
-            )
+        with at_step(epoch, step, len(batches)):
+            value = finite(loss)
         loss.backward()
         optimizer.step()
-        total, right, counted, seen = (
-            total + loss.item() * len(batch),
-            right + hits,
-            counted + number,
-            seen + len(batch),
-        )
+        total, seen = total + value * len(batch), seen + len(batch)
+        right, counted = right + hits, counted + number
         bar.set_postfix_str(f"epoch {epoch + 1}, loss {total / seen:.3f}", refresh=False)
         bar.update(len(batch))
-    check_finite(model, epoch)
-    return {
-        "epoch": epoch + 1,
-        "loss": total / seen,
-        "pixel_accuracy": right / max(counted, 1),
-        "lr": rate,
-        "seconds": time.perf_counter() - started,
-    }
+    return {"loss": total / seen, "pixel_accuracy": right / max(counted, 1), "lr": rate}
 
 # %% ../../nbs/train/segmentation.ipynb #e5e64147
 def pair_settings(images, masks):
-    "What a run must find unchanged of its data: number and a fingerprint of up to 16 pairs."
-    crc = 0
-    for index in torch.linspace(0, len(images) - 1, min(len(images), 16)).long().tolist():
-        for part in pair_at(images, masks, index):
-            crc = zlib.crc32(part.contiguous().numpy(), zlib.crc32(str(tuple(part.shape)).encode(), crc))
-    return {"num_images": len(images), "pairs": f"{crc:08x}"}
+    "What a run must find unchanged of its data: number, and fingerprints of images and masks."
+    pairs = [pair_at(images, masks, number) for number in sample_numbers(len(images))]
+    read = lambda part: lambda index: [pair[part] for pair in pairs]
+    found = {"images": fingerprint(images, read(0)), "masks": fingerprint(masks, read(1))}
+    return {"num_images": len(images)} | found
 
 
-def check_recipe(*, epochs, batch_size, checkpoint_every, seed, crop, scales):
+def check_segmentation_recipe(*, epochs, batch_size, checkpoint_every, seed, crop, scales):
     "`crop` as (height, width); ValueError in one sentence for settings that no run can have."
-    for name, value, least in [
-        ("epochs", epochs, 1),
-        ("batch_size", batch_size, 2),
-        ("checkpoint_every", checkpoint_every, 1),
-        ("seed", seed, 0),
-    ]:
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    check_whole(1, epochs=epochs, checkpoint_every=checkpoint_every)
+    check_whole(2, batch_size=batch_size)
+    check_whole(0, seed=seed)
     crop = (crop, crop) if isinstance(crop, numbers.Integral) else crop
     whole = lambda side: isinstance(side, numbers.Integral) and side >= 1
     if not isinstance(crop, (tuple, list)) or len(crop) != 2 or not all(map(whole, crop)):
@@ -228,42 +200,20 @@ def fit_segmentation(
     `train.loop.fit`: a run found in the folder with the same settings is continued with the same bits. Errors as there.
     Source: Chen et al. 2017, sec. 4.1; W sec. 5.4.5 states none of it.
     """
-    crop = check_recipe(
+    crop = check_segmentation_recipe(
         epochs=epochs, batch_size=batch_size, checkpoint_every=checkpoint_every, seed=seed, crop=crop, scales=scales
     )
     check_pairs(images, masks)
-    settings = dict(
-        task="segmentation",
-        epochs=int(epochs),
-        batch_size=int(batch_size),
-        lr=float(lr),
-        power=float(power),
-        momentum=float(momentum),
-        weight_decay=float(weight_decay),
-        crop=list(crop),
-        scales=[float(scale) for scale in scales],
-        flip=bool(flip),
-        ignore=int(ignore),
-        seed=int(seed),
-        dtype=str(placement(model)[1]),
-        **pair_settings(images, masks),
-    )
-    trained = [x for x in model.parameters() if x.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    with run_context(model, checkpoint):
-        history = resume_run(checkpoint, model, optimizer, settings, epochs) if checkpoint else []
-        with progress_bar("training", epochs * len(images), len(history) * len(images), progress) as bar:
-            for epoch in range(len(history), epochs):
-                try:
-                    record = train_epoch(model, optimizer, images, masks, settings, epoch, bar)
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{error}: a smaller lr may help; {kept_sentence(checkpoint)}") from None
-                history.append(record)
-                if checkpoint and (len(history) % checkpoint_every == 0 or len(history) == epochs):
-                    save_run(checkpoint, model, optimizer, settings, history)
-                if on_epoch:
-                    on_epoch(record)
-    return history
+    rates = dict(lr=float(lr), power=float(power), momentum=float(momentum), weight_decay=float(weight_decay))
+    settings = rates | dict(task="segmentation", epochs=epochs, batch_size=batch_size, seed=seed, ignore=ignore)
+    settings |= dict(crop=list(crop), scales=[float(scale) for scale in scales], flip=bool(flip))
+    settings["dtype"] = str(placement(model)[1])
+    settings = plain_settings(settings) | pair_settings(images, masks)
+    optimizer = sgd(model, settings)
+    run = Run(model, [optimizer], settings, checkpoint=checkpoint)
+    one_epoch = lambda epoch, bar: segmentation_epoch(model, optimizer, images, masks, settings, epoch, bar)
+    how = dict(checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch)
+    return run_epochs(run, one_epoch, epochs=settings["epochs"], num_images=len(images), **how)
 
 # %% ../../nbs/train/segmentation.ipynb #dff90f39
 if TYPE_CHECKING:
@@ -284,8 +234,7 @@ def predict_segmentation(
     """Class maps by `model` in eval mode: uint8 (N, H, W) for a tensor of images, else a list of uint8 (H, W)."""
     if len(images) == 0:
         raise ValueError("there are no images: check the folder or the selection they came from")
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+    check_whole(1, batch_size=batch_size)
     (device, dtype), found = placement(model), []
     with torch.inference_mode(), in_mode(model, False), progress_bar("segmenting", len(images), 0, progress) as bar:
         for index in torch.arange(len(images)).split(batch_size if isinstance(images, torch.Tensor) else 1):

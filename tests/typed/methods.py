@@ -9,29 +9,17 @@ from torch import nn
 from scalable_arch.data.scenes import SceneSet
 from scalable_arch.han import HAN, Attention, crop_regions, han_inception, han_small
 from scalable_arch.hdl import (
-    Detections,
-    Match,
-    PersonSearchNet,
     TeacherBackbone,
-    anchor_losses,
     batch_losses,
-    collate_scenes,
-    describe_boxes,
-    detect,
     distillation_losses,
     fit_person_search,
     fold,
     hdl_student,
     hdl_teacher,
-    identity_labels,
     load_backbone,
     map_loss,
     map_starts,
-    person_losses,
     prediction_loss,
-    propose,
-    sample_rois,
-    search_scenes,
     total_loss,
 )
 from scalable_arch.nas import (
@@ -54,26 +42,40 @@ from scalable_arch.nas import (
     reinforce,
 )
 from scalable_arch.nas.discrete import LogitsPolicy, PolicyGuide, UniformGuide
-from scalable_arch.nas.genotype import choice_sizes, genotype_of
+from scalable_arch.nas.genotype import choice_sizes, genotype_from_choices
 from scalable_arch.nas.networks import Position, darts_v2_imagenet
 from scalable_arch.nas.search import search
 from scalable_arch.nge import NGEController, PlainController, RNNController, augmented_adjacency, chain_policy
 from scalable_arch.nn.cifar import pyramidnet110_cifar, resnet18_cifar
+from scalable_arch.nn.detector import PersonSearchNet, propose
 from scalable_arch.nos import (
     AttentionGuidance,
     HeterogeneousCell,
     apply_kernels,
     calibrate,
     guidance_loss,
+    heterogeneous_cost,
     make_calibration,
     nos_cifar,
     nos_imagenet,
     nos_supernet,
-    operation_cost,
     self_calibration,
     sum_of_kernels,
 )
 from scalable_arch.train import fit_classifier
+from scalable_arch.train.detection import (
+    Detections,
+    Match,
+    anchor_losses,
+    collate_scenes,
+    describe_boxes,
+    detect,
+    fit_scenes,
+    identity_labels,
+    person_losses,
+    sample_rois,
+    search_scenes,
+)
 
 
 def look_at(images: torch.Tensor) -> list[Attention]:
@@ -139,7 +141,7 @@ class NextPlace:
 
 def choose(space: Space, worth: dict[str, float]) -> Genotype:
     def value(choices: tuple[int, ...]) -> float:
-        return worth.get(genotype_of(choices, space).to_json(), 0.0)
+        return worth.get(genotype_from_choices(choices, space).to_json(), 0.0)
 
     sizes = choice_sizes(space)
     for guide in (None, UniformGuide(sizes), PolicyGuide(LogitsPolicy(sizes), sizes, lr=3e-4)):
@@ -153,7 +155,7 @@ def choose(space: Space, worth: dict[str, float]) -> Genotype:
     )
     regularised_evolution(sizes, value, budget=10, guide=policy)  # type: ignore[arg-type]
     random_search(sizes, json_of, budget=10)  # type: ignore[arg-type]
-    return genotype_of(random_search(sizes, value, budget=100, seed=1).best(), space)
+    return genotype_from_choices(random_search(sizes, value, budget=100, seed=1).best(), space)
 
 
 def json_of(choices: tuple[int, ...]) -> list[int]:
@@ -205,8 +207,8 @@ def find(images: torch.Tensor, labels: np.ndarray, folder: Path) -> Genotype:
 def calibrated(maps: torch.Tensor) -> torch.Tensor:
     kernels = sum_of_kernels([make_calibration("dynamic_conv_5x5", 16)(maps), torch.ones(len(maps), 16, 3, 3)])
     print(
-        cell_costs(SPACES["nos"], operation_cost=operation_cost, cell=HeterogeneousCell)["fixed"],
-        operation_cost("spatial_attention", 16, 1, (32, 32)).macs,
+        cell_costs(SPACES["nos"], operation_cost=heterogeneous_cost, cell=HeterogeneousCell)["fixed"],
+        heterogeneous_cost("spatial_attention", 16, 1, (32, 32)).macs,
     )
     resnet18_cifar(num_classes=10, calibration=self_calibration("channel_attention"))
     self_calibration(3)  # type: ignore[arg-type]
@@ -251,6 +253,10 @@ def teach(scenes: SceneSet, weights: dict[str, torch.Tensor], folder: Path) -> P
     fit_person_search(
         student, scenes, teacher=teacher, distill=["feature", "prediction"], lr=history[-1]["lr"], lambda0=0.5
     )
+    fit_scenes(
+        PersonSearchNet(TeacherBackbone(0.5), 2, arms=list(teacher.arms)), TwoScenes(), flip=True, on_epoch=print
+    )
+    fit_scenes(student, scenes.boxes)  # type: ignore[arg-type]
     fit_person_search(student, scenes.boxes)  # type: ignore[arg-type]
     fit_person_search(student, scenes, kl="student")  # type: ignore[arg-type]
     fit_person_search(student, scenes, teacher=student.head)  # type: ignore[arg-type]

@@ -112,8 +112,14 @@ def score_scenes(boxes: list[torch.Tensor], scores: list[Floats], features: list
         gallery_size=100,
     )
     print(result.rank(5), result.cmc[0], result.summary()["recall"], result.save("scores.json").name)
-    # type: ignore[arg-type]
-    evaluate_person_search(features[0][:1], detections, queries=[(0, 0)], truth_boxes=boxes, truth_pids=[[7]], ks=5)
+    evaluate_person_search(
+        features[0][:1],
+        detections,
+        queries=[(0, 0)],
+        truth_boxes=boxes,
+        truth_pids=[[7]],
+        ks=5,  # type: ignore[arg-type]
+    )
 
 
 class Lazy:
@@ -142,7 +148,8 @@ def train(images: torch.Tensor, pids: list[int], folder: Path) -> torch.Tensor:
     fit(model, images, pids, epoch=3)  # type: ignore[call-arg]
     triplet(torch.zeros(2, 3), torch.zeros(2))  # type: ignore[arg-type]
     save_model(folder / "weights.safetensors", model, accuracy=0.5, names=["a"])
-    print(load_model("weights.safetensors", model)["accuracy"])
+    print(load_model("weights.safetensors", model)["accuracy"], load_model("other", model, same_network=False))
+    load_model("weights.safetensors", model, strict=False)  # type: ignore[call-arg]
     save_checkpoint("run", {"x": images}, {"epoch": 1})
     tensors, state = load_checkpoint(folder)
     print(tensors["x"].shape, state["epoch"])

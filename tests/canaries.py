@@ -1,0 +1,1110 @@
+"""Canaries: tiny runs in float64, each the guard of some versions, whose numbers are committed in canaries.json.
+
+`python tests/canaries.py` renews the numbers of those whose versions were raised, and adds new ones. Who edits a canary
+itself deletes its entry in canaries.json first: it is then a new one.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from inspect import Parameter, signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from scalable_arch import create_model, data, hdl, metrics, nas, nge, nos, train
+from scalable_arch.data.sources import SCENE_WORLDS
+from scalable_arch.files import write_whole
+from scalable_arch.kinds import KINDS
+from scalable_arch.nas.discrete import PolicyGuide
+from scalable_arch.nas.search import search
+from scalable_arch.nn.deeplab import DeepLabV3
+from scalable_arch.nn.detector import as_rois
+from scalable_arch.nn.inference import fold_batchnorm
+from scalable_arch.nn.units import BranchOutput
+from scalable_arch.study.claims import check_relation, paired_bootstrap, parse_relation, scores_by_person
+from scalable_arch.train.detection import identity_labels
+from scalable_arch.versions import versions_of
+
+TINY = 1e-11  # what a processor may make of 0
+FILE = Path(__file__).with_name("canaries.json")
+CANARIES = {}
+
+
+class Canary(NamedTuple):
+    "A tiny run: `guards`, names of versions; `run`() -> {number: float}; `within`, by how much numbers may differ."
+
+    name: str
+    guards: tuple
+    run: Callable[[], dict]
+    within: float
+
+
+def canary(*guards: str, within: float = TINY) -> Callable:
+    "Register a function as the canary of these versions. Numbers may differ by `within`, or by a millionth."
+
+    def register(run):
+        CANARIES[run.__name__] = Canary(run.__name__, guards, run, within)
+        return run
+
+    return register
+
+
+GREY = 0.02  # levels of 255: pixels are painted in float32, and a processor may round one of many to its neighbour
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    "float64, random numbers and a cache of its own: nothing that ran before changes what a canary computes."
+    usual = torch.get_default_dtype()
+    with TemporaryDirectory() as cache, patch.dict(os.environ, SCALABLE_ARCH_CACHE=cache), torch.random.fork_rng([]):
+        torch.set_default_dtype(torch.float64)
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(usual)
+
+
+def numbers_of(one: Canary) -> dict[str, float]:
+    "{number: value} of a canary, computed now."
+    with alone():
+        return {name: float(torch.as_tensor(value).detach()) for name, value in one.run().items()}
+
+
+# What the canaries share: random images, a toy network, and ways to make few numbers of many.
+
+
+def pixels(number: int, *size: int) -> torch.Tensor:
+    "Random images, uint8 (number, 3, *size), the same ones whenever they are asked for."
+    generator = torch.Generator().manual_seed(7)
+    coarse = torch.rand(number, 3, 4, 4, generator=generator)
+    smooth = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    return (200 * smooth + 55 * torch.rand(smooth.shape, generator=generator)).byte()
+
+
+def batch(number: int, *size: int) -> torch.Tensor:
+    "The same images as normalised floats."
+    return data.to_float(pixels(number, *size)).double()
+
+
+def leaves(found) -> list[torch.Tensor]:
+    "All tensors in nested lists, tuples and dicts; None is left out."
+    if isinstance(found, dict):
+        found = found.values()
+    return (
+        [found] if isinstance(found, torch.Tensor) else [x for part in found if part is not None for x in leaves(part)]
+    )
+
+
+def probe(*found) -> float:
+    "One number that a change of any element moves: their sum, with weights that no two places share."
+    flat = torch.cat([torch.as_tensor(x).detach().double().flatten() for x in found])
+    return (flat.nan_to_num(-1) * torch.arange(1.0, len(flat) + 1).cos()).sum().item()
+
+
+def painted(images) -> dict[str, float]:
+    "How bright and how rough images (N, 3, H, W) are, in grey levels, and what is where."
+    x = torch.as_tensor(np.ascontiguousarray(images)).double()
+    rough = ((x.diff(dim=2)).abs().mean() + x.diff(dim=3).abs().mean()).item()
+    return {"bright": x.mean(), "contrast": x.std(), "rough": rough, "places": probe(x) / x.numel() ** 0.5}
+
+
+def text_number(text: str) -> int:
+    "A number for a text."
+    return zlib.crc32(text.encode())
+
+
+def gradient(value: torch.Tensor, *of) -> float:
+    "A number for the gradient of a scalar; of what it does not depend on, it is 0."
+    of = [x for x in of if x.requires_grad] if value.requires_grad else []
+    return probe(*torch.autograd.grad(value, of, allow_unused=True, materialize_grads=True)) if of else 0.0
+
+
+def of_each(run: Callable, variants: dict[str, dict]) -> dict[str, float]:
+    "The numbers of a run with each of some options: {'variant number': value}; each starts from the same chance."
+    found = {}
+    for variant, options in variants.items():
+        torch.manual_seed(0)
+        found |= {f"{variant} {number}": value for number, value in run(**options).items()}
+    return found
+
+
+def defaults(recipe: Callable) -> dict[str, float]:
+    "{'default NAME': number} of what a recipe takes where nothing else is said."
+    found = {name: one.default for name, one in signature(recipe).parameters.items() if name != "checkpoint_every"}
+    found = {name: value for name, value in found.items() if value not in (None, Parameter.empty)}
+    return {
+        f"default {name}": value if isinstance(value, int | float) else text_number(str(value))
+        for name, value in found.items()
+    }
+
+
+class Toy(nn.Module):
+    "A convolution, a normalisation, dropout, a linear layer: enough to be trained. `answer`: what its recipe expects."
+
+    def __init__(self, answer: Callable) -> None:
+        super().__init__()
+        self.answer, self.drop_path_rate = answer, 0.0
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2))
+        self.head, self.second_head = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def features(self, images):
+        return [self.body(images)]
+
+    def forward_with_maps(self, images):
+        maps = self.features(images)
+        return self.answer(self, maps[0]), maps
+
+    def forward(self, images):
+        return self.forward_with_maps(images)[0]
+
+
+def as_branch(toy, maps):
+    embedding = maps.mean((2, 3))
+    return BranchOutput((toy.head(embedding),), (embedding,)) if toy.training else F.normalize(embedding)
+
+
+def as_logits(toy, maps):
+    pooled = F.dropout(maps, toy.drop_path_rate, toy.training).mean((2, 3))
+    return (toy.head(pooled), toy.second_head(pooled)) if toy.training else toy.head(pooled)
+
+
+def as_pixels(toy, maps):
+    return toy.head(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def trained(model: nn.Module, history: list[dict]) -> dict[str, float]:
+    "What is left of a training: the numbers of its last epoch, and all weights."
+    numbers = {name: value for name, value in history[-1].items() if isinstance(value, float) and name != "seconds"}
+    return numbers | {"weights": probe(*model.state_dict().values())}
+
+
+def exercised(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
+    "What a network gives in training and in inference, and the gradient of its weights."
+    found = leaves(model.train()(x))
+    slope = gradient(sum((part * part).mean() for part in found), *model.parameters())
+    with torch.no_grad():
+        return {"training": probe(*found), "gradient": slope, "inference": probe(*leaves(model.eval()(x)))}
+
+
+LABELS = torch.arange(9) % 3
+
+# Worlds and data
+
+
+def set_of(found) -> dict[str, float]:
+    "Numbers of a named tuple of images, persons, cameras and so on."
+    return painted(found.images) | {name: probe(part) for name, part in found._asdict().items() if name != "images"}
+
+
+@canary("world.people", within=GREY)
+def people():
+    drawn = data.render_crops(range(3), range(2), shots=2, size=(48, 24), seed=3, progress=False)
+    kinds = ("detected", "labelled", "junk", "distractor")
+    crop = lambda kind: np.asarray(data.render_crop(data.Shot(1, 2, 0, 1, kind), size=(48, 24)))
+    shots = {kind: painted(crop(kind).transpose(2, 0, 1)[None]) for kind in kinds}
+    return set_of(drawn._replace(images=drawn.images.transpose(0, 3, 1, 2))) | of_each(dict, shots)
+
+
+def stand_in(name):
+    "How many of what a stand-in has, and the pictures of its smallest search."
+    counts = data.world_statistics(train_people=20, test_people=10).loc[name]["stand-in"]
+    found = data.load_world(name, "test", people=2, size=(32, 16), progress=False)
+    return counts.astype(float).to_dict() | set_of(found)
+
+
+for world in data.list_worlds():
+    CANARIES[world] = Canary(world, (f"world.{world}", "world.people"), partial(stand_in, world), GREY)
+
+
+@canary("world.gate", "world.people", within=GREY)
+def people_to_train_on():
+    return set_of(data.load_world("gate", "train", people=2, seed=1, size=(32, 16), progress=False))
+
+
+@canary("world.mixed", "world.people", within=GREY)
+def mixed():
+    both = {split: set_of(open_tiny({"mixed": True, "people": 2}, split, task="reid")) for split in ("train", "test")}
+    return of_each(dict, both)
+
+
+@canary("world.classes", "world.people", within=GREY)
+def persons_as_classes():
+    images, labels = zip(
+        *(open_tiny({"people": 2, "shots": 1, "size": 16}, split, task="classification") for split in ("train", "test"))
+    )
+    return painted(torch.cat(images)) | {"labels": probe(*labels)}
+
+
+def open_tiny(source, split, **task):
+    return data.open_source(source, split, size=(32, 16), seed=1, **task)
+
+
+def scene_numbers(scenes) -> dict[str, float]:
+    "Numbers of a `SceneSet`."
+    pictures = torch.stack([scenes.image(number) for number in range(len(scenes))])
+    return painted(pictures) | {
+        "boxes": probe(*scenes.boxes),
+        "pids": probe(*scenes.pids),
+        "camids": probe(scenes.camids),
+    }
+
+
+@canary("world.scenes", "world.people", within=GREY)
+def scenes():
+    small = dict(people=3, scenes=4, cameras=2, size=(64, 64), progress=False)
+    numbers = scene_numbers(data.load_scenes("train", seed=1, **small))
+    for protocol, size in (("prw", None), ("cuhk_sysu", 2)):
+        numbers |= search_numbers(data.load_scenes("test", protocol=protocol, gallery_size=size, **small), protocol)
+    return numbers
+
+
+def search_numbers(found, name) -> dict[str, float]:
+    "Numbers of a `SceneSearch`."
+    galleries = [found.gallery(number) for number in range(len(found.queries))]
+    asked = {"queries": probe(found.queries), "galleries": probe(*galleries)}
+    return of_each(dict, {name: scene_numbers(found.scenes) | asked})
+
+
+@canary("world.street", "world.yard", "world.scenes", "world.people", within=GREY)
+def scenes_of_characters():
+    numbers = {}
+    for world, settings in SCENE_WORLDS.items():
+        numbers |= {f"{world} {name}": text_number(str(value)) for name, value in flat(settings).items()}
+        source = {"world": world, "people": 3, "scenes": 3}
+        learnt, found = (
+            data.open_source(source, split, task="person_search", size=(64, 64), seed=1) for split in ("train", "test")
+        )
+        numbers |= of_each(dict, {f"{world} train": scene_numbers(learnt)}) | search_numbers(found, world)
+    return numbers
+
+
+@canary("world.masks", "world.scenes", "world.people", within=GREY)
+def masks():
+    small = dict(people=3, scenes=2, cameras=2, size=(64, 64), progress=False)
+
+    def run(split):
+        images, classes = data.load_segmentation("scenes", split=split, seed=1, **small)
+        return painted(images) | {f"class {kind}": (classes == kind).double().mean() for kind in (0, 1, 2, 3, 255)}
+
+    return of_each(run, {split: {"split": split} for split in ("train", "val")})
+
+
+@canary("data.images", within=GREY)
+def images_from_files():
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("0.png", "1.jpg")]
+        for path, image in zip(paths, pixels(2, 80, 50)):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+        numbers = of_each(
+            lambda size: painted(data.load_images(paths, size, progress=False)),
+            {"smaller": {"size": (24, 12)}, "larger": {"size": (100, 64)}},
+        )
+    x = data.to_float(pixels(2, 8, 8))
+    return numbers | {"normalised": probe(x), "back": probe(data.to_uint8(x * 1.1))}
+
+
+@canary("data.classification", within=GREY)
+def images_of_classes():
+    numbers = {}
+    with TemporaryDirectory() as folder:
+        for name in ("cifar10", "fashion_mnist", "imagenet"):
+            home, pair = Path(folder) / name, (pixels(9, 32, 32), LABELS)
+            data.write_classification(name, home, pair, pair)
+            for split in ("train", "test"):
+                images, labels = data.load_classification(name, home, split, limit=6, **SIZES.get(name, {}))
+                shown = painted(images[torch.arange(6)]) | {"labels": probe(labels)}
+                numbers |= {f"{name} {split} {number}": value for number, value in shown.items()}
+    digits, labels = data.load_classification("digits", "", "test", limit=20, seed=1)
+    return numbers | painted(digits) | {"labels": probe(labels)}
+
+
+@canary("data.macro")
+def trained_networks():
+    table = data.nas_bench_macro()
+    return {name: probe(getattr(table, name)) for name in ("accuracies", "params", "macs")}
+
+
+SIZES = {"imagenet": {"size": 24}}
+
+
+def frames_of(video, wanted):
+    "In the place of the video: frames made of their number."
+    for number in sorted(wanted):
+        image = pixels(1, 36, 48)[0].roll((number, number), (1, 2)).repeat_interleave(16, 1).repeat_interleave(16, 2)
+        yield number, image.permute(1, 2, 0).numpy()
+
+
+@canary("data.vtest", within=GREY)
+def walkers():
+    homes = {sys.modules[load.__module__] for load in (data.load_vtest, data.load_vtest_scenes)}
+    with ExitStack() as stack:
+        for home in homes:
+            stack.enter_context(patch.multiple(home, read_frames=frames_of, find_video=lambda video=None: video))
+        crops = data.load_vtest(every=40, size=(16, 8), margin=0.1)
+        found = data.load_vtest_scenes(every=100, size=(72, 96), queries_per_visit=2)
+    crops = {name: probe(getattr(crops, name)) for name in ("pids", "camids", "frames", "query", "gallery")} | painted(
+        crops.crops
+    )
+    return of_each(dict, {"crop": crops}) | search_numbers(found, "scene")
+
+
+# Networks
+
+SMALL_HAN = dict(widths=(8, 12, 16), stem_width=4, feature_dim=8)
+SMALL_CELLS = dict(channels=4, cells=3, auxiliary=True)
+FAMILIES = {
+    "model.han": {f"han_{kind}": SMALL_HAN for kind in ("small", "medium", "large", "residual", "inception")},
+    "model.resnet": {"resnet50": dict(width=1 / 16)},
+    "model.efficient": {name: dict(width=1 / 8) for name in ("mobilenet", "shufflenet", "condensenet")},
+    "model.embedding": {
+        "resnet50_reid": dict(width=1 / 16, feature_dim=8),
+        **{f"{name}_reid": dict(width=1 / 8) for name in ("mobilenet", "shufflenet", "condensenet")},
+    },
+    "model.cifar": {"resnet18_cifar": dict(width=4), "pyramidnet110_cifar": dict(depth=11, alpha=6, width=4)},
+    "model.cells": {
+        f"{cells}_{images}": SMALL_CELLS
+        for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet")
+        for images in ("cifar", "imagenet")
+    },
+}
+INSIDE = {"model.embedding": ("model.resnet", "model.efficient")}  # what a family is made of
+
+
+def family(models):
+    "All networks of a family, in training and in inference."
+    x = batch(4, 64, 32)
+    return of_each(
+        lambda name, **options: exercised(create_model(name, num_classes=3, **options), x),
+        {name: {"name": name, **options} for name, options in models.items()},
+    )
+
+
+for version, models in FAMILIES.items():
+    CANARIES[version] = Canary(version, (version, *INSIDE.get(version, ())), partial(family, models), TINY)
+
+
+@canary("model.han")
+def parts_of_han():
+    switches = {part: {part: False} for part in ("spatial", "channel", "regional", "interaction")}
+    others = {"factored": {"factored": True}, "two regions": {"num_regions": 2}, "reduction": {"reduction": 4}}
+    x = batch(4, 64, 32)
+
+    def run(**options):
+        model = create_model("han_small", num_classes=3, **SMALL_HAN, **options)
+        attended = model.attend(x)
+        return exercised(model, x) | {"attention": probe(*leaves(attended)), "folded": probe(fold_batchnorm(model)(x))}
+
+    return of_each(run, switches | others)
+
+
+# Person search
+
+SMALL_STUDENT = dict(num_classes=3, widths=(4, 6, 8, 8), stem_width=4, rpn_width=6, anchor_heights=(24, 40))
+SMALL_TEACHER = dict(num_classes=3, width=1 / 16, anchor_heights=(24, 40))
+STREET = data.SceneSet(
+    names=["left", "middle", "right"],
+    camids=np.array([1, 2, 1]),
+    boxes=[torch.tensor([[x, 8.0, x + 14, 46], [x + 30, 20, x + 44, 58]]) for x in (4.0, 10, 18)],
+    pids=[torch.tensor(pids) for pids in ([1, 2], [2, -1], [3, 1])],
+    pixels=pixels(3, 64, 80),
+    sizes=np.array([[64, 80]] * 3),
+)
+
+
+@canary("model.hdl", "model.resnet")
+def person_search_networks():
+    def run(make, **options):
+        model = make(**options)
+        scenes = model(hdl.collate_scenes(list(STREET.pixels))[0].double())
+        people = model.describe(scenes.maps[-1], as_rois(STREET.boxes).double())
+        seen = [*leaves(scenes), *leaves(people)]
+        slope = gradient(sum((part * part).mean() for part in seen), *model.parameters())
+        found = hdl.detect(model, STREET.pixels, score_threshold=0.4, progress=False)
+        folded = hdl.describe_boxes(hdl.fold(model), STREET.pixels[0], STREET.boxes[0])
+        matches = hdl.search_scenes(model, STREET.pixels[0], STREET.boxes[0][0], STREET.pixels, score_threshold=0)
+        return {
+            "training": probe(*seen),
+            "gradient": slope,
+            "boxes": probe(*leaves(found)),
+            "folded": probe(folded),
+            "similar": probe([match.similarity for match in matches]),
+        }
+
+    student, teacher = dict(make=hdl.hdl_student) | SMALL_STUDENT, dict(make=hdl.hdl_teacher) | SMALL_TEACHER
+    others = {"without attention": {"attention": False}, "factored": {"factored": True}}
+    return of_each(run, {"student": student, "teacher": teacher} | {k: student | v for k, v in others.items()})
+
+
+def street_batch():
+    "Scenes, sizes, boxes and labels as a step of training has them."
+    images, sizes = hdl.collate_scenes(list(STREET.pixels))
+    labels, _ = identity_labels(STREET.pids)
+    return images.double(), sizes, [boxes.double() for boxes in STREET.boxes], labels
+
+
+@canary("loss.detection", "model.hdl")
+def detection():
+    model = hdl.hdl_student(**SMALL_STUDENT)
+    few = dict(num_anchors=12, num_proposals=20, num_rois=8)
+    losses = hdl.batch_losses(model, *street_batch(), generator=torch.Generator().manual_seed(0), **few)
+    total = hdl.total_loss(losses)
+    return losses | {"total": total, "gradient": gradient(total, *model.parameters())}
+
+
+@canary("loss.distillation")
+def distillation():
+    draw = lambda *shape: torch.randn(*shape, requires_grad=True)
+
+    def network(side):
+        maps, attention = (tuple(draw(2, 3, s, s) for s in (side, side // 2, side // 4)) for _ in range(2))
+        return hdl.Scenes(maps, attention, None, None), hdl.People(
+            draw(5, 3, 3, 3), draw(5, 3, 3, 3), None, draw(5, 4), None, None
+        )
+
+    def run(**options):
+        student, teacher = network(12), network(16)
+        persons = torch.tensor([True, False, True, True, False])
+        losses = hdl.distillation_losses(student, teacher, persons, starts=(0.5, 0.75, 0.25), **options)
+        slopes = {f"{name} gradient": gradient(loss, *leaves(student)) for name, loss in losses.items()}
+        return losses | slopes | {"total": hdl.total_loss(losses)}
+
+    variants = {"plain": {}, "literal": {"kl": "literal", "norm": "literal"}, "squared": {"norm": "squared"}}
+    return of_each(run, variants | {"all levels, hot": {"levels": (0, 1, 2, 3), "temperature": 2.0}})
+
+
+@canary("recipe.person_search", "loss.detection", "loss.distillation", "model.hdl", "model.resnet")
+def person_search_training():
+    def run(**options):
+        teacher = hdl.hdl_teacher(**SMALL_TEACHER) if options.get("distill") else None
+        model = hdl.hdl_student(**SMALL_STUDENT)
+        few = dict(epochs=1, batch_size=2, lr=1e-3, num_anchors=12, num_proposals=20, num_rois=8)
+        return trained(model, hdl.fit_person_search(model, STREET, teacher=teacher, progress=False, **few | options))
+
+    variants = {
+        "plain": {},
+        "flip": {"flip": True},
+        "milestones": {"milestones": (1,), "gamma": 0.5, "epochs": 2},
+        "warmup": {"warmup": 3},
+        "decay": {"weight_decay": 0.1, "momentum": 0.5},
+        "seed": {"seed": 1},
+    }
+    taught = {f"distill {name}": {"distill": (name,)} for name in hdl.DISTILLATIONS}
+    return of_each(run, variants | taught) | defaults(hdl.fit_person_search)
+
+
+# Losses
+
+
+def branches_at_random() -> BranchOutput:
+    "What a network of two branches may say of nine images."
+    draw = lambda columns: tuple(torch.randn(9, columns, requires_grad=True) for _ in range(2))
+    return BranchOutput(draw(3), draw(5))
+
+
+def loss_numbers(loss, **options):
+    output = branches_at_random()
+    value = loss(output, LABELS, **options)
+    return {"loss": value, "gradient": gradient(value, *leaves(output))}
+
+
+@canary("loss.cross_entropy")
+def naming():
+    return loss_numbers(train.cross_entropy)
+
+
+@canary("loss.triplet")
+def comparing():
+    run = partial(loss_numbers, train.triplet)
+    return of_each(
+        run,
+        {
+            "plain": {},
+            "hardest": {"mining": "hardest"},
+            "margin": {"margin": 0.1},
+            "lengths kept": {"normalise": False},
+        },
+    )
+
+
+@canary("loss.guidance")
+def guidance():
+    def run(**options):
+        student, teacher = ([torch.randn(2, 3, s, s, requires_grad=True) for s in (8, 4)] for _ in range(2))
+        value = nos.guidance_loss(student, teacher, **options)
+        return {"loss": value, "gradient": gradient(value, *student)}
+
+    teacher = Toy(as_logits)
+    x = batch(4, 8, 8)
+    student = Toy(as_logits).features(x)
+    asked = {f"weight {weight}": nos.AttentionGuidance(teacher, weight=weight)(student, x) for weight in (1, 1000)}
+    return of_each(run, {"code": {}, "paper": {"form": "paper"}}) | asked
+
+
+# Recipes
+
+
+def toy_loss(output, labels):
+    "A loss that no version stands for."
+    return F.mse_loss(output.logits[0], F.one_hot(labels, 3).double())
+
+
+def retrieval_training(**options):
+    model = Toy(as_branch)
+    plain = dict(epochs=2, batch_size=4, lr=1e-2, loss=toy_loss, progress=False)
+    history = train.fit(model, pixels(9, 16, 8), LABELS, **plain | options)
+    return trained(model, history) | {
+        "features": probe(train.extract_features(model, pixels(9, 16, 8), progress=False))
+    }
+
+
+@canary("recipe.retrieval")
+def retrieval_options():
+    return defaults(train.fit) | of_each(
+        retrieval_training,
+        {
+            "plain": {},
+            "flip": {"flip": True},
+            "erasing": {"erasing": True},
+            "milestones": {"milestones": (1,), "gamma": 0.5},
+            "two shots": {"sampler": "identity", "num_shots": 2},
+            "decay": {"weight_decay": 0.1, "momentum": 0.5},
+            "seed": {"seed": 1},
+        },
+    )
+
+
+@canary("recipe.retrieval", "loss.cross_entropy", "loss.triplet")
+def retrieval_losses():
+    return of_each(retrieval_training, {loss: {"loss": loss, "num_shots": 2} for loss in train.LOSSES})
+
+
+def toy_guidance(maps, images):
+    "A guidance that no version stands for."
+    return maps[0].square().mean() + images.mean()
+
+
+def classification_training(**options):
+    model = Toy(as_logits)
+    plain = dict(epochs=2, batch_size=4, lr=1e-2, cutout=0, crop_padding=0, flip=False, drop_path=0.0, progress=False)
+    history = train.fit_classifier(model, pixels(9, 12, 12), LABELS, **plain | options)
+    return trained(model, history)
+
+
+@canary("recipe.classification")
+def classification_options():
+    return defaults(train.fit_classifier) | of_each(
+        classification_training,
+        {
+            "plain": {},
+            "flip": {"flip": True},
+            "cutout": {"cutout": 5},
+            "crops": {"crop_padding": 2},
+            "drop path": {"drop_path": 0.5},
+            "label smoothing": {"label_smoothing": 0.1},
+            "auxiliary": {"auxiliary_weight": 1.0},
+            "clip": {"clip": 0.01},
+            "linear": {"schedule": "linear"},
+            "steps": {"schedule": "steps", "milestones": (1,), "gamma": 0.5},
+            "warmup": {"warmup": 1},
+            "decay": {"weight_decay": 0.1, "momentum": 0.5},
+            "guidance": {"guidance": toy_guidance},
+            "seed": {"seed": 1},
+        },
+    )
+
+
+def masks_at_random(number: int, *size: int) -> torch.Tensor:
+    "Masks of three classes, and 255 here and there."
+    coarse = pixels(number, *size)[:, 0] % 5
+    return coarse.where(coarse < 3, 255)
+
+
+def segmentation_training(ignore=255, **options):
+    images, masks = pixels(5, 14, 18), masks_at_random(5, 14, 18)
+    model, seen = Toy(as_pixels), masks.where(masks < min(ignore, 3), ignore)
+    plain = dict(epochs=2, batch_size=2, lr=1e-2, crop=(12, 16), scales=(1, 1), flip=False, progress=False)
+    return trained(model, train.fit_segmentation(model, images, seen, ignore=ignore, **plain | options))
+
+
+@canary("recipe.segmentation")
+def segmentation_options():
+    return defaults(train.fit_segmentation) | of_each(
+        segmentation_training,
+        {
+            "plain": {},
+            "flip": {"flip": True},
+            "large crops": {"crop": 20},
+            "power": {"power": 0.5},
+            "ignore": {"ignore": 2},
+            "decay": {"weight_decay": 0.1, "momentum": 0.5},
+            "seed": {"seed": 1},
+        },
+    )
+
+
+@canary("recipe.segmentation", within=1e-4)  # images are scaled in float32 and rounded: a pixel may be another
+def segmentation_scales():
+    return segmentation_training(scales=(0.5, 2.0))
+
+
+# Search for architectures
+
+SPACE = nas.Space("tiny", ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "dil_conv_5x5"), inner_nodes=2)
+
+
+def architecture_search(space=SPACE, controller=None, make=nas.Supernet, **options):
+    supernet = make(space, channels=4, cells=3, num_classes=3, controller=controller and controller(space))
+    plain = dict(epochs=1, batch_size=4, lr=1e-2, crop_padding=0, flip=False, progress=False)
+    history = search(supernet, pixels(18, 8, 8), LABELS.repeat(2), **plain | options)
+    last = history[-1]
+    return trained(supernet, history) | {
+        "probabilities": probe(*last["probabilities"].values()),
+        "undecided": sum(last["entropy"].values()),
+        "genotype": text_number(last["genotype"]),
+    }
+
+
+@canary("recipe.search", "recipe.classification", "model.cells")
+def search_options():
+    return defaults(search) | of_each(
+        architecture_search,
+        {
+            "plain": {},
+            "two epochs": {"epochs": 2},
+            "second order": {"order": 2},
+            "by batch": {"alternate": "batch"},
+            "flip": {"flip": True},
+            "crops": {"crop_padding": 2},
+            "clip": {"clip": 0.01},
+            "a third to validate": {"validation": 1 / 3},
+            "controller's rate": {"controller_lr": 0.1, "controller_weight_decay": 0.1},
+            "guided": {"guidance": toy_guidance},
+            "guided weights": {"guidance": toy_guidance, "guided": "weights"},
+            "seed": {"seed": 1},
+        },
+    )
+
+
+@canary("recipe.search", "recipe.classification", "model.cells", "model.nge")
+def search_by_embeddings():
+    kinds = {"plain": nge.PlainController, "recurrent": nge.RNNController, "graph": nge.NGEController}
+    small = dict(embedding=6, out=6, edge=4)
+    return of_each(architecture_search, {name: {"controller": partial(kind, **small)} for name, kind in kinds.items()})
+
+
+@canary("recipe.search", "recipe.classification", "model.cells", "model.nos")
+def heterogeneous_search():
+    operations = ("skip_connect", "sep_conv_3x3", *nas.SPACES["nos"].operations[-4:])
+    space = nas.Space("tiny nos", operations, inner_nodes=2, second_tier=True, required=operations[:2])
+    return of_each(architecture_search, {"plain": {"space": space, "make": nos.nos_supernet}})
+
+
+@canary("model.cells")
+def supernets_and_genotypes():
+    x = batch(4, 16, 16)
+    numbers = of_each(
+        lambda space: exercised(nas.Supernet(space, channels=4, cells=3), x),
+        {name: {"space": name} for name in ("nge", "darts")},
+    )
+    for name, space in nas.SPACES.items():
+        shape = len(space.edges()), len(space.operations)
+        tables = {cell: torch.rand(shape).softmax(1) for cell in ("normal", "reduction")}
+        numbers |= {
+            f"{name} derived": text_number(nas.derive(tables, space).to_json()),
+            f"{name} drawn": text_number(nas.random_genotype(space, 1).to_json()),
+        }
+    costs = nas.cell_costs(nas.SPACES["darts"], channels=4, cells=3)
+    return numbers | {f"cost {cell}": np.sum(table) for cell, table in costs.items()}
+
+
+@canary("model.nos", "model.cells", "model.cifar")
+def heterogeneous_networks():
+    x, genotype = batch(4, 16, 16), nas.random_genotype(nas.SPACES["nos"], 0)
+    calibrated = lambda name: create_model("resnet18_cifar", width=4, calibration=nos.self_calibration(name))
+    networks = {"cifar": lambda: nos.nos_cifar(genotype, channels=4, cells=3, num_classes=3)}
+    networks |= {name: partial(calibrated, name) for name in nos.SELF_CALIBRATIONS}
+    supernet = lambda: nos.nos_supernet(channels=4, cells=3, num_classes=3)
+    maps, kernels = (torch.randn(2, 40, side, side, requires_grad=True) for side in (6, 3))  # wide: by compiled loops
+    applied = nos.apply_kernels(maps, kernels)
+    wide = {"wide": probe(applied), "wide gradient": gradient((applied * applied).sum(), maps, kernels)}
+    return wide | of_each(
+        lambda make: exercised(make(), x),
+        {name: {"make": make} for name, make in (networks | {"supernet": supernet}).items()},
+    )
+
+
+@canary("model.nge")
+def controllers():
+    space = nas.SPACES["nge"]
+
+    def run(make, **options):
+        controller = make(space, **options)
+        found = leaves(controller())
+        slope = gradient(sum((table * table).sum() for table in found), *controller.parameters())
+        return {"logits": probe(*found), "gradient": slope, "embeddings": probe(*leaves(controller.embeddings()))}
+
+    readings = {reading: {"make": nge.NGEController, "adjacency": reading} for reading in nge.ADJACENCIES}
+    others = {"plain": {"make": nge.PlainController}, "recurrent": {"make": nge.RNNController}}
+    chain = nge.chain_policy(4, range(3))
+    return of_each(run, readings | others) | {"chain": probe(chain())}
+
+
+@canary("model.deeplab", "model.cells")
+def segmenter():
+    def run(stride):
+        backbone = nas.ImageNetNetwork(
+            nas.PUBLISHED["darts_v2"], channels=4, cells=3, num_classes=None, output_stride=stride
+        )
+        return exercised(DeepLabV3(backbone, num_classes=3, channels=8, rates=(1, 2)), batch(3, 64, 64))
+
+    return of_each(run, {f"stride {stride}": {"stride": stride} for stride in (16, 32)})
+
+
+@canary("recipe.tabular")
+def tabular_searches():
+    sizes = (3,) * 6
+    worth = np.random.default_rng(0).random((6, 3))
+    reward = lambda choices: worth[np.arange(6), list(choices)].sum()
+
+    def run(search, **options):
+        found = search(sizes, reward, budget=40, **options)
+        return {"choices": probe(found.choices), "rewards": found.rewards.sum()}
+
+    evolve = dict(search=nas.regularised_evolution, population=8, sample=3)
+    guide = lambda: PolicyGuide(nas.discrete.LogitsPolicy(sizes), sizes, lr=0.1)
+    return of_each(
+        run,
+        {
+            "random": dict(search=nas.random_search),
+            "another seed": dict(search=nas.random_search, seed=1),
+            "evolution": evolve,
+            "guided": evolve | dict(guide=guide()),
+            "reinforce": dict(search=nas.reinforce, lr=0.1),
+            "slow mean": dict(search=nas.reinforce, lr=0.1, decay=0.5),
+        },
+    )
+
+
+# Scores and claims
+
+
+def features_at_random(number: int, length: int = 5) -> torch.Tensor:
+    return F.normalize(torch.randn(number, length))
+
+
+def gallery():
+    "Features of queries and gallery with persons and cameras, distractors and junk among them, and images twice."
+    return dict(
+        query_features=features_at_random(8),
+        gallery_features=features_at_random(14).repeat(2, 1),
+        query_pids=np.arange(8) % 4 + 1,
+        gallery_pids=np.arange(28) % 7 - 1,
+        query_camids=np.arange(8) % 3,
+        gallery_camids=np.arange(28) % 3,
+    )
+
+
+def ranked(result):
+    "Numbers of a `RetrievalResult`."
+    numbers = {"mAP": result.mAP, "mINP": result.mINP, "valid": result.num_valid, "CMC": probe(result.cmc)}
+    parts = [result.ap, result.inp, result.first_match, result.ranking, result.ranking_labels]
+    return numbers | {"queries": probe(*(part for part in parts if part is not None))}
+
+
+@canary("score.retrieval")
+def retrieval():
+    run = lambda **options: ranked(metrics.evaluate(**gallery(), **options))
+    merged = metrics.multi_query(features_at_random(12), np.arange(12) % 3, np.arange(12) % 2)
+    return of_each(run, {"plain": {}, "trapezoid": {"ap": "trapezoid"}, "lists": {"top_k": 6, "max_rank": 3}}) | {
+        "multi query": probe(*merged)
+    }
+
+
+@canary("score.reranking")
+def reranking():
+    def run(**options):
+        found = metrics.rerank(features_at_random(6), features_at_random(20), k1=6, k2=3, **options)
+        return {"distances": probe(found)}
+
+    return of_each(run, {"plain": {}, "inclusive": {"inclusive": True}, "weight": {"lambda_value": 0.7}})
+
+
+def detections_at_random():
+    "Boxes, scores and features near those of `STREET`, and two false ones a scene."
+    found = []
+    for boxes in STREET.boxes:
+        near = torch.cat([boxes + 4 * torch.rand(2, 4), boxes + torch.tensor([3.0, 20, 3, 5])])
+        found.append((near, torch.rand(4), features_at_random(4)))
+    return found
+
+
+@canary("score.detection")
+def detector():
+    def run(**options):
+        found = metrics.evaluate_detection(detections_at_random(), STREET.boxes, **options)
+        return {"AP": found.ap, "recall": found.recall, "precision": found.precision}
+
+    return of_each(run, {"plain": {}, "strict": {"iou_threshold": 0.75}, "sure": {"min_score": 0.5}})
+
+
+@canary("score.person_search", "score.detection")
+def people_in_scenes():
+    def run(**options):
+        found = metrics.evaluate_person_search(
+            features_at_random(2),
+            detections_at_random(),
+            queries=np.array([[0, 0], [0, 1]]),
+            truth_boxes=STREET.boxes,
+            truth_pids=STREET.pids,
+            camids=STREET.camids,
+            ks=(1, 2),
+            top_k=3,
+            **options,
+        )
+        parts = found.ap, found.first_match, found.num_truth, found.num_found, found.ranking, found.ranking_labels
+        return {"mAP": found.mAP, "CMC": probe(found.cmc), "recall": found.recall, "queries": probe(*parts)}
+
+    protocols = {name: {"protocol": name} for name in ("cuhk_sysu", "prw", "prw_other_cameras")}
+    others = {"small": {"gallery_size": 1}, "lists": {"galleries": [[1, 2], [2, 1]]}, "sure": {"min_score": 0.3}}
+    return of_each(run, protocols | others)
+
+
+@canary("score.classification")
+def naming_rightly():
+    model = Toy(as_logits)
+    return {f"top {top}": train.accuracy(model, pixels(9, 8, 8), LABELS, top=top, progress=False) for top in (1, 2)}
+
+
+@canary("score.segmentation")
+def naming_pixels():
+    images, masks = pixels(4, 12, 16), masks_at_random(4, 12, 16)
+    found = metrics.evaluate_segmentation(images[:, 1] % 3, masks, 4)
+    model = train.score_segmentation(Toy(as_pixels), images, masks, 3, progress=False)
+    numbers = {"confusion": probe(found.confusion), "IoU": probe(found.iou)}
+    return numbers | {"mIoU": found.miou, "right": found.pixel_accuracy, "model's mIoU": model.miou}
+
+
+@canary("claims.bootstrap")
+def bootstrap():
+    rng = np.random.default_rng(0)
+    seeds = np.array([[0.0], [0.2], [0.5]])  # they vary by more than chance
+    first, second = (
+        scores_by_person(rng.random((3, 12)) + shift, np.arange(12) % 5, scale=100) for shift in (0, seeds)
+    )
+    numbers = dict(zip(("mean", "low", "high"), paired_bootstrap(second.sums - first.sums, first.sizes, draws=200)))
+    one_seed = paired_bootstrap(first.sums[:1], first.sizes, draws=200, seed=1)
+    cells = {("a", ""): first, ("b", ""): second}
+    verdicts = [check_relation(parse_relation(text), cells, margin=5, draws=200) for text in RELATIONS]
+    said = text_number(" ".join(found["verdict"] for found in verdicts))
+    return numbers | {"one seed": probe(one_seed), "verdicts": said, "low of ~": verdicts[-1]["low"]}
+
+
+RELATIONS = ("[b] > [a]", "[a] > [b]", "[b] > [a] + 30", "[b] < 2 * [a]", "[a] ~ [b]")
+
+
+# Kinds of trial, from a configuration to its record
+
+DIGITS = {"dataset": "digits", "limit": 16, "size": 8}
+SCENES = {"dataset": "scenes", "scenes": 3, "people": 3, "cameras": 2, "size": [64, 64]}
+STREETS = {"train": {"world": "street", "people": 3, "scenes": 4}, "size": [64, 64], "seed": 1}
+SHORT = {"epochs": 1, "batch_size": 4, "lr": 1e-3}
+PLAIN = {"cutout": 0, "crop_padding": 0}
+CLASSIFIER = {"train": DIGITS, "test": {"digits": DIGITS}, "recipe": SHORT | PLAIN, "seed": 1}
+SEARCH = {"kind": "search", "train": DIGITS, "supernet": {"channels": 4, "cells": 3}, "search": SHORT, "seed": 1}
+TRIALS = {
+    "reid trial": {
+        "kind": "reid",
+        "model": "han_small",
+        "options": SMALL_HAN,
+        "train": {"world": "gate", "people": 2},
+        "search": {"gate": {"world": "gate", "people": 3}},
+        "size": [64, 32],
+        "recipe": {"epochs": 8, "batch_size": 8, "num_shots": 4, "lr": 1e-5, "loss": "cross_entropy+triplet"},
+        "parts": ["joint", "global", "local", "joint RR", "joint MQ", "joint RR MQ"],
+        "attention": True,
+        "seed": 1,
+    },
+    "person search trial": {
+        "kind": "person_search",
+        "model": "hdl_student",
+        "options": {name: value for name, value in SMALL_STUDENT.items() if name != "num_classes"},
+        "recipe": SHORT,
+        "teacher": {
+            "model": "hdl_teacher",
+            "options": {name: value for name, value in SMALL_TEACHER.items() if name != "num_classes"},
+            "recipe": SHORT,
+        }
+        | STREETS,
+        "distill": ["feature", "attention", "prediction"],
+        "search": {world: {"world": world, "people": 3, "scenes": 5} for world in ("street", "yard")},
+        "galleries": [0, 2],
+    }
+    | STREETS,
+    "classification trial": CLASSIFIER
+    | {
+        "kind": "classification",
+        "model": "resnet18_cifar",
+        "options": {"width": 4},
+        "calibration": {"name": "channel_attention"},
+    },
+    "trial of cells": CLASSIFIER
+    | {
+        "kind": "classification",
+        "genotype": {"space": "nos", "random": 0},
+        "network": {"channels": 4, "cells": 3},
+        "train": {"people": 3, "shots": 1, "size": 8},
+        "test": {"persons": {"people": 3, "shots": 1, "size": 8}},
+    },
+    **{
+        f"search trial, {kind}": SEARCH | {"space": "nge", "controller": {"kind": kind}, "embeddings": 1}
+        for kind in ("alphas", "plain", "rnn", "nge")
+    },
+    "guided search trial": SEARCH
+    | {
+        "space": "nos",
+        "teacher": CLASSIFIER | {"model": "pyramidnet110_cifar", "options": {"depth": 11, "alpha": 6, "width": 4}},
+        "guidance": {"weight": 10},
+    },
+    "segmentation trial": {
+        "kind": "segmentation",
+        "genotype": {"space": "nge", "random": 0},
+        "network": {"channels": 4, "cells": 3},
+        "head": {"channels": 8, "rates": [1, 2]},
+        "train": SCENES,
+        "test": {"scenes": SCENES},
+        "recipe": SHORT | {"batch_size": 3, "crop": 64, "scales": [1, 1]},
+        "seed": 1,
+    },
+    **{
+        f"tabular trial, {table}": {
+            "kind": "tabular",
+            "table": table,
+            "searches": {
+                "random": {"search": "random"},
+                "evolution": {"search": "evolution", "population": 8, "sample": 3},
+                **{
+                    f"{search} {policy}": {"search": search, "policy": policy, "lr": 0.1, "population": 8, "sample": 3}
+                    for search in ("evolution", "reinforce")
+                    for policy in ("logits", "plain", "nge")
+                },
+            },
+            "budget": 30,
+            "seed": 1,
+        }
+        for table in ("macro", "invented")
+    },
+}
+
+
+def flat(found, name="") -> dict:
+    "{path of keys: number or text} of what JSON can hold."
+    if not isinstance(found, dict | list):
+        return {name: found}
+    parts = found.items() if isinstance(found, dict) else enumerate(found)
+    return {path: value for key, part in parts for path, value in flat(part, f"{name} {key}".strip()).items()}
+
+
+def record_of(config):
+    "Numbers of a trial's record: its metrics and cost, and one number for each long part."
+    record = KINDS[config["kind"]].run(config, checkpoint=None, given={}, progress=False)
+    shown = {part: record[part] for part in ("metrics", "cost", "params") if part in record}
+    numbers = {name: value for name, value in flat(shown).items() if value is not None}
+    for part in ("queries", "people", "curves", "genotype"):
+        values = list(flat(record.get(part, [])).values())
+        texts, rest = ([x for x in values if isinstance(x, str) is text] for text in (True, False))
+        numbers |= {part: probe(rest)} if rest else {}
+        numbers |= {f"{part} in words": text_number(" ".join(texts))} if texts else {}
+    return numbers
+
+
+for name, config in TRIALS.items():
+    guards = tuple(KINDS[config["kind"]].versions(config))
+    painted_there = any(guard.startswith("world") for guard in guards)
+    CANARIES[name] = Canary(name, guards, partial(record_of, config), 1e-3 if painted_there else TINY)
+
+
+# Comparing with what is committed, and renewing it
+
+
+def read(file: Path) -> dict[str, dict]:
+    "{canary: {versions, numbers}} as committed."
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def agree(one: Canary, old: float, new: float) -> bool:
+    "Whether two numbers of a canary are one, whatever processor found them."
+    return math.isclose(old, new, rel_tol=1e-6, abs_tol=one.within)
+
+
+def fault(one: Canary, numbers: dict[str, float], record: dict | None) -> tuple[str, bool]:
+    """What is wrong with a canary, a sentence that is empty where nothing is, and whether it is right to renew it:
+    where it is new, or a version that it guards was raised since its `record` was committed."""
+    if record is None:
+        return f"canary {one.name} is new: add its numbers with: python tests/canaries.py", True
+    versions, old = versions_of(one.guards), record["numbers"]
+    raised = [name for name, version in versions.items() if version > record["versions"].get(name, version)]
+    moved = [name for name in numbers if name in old and not agree(one, old[name], numbers[name])]
+    if moved and not raised:
+        first, more = moved[0], f", with {len(moved) - 1} more of its numbers" if len(moved) > 1 else ""
+        return (
+            f"canary {one.name} moved: {first!r} was {old[first]!r} and is {numbers[first]!r}{more}: raise the version "
+            f"of one of {', '.join(versions)} in nbs/versions.ipynb, or undo the change"
+        ), False
+    if moved or versions != record["versions"] or numbers.keys() != old.keys():
+        what = f"{', '.join(raised)} was raised" if raised else "it has other numbers or guards"
+        return f"canary {one.name} is older than the code, {what}: renew with: python tests/canaries.py", True
+    return "", True
+
+
+def renewed(one: Canary, numbers: dict[str, float], record: dict | None) -> dict:
+    "What is to be committed: numbers that agree keep their digits, so that a change of the file shows what moved."
+    old = record["numbers"] if record else {}
+    kept = {name: old[name] if agree(one, old.get(name, math.nan), new) else new for name, new in numbers.items()}
+    return {"versions": versions_of(one.guards), "numbers": kept}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    "The command; 0: all is well, 1: `--check` found a fault, 2: a canary moved without a raised version."
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="canaries, all unless given")
+    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
+    parser.add_argument("--file", type=Path, default=FILE, help="where the numbers are")
+    chosen = parser.parse_args(arguments)
+    if unknown := sorted(set(chosen.names) - CANARIES.keys()):
+        parser.error(f"there is no canary {', '.join(unknown)}: there are {', '.join(CANARIES)}")
+    records, started = read(chosen.file), time.process_time()
+    found = {name: numbers_of(CANARIES[name]) for name in chosen.names or CANARIES}
+    faults = {name: fault(CANARIES[name], numbers, records.get(name)) for name, numbers in found.items()}
+    print(
+        f"{len(found)} canaries, {time.process_time() - started:.1f} CPU seconds, float64, "
+        f"{torch.backends.cpu.get_cpu_capability()}"
+    )
+    wrong = [sentence for sentence, renewable in faults.values() if sentence and (chosen.check or not renewable)]
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
+        return 1 if chosen.check else 2
+    if not chosen.check:
+        kept = {} if not chosen.names else records
+        new = {name: renewed(CANARIES[name], numbers, records.get(name)) for name, numbers in found.items()}
+        write_whole(chosen.file, json.dumps(kept | new, indent=1, sort_keys=True) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
