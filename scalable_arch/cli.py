@@ -211,6 +211,7 @@ def reproduce(args):
         seeds=args.seeds,
         workers=args.workers,
         scheduler=args.scheduler,
+        rerun_stale=args.rerun_stale,
         out=args.out,
     ):
         print(f"{path} (executed notebook; its tables and figures lie beside it)")
@@ -306,6 +307,9 @@ def add_reproduce_command(commands):
         "--scheduler",
         metavar="ADDRESS",
         help="of a Dask scheduler (default: a cluster on this machine, or plain processes without Dask)",
+    )
+    parser.add_argument(
+        "--rerun-stale", action="store_true", help="run again what is on record from other versions of the code"
     )
     parser.add_argument("--out", default="reproduced", help="folder for the reports (default: reproduced)")
     parser.set_defaults(run=reproduce)

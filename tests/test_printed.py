@@ -1,6 +1,9 @@
 """The printed values: their number, shape and ranges, and one sentence where a file is wrong."""
 
+import hashlib
+import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -31,6 +34,46 @@ def test_all_tables_and_values_are_there():
     assert index.source.value_counts().to_dict() == SOURCES and index.n_values.sum() == 3082
     files = {path.stem for path in (manifest_dir().parent / "printed").glob("*.csv")}
     assert files == {*index.table, "INDEX", "figures", "spot_check"}
+
+
+PINNED = Path(__file__).with_name("printed.json")
+PIN = """
+import json
+from test_printed import PINNED, pinned_values
+PINNED.write_text(json.dumps(pinned_values(), indent=1) + "\\n", encoding="utf-8")
+"""  # run in tests/ after a printed value was corrected by the source's page, and read the difference
+
+
+def pinned_values():
+    "{table: number of values, and a checksum over what each is of, value, bound and unit}, and the same of all."
+    columns = ["row", "group", "dataset", "metric", "value", "bound", "unit"]
+    lines = {name: printed.read_sheet(name)[columns].values.tolist() for name in printed.list_printed()}
+    mark = lambda lines: f"{len(lines)} {hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]}"
+    return {"all": mark(sum(lines.values(), []))} | {name: mark(found) for name, found in lines.items()}
+
+
+def test_no_printed_value_has_changed():
+    pinned, found = json.loads(PINNED.read_text(encoding="utf-8")), pinned_values()
+    changed = [name for name in pinned | found if pinned.get(name) != found.get(name)]
+    assert not changed, "compare them with the source's page; where that is right, pin them anew as PIN says"
+    assert pinned["all"].startswith("3082 ") and len(pinned) == 84
+
+
+@pytest.mark.parametrize(
+    "old, new, noticed",
+    [
+        ("88.9", "88.8", True),
+        ("88.9", "88.90", True),
+        ("percent", "count", True),
+        (",true,", ",false,", False),
+    ],
+)
+def test_any_changed_value_changes_its_checksum(copy_of_sheets, old, new, noticed):
+    before, path = pinned_values(), copy_of_sheets / "wei_li_thesis_t3_03.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    changed = [name for name, found in pinned_values().items() if found != before[name]]
+    assert changed == (["all", "wei_li_thesis_t3_03"] if noticed else [])
 
 
 @pytest.mark.parametrize("name", printed.list_printed())

@@ -17,7 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from scalable_arch.models import create_model, list_models
-from scalable_arch.nn.structure import as_text, changing, description, difference, function_facts, name_of, settled
+from scalable_arch.nn.structure import (
+    as_text,
+    changing,
+    description,
+    difference,
+    function_facts,
+    name_of,
+    settled_facts,
+)
 
 
 @dataclass
@@ -161,7 +169,7 @@ def test_what_changed_does_not_count_and_the_rest_does():
     assert moved == [["", "_cache"], ["", "last"], ["", "steps"]]
     assert difference(before, description(model), moved) is None
     assert "mode is 'slow' there and 'fast' here" in difference(before, description(Walker("fast")), moved)
-    kept = settled(model, description(model))[""]
+    kept = settled_facts(model, description(model))[""]
     assert kept == {"class": "Walker", "mode": "'slow'"}
 
 
@@ -173,7 +181,7 @@ def test_modes_hooks_and_names_are_no_part_of_a_network():
     assert description(model) == before and name_of(model) == "mine"
     model[1].p = 0.2
     assert "1.p is 0.1 there and 0.2 here" == difference(before, description(model))
-    assert settled(model, before) == settled(model, description(model))
+    assert settled_facts(model, before) == settled_facts(model, description(model))
 
 
 def test_modules_that_are_missing_are_named():

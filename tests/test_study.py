@@ -1,7 +1,7 @@
-"Chapters' parameters, reports with their provenance, and printed values."
+"Reports: tables and figures that say what they rest on, in few files."
 
-import json
 import math
+import re
 
 import matplotlib
 import numpy as np
@@ -13,52 +13,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from scalable_arch.study.printed import list_printed, printed_table, printed_value
-from scalable_arch.study.reports import Report, check_parameters, markdown_table, replace, report_dir
-
-
-def test_parameters_that_are_right_pass():
-    names = {"profile": "quick", "seed": 3, "_i1": "profile = 1", "In": [], "Out": {}, "json": json, "check": len}
-    check_parameters(names, profile=["smoke", "quick"], seed=int)
-
-
-@pytest.mark.parametrize(
-    "names, sentence",
-    [
-        ({"profile": "quick", "profil": "x"}, r"unknown parameter 'profil' \(did you mean 'profile'\?\)"),
-        (
-            {"profile": "quik"},
-            r"unknown value of profile, 'quik' \(did you mean 'quick'\?\); choose one of: smoke, quick",
-        ),
-    ],
-)
-def test_parameters_that_are_wrong_stop(names, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        check_parameters(names, profile=["smoke", "quick"])
-
-
-def test_a_type_is_checked_exactly():
-    with pytest.raises(ValueError, match="parameter seed must be of type int, not True"):
-        check_parameters({"seed": True}, seed=int)
-
-
-def test_names_of_later_cells_are_no_parameters_in_a_second_run():
-    names = {"profile": "quick"}
-    check_parameters(names, profile=["smoke", "quick"])
-    names |= {"BOTH": [1, 2], "profile": "quik"}
-    with pytest.raises(ValueError, match="unknown value of profile, 'quik'"):
-        check_parameters(names, profile=["smoke", "quick"])
-    names["profile"] = "smoke"
-    check_parameters(names, profile=["smoke", "quick"])
-    with pytest.raises(ValueError, match="unknown parameter 'BOTH'"):
-        check_parameters({"profile": "quick", "BOTH": [1, 2]}, profile=["smoke", "quick"])
-
-
-def test_a_single_seed_from_the_command_line_becomes_a_text():
-    names = {"seeds": 0}
-    check_parameters(names, seeds=str)
-    assert names["seeds"] == "0"
-    with pytest.raises(ValueError, match="parameter seeds must be of type str, not True"):
-        check_parameters({"seeds": True}, seeds=str)
+from scalable_arch.study.reports import Report, markdown_table, processor, report_dir, run_place
 
 
 def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
@@ -69,29 +24,25 @@ def test_report_says_what_it_rests_on(monkeypatch, tmp_path):
     figure, _ = plt.subplots()
     caption = report.figure("empty", figure, "Nothing")
     folder = tmp_path / "ch0" / "smoke"
-    assert {path.name for path in folder.iterdir()} == {
-        "provenance.json",
-        "scores.csv",
-        "scores.md",
-        "empty.png",
-        "empty.svg",
-    }
+    assert {path.name for path in folder.iterdir()} == {"scores.csv", "tables.md", "figures"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {"empty.svg"}
     other = report.resting_on(data="another toy", queries=5)
     assert (
         other.folder == report.folder
         and "data another toy; queries 5; commit" in other.caption("Scores")
         and "data toy; seeds [1, 2]; commit" in report.caption("Scores")
     )
-    facts = json.loads((folder / "provenance.json").read_text())
-    assert (
-        facts["profile"] == "smoke"
-        and facts["seeds"] == [1, 2]
-        and {"commit", "torch", "date", "machine"} <= set(facts)
+    assert report.facts["profile"] == "smoke" and report.facts["seeds"] == [1, 2]
+    assert {"commit", "torch", "date", "machine", "processor"} <= set(report.facts)
+    text = (folder / "tables.md").read_text()
+    assert text.startswith(
+        "# Tables of ch0, smoke\n\n## scores\n\nScores (ch0; profile smoke; data toy; seeds [1, 2]; commit "
     )
-    text = (folder / "scores.md").read_text()
-    assert text.startswith("Scores (ch0; profile smoke; data toy; seeds [1, 2]; commit ") and "| a | 12.35 |" in text
+    assert "| a | 12.35 |" in text
     assert pd.read_csv(folder / "scores.csv").mAP.tolist() == [12.345]
-    assert caption in (folder / "empty.svg").read_text() and caption.path == folder / "empty.svg"
+    assert (
+        caption in (folder / "figures" / "empty.svg").read_text() and caption.path == folder / "figures" / "empty.svg"
+    )
     assert figure.number not in plt.get_fignums()  # or a notebook would show it twice
 
 
@@ -99,10 +50,11 @@ def test_photographs_are_kept_as_jpeg(monkeypatch, tmp_path):
     monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
     figure, axis = plt.subplots()
     axis.imshow(np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8))
-    (tmp_path / "ch0" / "smoke").mkdir(parents=True)
-    (tmp_path / "ch0" / "smoke" / "noise.svg").write_text("of an earlier run")
+    folder = tmp_path / "ch0" / "smoke" / "figures"
+    folder.mkdir(parents=True)
+    (folder / "noise.svg").write_text("of an earlier run")
     picture = Report("ch0", "smoke").figure("noise", figure, "Noise")
-    assert {path.name for path in (tmp_path / "ch0" / "smoke").iterdir()} == {"provenance.json", "noise.jpg"}
+    assert [path.name for path in folder.iterdir()] == ["noise.jpg"]
     with Image.open(picture.path) as image:
         assert image.info["comment"].decode() == picture
 
@@ -116,13 +68,34 @@ def test_a_picture_shows_itself_with_its_caption(monkeypatch, tmp_path, capsys):
     assert "<svg" in shown[0]["image/svg+xml"] and capsys.readouterr().out.startswith("Nothing (ch0; profile smoke")
 
 
-def test_a_text_is_replaced_whole(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    replace(path, "first")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(OSError):
-        replace(path, "second")
-    assert path.read_text() == "first"
+def test_the_same_figure_is_the_same_file(tmp_path):
+    content = []
+    for _ in range(2):
+        figure, axis = plt.subplots()
+        axis.plot([1, 2], [3, 4])
+        content.append(Report("ch0", "smoke", root=tmp_path).figure("line", figure, "Line").path.read_bytes())
+    assert content[0] == content[1]
+
+
+def test_tables_stand_in_the_order_in_which_they_were_shown_first(tmp_path):
+    report = Report("ch0", "smoke", root=tmp_path)
+    for name, text in (("b", "one"), ("a", "two"), ("b", "three")):  # a cell run twice in a notebook
+        report.section(name, text)
+    text = (report.folder / "tables.md").read_text()
+    assert re.findall("^## (.)$", text, re.M) == ["b", "a"] and "three" in text and "one" not in text
+
+
+def test_the_desk_makes_the_record_and_other_profiles_lie_below_it():
+    assert run_place("ch3_han", "desk") == ("ch3_han",)
+    for profile in ("smoke", "quick", "gpu", "paper"):
+        assert run_place("ch3_han", profile) == ("ch3_han", profile)
+
+
+def test_the_processor_is_named_with_its_instruction_set(monkeypatch):
+    assert re.fullmatch(".+, [A-Z0-9]+.*", processor())
+    monkeypatch.setattr("pathlib.Path.read_text", lambda *_: "processor : 0\nmodel name\t: Toy 9000\nflags : x")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    assert processor() == "Toy 9000, AVX2"
 
 
 def test_markdown_table_of_mixed_cells():

@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ['ALTERNATIONS', 'GUIDED', 'search_loss', 'constant', 'architecture_gradient', 'momentum_step', 'moved',
            'second_order_gradient', 'halves', 'turns', 'step_seed', 'SearchRun', 'update_weights',
            'update_architecture', 'undecided', 'search_record', 'check_search_recipe', 'check_supernet',
-           'supernet_settings', 'search', 'run_search', 'search_epoch']
+           'supernet_settings', 'search', 'run_learners', 'search_epoch']
 
 # %% ../../nbs/nas/search.ipynb #f6b9bb90
 import math
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ..errors import one_of
 from .genotype import derive
 from ..train.classify import augmented_batch, scheduled_rate
-from ..train.inputs import check_image_set, check_labels, check_whole, data_settings
+from ..train.inputs import check_image_set, check_labels, check_whole_numbers, data_settings
 from ..train.loop import epoch_batches
 from scalable_arch.train.run import (
     Run,
@@ -274,9 +274,9 @@ def check_search_recipe(settings, number, checkpoint_every):
             "guided='weights' goes with order=1: a second-order step of the architecture looks through a guided step "
             "of the weights"
         )
-    check_whole(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
-    check_whole(2, batch_size=settings["batch_size"])
-    check_whole(0, crop_padding=settings["crop_padding"], seed=settings["seed"])
+    check_whole_numbers(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
+    check_whole_numbers(2, batch_size=settings["batch_size"])
+    check_whole_numbers(0, crop_padding=settings["crop_padding"], seed=settings["seed"])
     for name in ("lr", "momentum", "weight_decay", "controller_lr", "controller_weight_decay", "clip"):
         if not settings[name] >= 0:
             raise ValueError(f"{name} must be a number of at least 0, not {settings[name]!r}")
@@ -371,10 +371,10 @@ def search(
     check_supernet(supernet, labels)
     settings = supernet_settings(supernet) | plain_settings(settings) | data_settings(images, size, labels)
     learners = SearchRun(supernet, images, labels, settings, guidance)
-    return run_search(learners, checkpoint, checkpoint_every, progress, on_epoch)
+    return run_learners(learners, checkpoint, checkpoint_every, progress, on_epoch)
 
 # %% ../../nbs/nas/search.ipynb #7ad92e9d
-def run_search(learners, checkpoint, checkpoint_every, progress, on_epoch):
+def run_learners(learners, checkpoint, checkpoint_every, progress, on_epoch):
     "All epochs of a search, saved between steps as well: its history."
     settings, guidance = learners.settings, learners.guidance
     optimizers, parts = [learners.sgd, learners.adam], {"guidance": guidance} if guidance else {}

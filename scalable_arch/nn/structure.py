@@ -21,8 +21,8 @@ from torch import nn
 # %% auto #0
 __all__ = ['LONGEST', 'TORCHS_OWN', 'FOR_TRAINING', 'Description', 'checksum_of', 'as_text', 'array_text', 'named_parts',
            'parts_text', 'is_function', 'function_facts', 'code_facts', 'names_of', 'cell_content', 'is_plain',
-           'description', 'module_facts', 'is_torchs', 'shortened', 'settled', 'name_of', 'changing', 'difference',
-           'difference_text']
+           'description', 'module_facts', 'is_torchs', 'shortened', 'settled_facts', 'name_of', 'changing',
+           'difference', 'difference_text']
 
 # %% ../../nbs/nn/structure.ipynb #5c04237c
 LONGEST = 120  # characters of a value that are written out; the rest is known by a checksum
@@ -180,7 +180,7 @@ def shortened(text):
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({checksum_of(text)})"
 
 
-def settled(model: nn.Module, described: Description) -> Description:
+def settled_facts(model: nn.Module, described: Description) -> Description:
     """Those facts of a `description` that a trained network shares with a new one: not what may count or remember
     (numbers, lists and dicts of classes that are not torch's), and not what matters in training alone."""
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NUMBER', 'FIELDS', 'LEVEL', 'Relation', 'relation_tokens', 'parse_side', 'parse_term', 'parse_relation', 'Claim',
-           'claim_from', 'check_names', 'claims_dir', 'load_claims', 'claims_mark', 'known_studies', 'Scores',
-           'scores_by_person', 'resampled', 'seed_deviations', 'paired_bootstrap', 'relation_verdict', 'joint_scores',
-           'check_relation', 'check_claim', 'joint_verdict', 'in_paper']
+           'claim_from', 'check_names', 'claims_dir', 'load_claims', 'claims_in', 'claims_mark', 'known_studies',
+           'Scores', 'scores_by_person', 'resampled', 'seed_deviations', 'paired_bootstrap', 'relation_verdict',
+           'joint_scores', 'check_relation', 'check_claim', 'joint_verdict', 'in_paper']
 
 # %% ../../nbs/study/claims.ipynb #64556beb
 import hashlib
@@ -229,14 +229,20 @@ def load_claims(study=None, *, folder=None):
     `folder`: default data_manifests/claims. ValueError, in one sentence with file and claim, where a claim cannot be
     tested.
     """
+    files = sorted((path for path in (folder or claims_dir()).iterdir() if path.name.endswith(".toml")), key=str)
+    claims = claims_in(tuple((path.name, path.read_bytes()) for path in files))
+    return [claim for claim in claims if study in (None, claim.study)]
+
+
+@lru_cache(maxsize=4)
+def claims_in(files):
+    "The claims of files, ((name, content), ...); kept, since each study asks for its own."
     studies, found = known_studies(), {}
-    for path in sorted(
-        (path for path in (folder or claims_dir()).iterdir() if path.name.endswith(".toml")), key=lambda path: path.name
-    ):
+    for name, content in files:
         try:
-            entries = tomllib.loads(path.read_text(encoding="utf-8"))
+            entries = tomllib.loads(content.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path.name} is no TOML file: {error}") from None
+            raise ValueError(f"{name} is no TOML file: {error}") from None
         for number, entry in enumerate(entries.get("claim", []), 1):
             try:
                 claim = claim_from(entry)
@@ -244,9 +250,9 @@ def load_claims(study=None, *, folder=None):
                 if (claim.study, claim.name) in found:
                     raise ValueError(f"{claim.study} has a claim of this name already")
             except ValueError as error:
-                raise ValueError(f"{path.name}, claim {entry.get('name', number)!r}: {error}") from None
+                raise ValueError(f"{name}, claim {entry.get('name', number)!r}: {error}") from None
             found[claim.study, claim.name] = claim
-    return [claim for claim in found.values() if study in (None, claim.study)]
+    return list(found.values())
 
 
 def claims_mark(study):

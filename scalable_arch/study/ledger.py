@@ -401,7 +401,7 @@ def ledger_markdown(found):
 
 def problem_lines(problems):
     "One sentence for each file that could not be used."
-    return [f"{name} {wrong}: it is not counted." for name, wrong in problems.items()]
+    return [f"{wrong}: what lies in {name} is not counted." for name, wrong in problems.items()]
 
 
 INTRODUCTION = (

@@ -9,34 +9,39 @@ import hashlib
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from ..files import write_whole
 
 # %% auto #0
-__all__ = ['leaves', 'planted', 'as_array', 'all_texts', 'columns_of', 'packed', 'unpacked', 'arrays_of', 'checksum_of',
-           'read_lines', 'write_lines', 'zipped', 'read_arrays', 'config_order', 'read_trials', 'write_trials']
+__all__ = ['ESCAPES', 'leaves', 'planted', 'as_array', 'columns_of', 'packed_scores', 'packed_people', 'packed_curves', 'packed',
+           'people_named', 'unpacked', 'arrays_of', 'checksum_of', 'read_lines', 'write_lines', 'zipped', 'read_arrays',
+           'config_order', 'read_trials', 'write_trials']
 
 # %% ../../nbs/study/record.ipynb #eaaeeeb0
+ESCAPES = {"%": "%25", "/": "%2F", "\\": "%5C", "\0": "%00"}  # of a path and of a zip's names; an empty name is %
+
+
 def leaves(branch: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    "(path, leaf) of nested dicts, names joined by slashes."
-    if not isinstance(branch, Mapping):
+    "(path, leaf) of nested dicts, names joined by slashes; an empty dict inside is a leaf."
+    if not isinstance(branch, Mapping) or path and not branch:
         yield path, branch
         return
     for name, part in branch.items():
-        yield from leaves(part, f"{path}/{name}" if path else str(name))
+        name = "".join(ESCAPES.get(letter, letter) for letter in str(name)) or "%"
+        yield from leaves(part, f"{path}/{name}" if path else name)
 
 
 def planted(found: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     "Nested dicts from (path, leaf) pairs: the inverse of `leaves`."
     tree: dict[str, Any] = {}
     for path, leaf in found:
-        *branches, name = path.split("/")
+        *branches, name = ("" if name == "%" else unquote(name) for name in path.split("/"))
         place = tree
         for branch in branches:
             place = place.setdefault(branch, {})
@@ -45,22 +50,18 @@ def planted(found: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def as_array(values: list[Any]) -> np.ndarray | None:
-    "A list of numbers or texts, nested or not, as an array of the smallest type that keeps all; None where it is none."
+    """A list of numbers or texts, nested or not, as an array of the smallest type; None where it would not come back
+    from there as it was."""
     try:
         array = np.array(values)
-    except ValueError:  # of several shapes
+    except (ValueError, OverflowError):  # of several shapes
         return None
-    if array.size == 0 or array.dtype.kind not in "biufU" or array.dtype.kind == "U" and not all_texts(values):
+    if array.ndim == 0 or array.size == 0 or array.dtype.kind not in "biufU":
         return None
     if array.dtype.kind in "iu":
         kinds = [np.min_scalar_type(array.min()), np.min_scalar_type(array.max())]
-        return array.astype(np.result_type(*kinds))
-    return array
-
-
-def all_texts(values: Any) -> bool:
-    "Whether nothing but texts is in nested lists: numpy makes texts of numbers beside them."
-    return all(map(all_texts, values)) if isinstance(values, list) else isinstance(values, str)
+        array = array.astype(np.result_type(*kinds))
+    return array if array.tolist() == values else None  # numpy makes texts of numbers beside texts, and cuts long ones
 
 # %% ../../nbs/study/record.ipynb #23fd6db5
 def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -70,28 +71,50 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {path: [row[path] for row in flat] for path in shared}
 
 
+def packed_scores(queries: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    "(what stays in the line, arrays) of nested scores."
+    found = {path: (leaf, as_array(leaf)) for path, leaf in leaves(queries)}
+    arrays = {f"{place}/{path}": array for path, (_, array) in found.items() if array is not None}
+    return planted((path, leaf) for path, (leaf, array) in found.items() if array is None), arrays
+
+
+def packed_people(people: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    "(what stays in the line, arrays) of nested lists of pids: the line names arrays that many trials share."
+    named, arrays = [], {}
+    for path, pids in leaves(people):
+        array = as_array(pids)
+        if array is not None and array.ndim == 1 and array.dtype.kind in "iu" and array.dtype != np.uint64:
+            array = array.astype(np.int64)
+            key = f"people/{hashlib.sha256(array.tobytes()).hexdigest()[:12]}"
+            arrays[key], pids = array, key
+        named.append((path, pids))
+    return planted(named), arrays
+
+
+def packed_curves(rows: list[dict[str, Any]], place: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    "(what stays in the line, arrays) of the entries of a curve."
+    columns = {path: as_array(values) for path, values in columns_of(rows).items()}
+    columns = {path: array for path, array in columns.items() if array is not None}
+    rest = [planted((path, x) for path, x in leaves(row) if path not in columns) for row in rows]
+    return rest if any(rest) or not columns else [], {f"{place}/{path}": array for path, array in columns.items()}
+
+
 def packed(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     "A trial's record as (line, arrays): a dict that JSON can hold on one line, and {name: array} for the rest."
-    name, line, arrays = record["trial"], dict(record), {}
-    for path, leaf in leaves(line.pop("queries", {})):
-        arrays[f"{name}/queries/{path}"] = np.array(leaf) if (array := as_array(leaf)) is None else array
-    people = []
-    for path, pids in leaves(line.pop("people", {})):
-        array = np.array(pids, np.int64)
-        key = f"people/{hashlib.sha256(array.tobytes()).hexdigest()[:12]}"
-        arrays[key] = array
-        people.append((path, key))
-    if people:
-        line["people"] = planted(people)
-    rest = [dict(leaves(row)) for row in line.pop("curves", [])]
-    for path, values in columns_of([planted(row.items()) for row in rest]).items():
-        if (array := as_array(values)) is not None:
-            arrays[f"{name}/curves/{path}"] = array
-            for row in rest:
-                del row[path]
-    if any(rest):
-        line["curves"] = [planted(row.items()) for row in rest]
-    return line, arrays
+    name, line = record["trial"], dict(record)
+    rest, arrays = packed_scores(line.pop("queries", {}), f"{name}/queries")
+    line |= {"queries": rest} if rest else {}
+    people, found = packed_people(line.pop("people", {}))
+    line |= {"people": people} if people else {}
+    rows, columns = packed_curves(line.pop("curves", []), f"{name}/curves")
+    line |= {"curves": rows} if rows else {}
+    empty = {part: record[part] for part in ("queries", "people", "curves") if part in record and not record[part]}
+    return line | empty, arrays | found | columns
+
+
+def people_named(line: Mapping[str, Any]) -> dict[str, str]:
+    "{path: name of the array} of whom a trial's queries show."
+    return {path: key for path, key in leaves(line.get("people", {})) if isinstance(key, str)}
 
 
 def unpacked(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -100,21 +123,20 @@ def unpacked(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[
     mine = {key.removeprefix(f"{name}/"): array.tolist() for key, array in arrays.items() if key.startswith(f"{name}/")}
     part = lambda kind: {key.removeprefix(f"{kind}/"): x for key, x in mine.items() if key.startswith(f"{kind}/")}
     if queries := part("queries"):
-        record["queries"] = planted(queries.items())
+        record["queries"] = planted((dict(leaves(record.get("queries", {}))) | queries).items())
     if "people" in record:
-        record["people"] = planted((path, arrays[key].tolist()) for path, key in leaves(record["people"]))
-    rest = [dict(leaves(row)) for row in record.pop("curves", [])]
-    curves = part("curves")
-    if curves or rest:
-        number = len(rest) or len(next(iter(curves.values())))
-        rows = [{path: values[at] for path, values in curves.items()} for at in range(number)]
-        record["curves"] = [planted((row | more).items()) for row, more in zip(rows, rest or [{}] * number)]
+        people = {path: arrays[key].tolist() for path, key in people_named(record).items()}
+        record["people"] = planted((dict(leaves(record["people"])) | people).items())
+    if curves := part("curves"):
+        rows = [dict(zip(curves, values)) for values in zip(*curves.values())]
+        rest = record.get("curves") or [{}] * len(rows)
+        record["curves"] = [planted((dict(leaves(more)) | row).items()) for row, more in zip(rows, rest)]
     return record
 
 # %% ../../nbs/study/record.ipynb #0b268259
 def arrays_of(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     "Those of `arrays` that belong to a trial's line."
-    shared = {key for _, key in leaves(line.get("people", {}))}
+    shared = set(people_named(line).values())
     return {key: arrays[key] for key in sorted(arrays) if key.startswith(f"{line['trial']}/") or key in shared}
 
 
@@ -150,7 +172,7 @@ def write_lines(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> None:
     "Write dicts as a JSON-lines file, whole or not at all; a file that holds the same already is left alone."
     text = "".join(json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n" for line in lines)
     path = Path(path)
-    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+    if not (path.is_file() and path.read_bytes() == text.encode()):
         write_whole(path, text)
 
 
@@ -168,15 +190,22 @@ def zipped(arrays: Mapping[str, np.ndarray]) -> bytes:
 def read_arrays(path: str | Path, *, skip_damaged: bool = False) -> dict[str, np.ndarray]:
     """{name: array} of an .npz file, {} where there is none.
 
-    ValueError where it is damaged, unless what is damaged is to be left out.
+    ValueError where it is damaged, unless what is damaged is to be left out; of the arrays only those that are.
     """
     found: dict[str, np.ndarray] = {}
+    if not Path(path).is_file():
+        return found
     try:
-        if Path(path).is_file():
-            with np.load(path, allow_pickle=False) as file:
-                for name in file.files:
-                    found[name] = file[name]
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        file = np.lib.npyio.NpzFile(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
+        for name in file.files:
+            try:
+                found[name] = file[name]
+            except Exception:
+                if not skip_damaged:
+                    raise
+    except OSError:
+        raise  # that a file cannot be read does not say that it is damaged
+    except Exception as error:  # a damaged zip raises whatever its bytes lead to
         if not skip_damaged:
             raise ValueError(f"{path} is damaged ({error})") from None
     return found
@@ -203,7 +232,7 @@ def read_trials(folder: str | Path, *, skip_damaged: bool = False) -> dict[str, 
     shared, found = owners.get("people", {}), {}
     for line in lines:
         try:
-            mine = owners.get(line["trial"], {}) | {key: shared[key] for _, key in leaves(line.get("people", {}))}
+            mine = owners.get(line["trial"], {}) | {key: shared[key] for key in people_named(line).values()}
             whole = line["checksum"] == checksum_of(line, mine)
         except (KeyError, TypeError):
             whole = False
@@ -224,6 +253,8 @@ def write_trials(folder: str | Path, records: Iterable[Mapping[str, Any]]) -> No
         lines.append(line | {"checksum": checksum_of(line, mine)})
         arrays |= mine
     content, path = zipped(arrays), folder / "scores.npz"
-    if arrays and not (path.is_file() and path.read_bytes() == content):
+    if not arrays:
+        path.unlink(missing_ok=True)
+    elif not (path.is_file() and path.read_bytes() == content):
         write_whole(path, content)
     write_lines(folder / "trials.jsonl", lines)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['one_at_a_time', 'trial_name', 'single_threaded', 'peak_memory', 'spent', 'run_folder', 'execute', 'kept_file', 'keep',
-           'kept', 'forget', 'merging', 'trials_on_record', 'merge', 'family', 'seconds_left', 'until', 'trials_bar',
-           'run_one', 'library_versions', 'run_missing', 'stale_trials', 'stale_sentence', 'writable', 'run_trials']
+           'kept', 'forget', 'merging', 'trials_on_record', 'whole_trials', 'merge', 'family', 'seconds_left', 'until',
+           'trials_bar', 'run_one', 'library_versions', 'run_missing', 'stale_trials', 'stale_sentence', 'writable',
+           'run_trials']
 
 # %% ../../nbs/study/trials.ipynb #22bfcb6c
 import hashlib
@@ -17,7 +18,7 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -137,19 +138,29 @@ def forget(name):
 def merging(folder, patience=60):
     "Wait until nobody else merges into `folder`, and keep others from it. BlockingIOError after `patience` seconds."
     lock, end = cache_dir() / "merging" / trial_name(str(Path(folder).resolve())), time.monotonic() + patience
-    while True:
-        try:
-            with folder_lock(lock):
-                yield
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(folder_lock(lock))
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+        yield
 
 
 def trials_on_record(folder):
     "{name: record} of all trials of a chapter's folder; one that is damaged is set aside, with a warning."
+    try:
+        return read_trials(folder)
+    except ValueError:  # or another runner is between its two files: only who may write can tell
+        with merging(folder):
+            return whole_trials(folder)
+
+
+def whole_trials(folder):
+    "As `trials_on_record`, for who keeps others from the folder."
     try:
         return read_trials(folder)
     except ValueError as error:
@@ -161,7 +172,7 @@ def trials_on_record(folder):
         warnings.warn(
             f"{error}: copies of both files are set aside as *.damaged-{stamp}; git has the committed ones, "
             "and what is asked for is run again",
-            stacklevel=3,
+            stacklevel=4,
         )
         return good
 
@@ -171,7 +182,7 @@ def merge(folder, records):
     records = {record["trial"]: record for record in records}
     if records:
         with merging(folder):
-            write_trials(folder, (trials_on_record(folder) | records).values())
+            write_trials(folder, (whole_trials(folder) | records).values())
     for name in records:
         forget(name)
 

@@ -16,15 +16,15 @@ import safetensors.torch
 import torch
 
 from ..files import write_whole
-from ..nn.structure import description, difference, name_of, settled
+from ..nn.structure import description, difference, name_of, settled_facts
 
 # %% auto #0
-__all__ = ['CHECKPOINT_FILE', 'PICKLES', 'checksum', 'save_checkpoint', 'Checkpoint', 'load_checkpoint', 'read_checkpoint',
-           'kind_of_file', 'model_tensors', 'network_of', 'save_model', 'load_model', 'check_network', 'two_names',
-           'check_fits', 'stored', 'copy_into', 'take_dtypes']
+__all__ = ['CHECKPOINT_FILE', 'PICKLES', 'checkpoint_checksum', 'save_checkpoint', 'Checkpoint', 'load_checkpoint',
+           'read_checkpoint', 'kind_of_file', 'model_tensors', 'network_of', 'save_model', 'load_model',
+           'check_network', 'two_names', 'check_fits', 'stored', 'copy_into', 'take_dtypes']
 
 # %% ../../nbs/train/checkpoint.ipynb #c889c617
-def checksum(tensors, text):
+def checkpoint_checksum(tensors, text):
     "CRC-32 of the JSON `text` and of `tensors` (name, dtype, shape and bytes), in the order of their names."
     crc = zlib.crc32(text.encode())
     for name, x in sorted(tensors.items()):
@@ -46,7 +46,7 @@ def save_checkpoint(
     """
     tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
     texts = {"state": json.dumps(state, allow_nan=False)} | ({"network": json.dumps(network)} if network else {})
-    header = texts | {"crc32": checksum(tensors, "".join(texts.values()))}
+    header = texts | {"crc32": checkpoint_checksum(tensors, "".join(texts.values()))}
     write_whole(path, safetensors.torch.save(tensors, header))
 
 # %% ../../nbs/train/checkpoint.ipynb #a5306fca
@@ -87,7 +87,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise ValueError(f"{path} {kind_of_file(path, error)}{advice}") from error
     if not {"state", "crc32"} <= header.keys():
         raise ValueError(f"{path} is a safetensors file but not a checkpoint of scalable_arch: its header has no state")
-    if checksum(tensors, header["state"] + header.get("network", "")) != header["crc32"]:
+    if checkpoint_checksum(tensors, header["state"] + header.get("network", "")) != header["crc32"]:
         raise ValueError(f"{path} is damaged (its checksum does not fit its content){advice}")
     return Checkpoint(tensors, json.loads(header["state"]), json.loads(header.get("network", "null")))
 
@@ -148,7 +148,7 @@ def check_network(model, network, state, path):
             return
         same = there == name_of(model)
     else:
-        there, here = network["name"], settled(model, description(model))
+        there, here = network["name"], settled_facts(model, description(model))
         differs = difference(network["description"], here, network["changing"], common=True)
         same = differs is None
     if not same:

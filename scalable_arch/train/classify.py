@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ..data.batches import random_flip
 from ..data.images import to_float
 from ..errors import one_of
-from .inputs import check_image_set, check_labels, check_whole, data_settings, type_and_shape
+from .inputs import check_image_set, check_labels, check_whole_numbers, data_settings, type_and_shape
 from .loop import epoch_batches
 from scalable_arch.train.run import (
     Run,
@@ -190,9 +190,9 @@ def classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch
 def check_classifier_recipe(settings, checkpoint_every):
     "One sentence for settings that no run can have."
     one_of("schedule", settings["schedule"], SCHEDULES)
-    check_whole(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
-    check_whole(2, batch_size=settings["batch_size"])
-    check_whole(0, **{name: settings[name] for name in ("warmup", "cutout", "crop_padding", "seed")})
+    check_whole_numbers(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
+    check_whole_numbers(2, batch_size=settings["batch_size"])
+    check_whole_numbers(0, **{name: settings[name] for name in ("warmup", "cutout", "crop_padding", "seed")})
     least_most = {
         "lr": (0, math.inf),
         "momentum": (0, 1),
@@ -323,7 +323,7 @@ def named_rightly(
     `images`, `labels`, `progress` as of `fit_classifier`; the model's mode is given back. ValueError for input that
     does not fit.
     """
-    check_whole(1, top=top, batch_size=batch_size)
+    check_whole_numbers(1, top=top, batch_size=batch_size)
     check_image_set(images)
     labels = check_labels(labels, len(images), training=False)
     (device, dtype), right = placement(model), []

@@ -24,7 +24,7 @@ from scalable_arch.nn.detector import (
     match_boxes,
     propose,
 )
-from .inputs import as_integers, check_whole, fingerprint, type_and_shape
+from .inputs import as_integers, check_whole_numbers, data_fingerprint, type_and_shape
 from .loop import learning_rate
 from scalable_arch.train.run import (
     Run,
@@ -330,10 +330,14 @@ def scene_settings(scenes):
     pixels = getattr(scenes, "pixels", ())
     if not isinstance(pixels, torch.Tensor):
         read = lambda index: [scenes.image(number) for number in index]
-        images = fingerprint(scenes, read, paths=pixels)
+        images = data_fingerprint(scenes, read, paths=pixels)
     else:
-        images = fingerprint(pixels)
-    found = {"boxes": fingerprint(list(scenes.boxes)), "pids": fingerprint(list(scenes.pids)), "images": images}
+        images = data_fingerprint(pixels)
+    found = {
+        "boxes": data_fingerprint(list(scenes.boxes)),
+        "pids": data_fingerprint(list(scenes.pids)),
+        "images": images,
+    }
     return {"num_scenes": len(scenes)} | found
 
 
@@ -342,8 +346,8 @@ def check_scene_recipe(model, scenes, known, settings, epochs, checkpoint_every)
     if len(scenes) == 0:
         raise ValueError("there are no scenes: check the folder or the selection they came from")
     many = {name: settings[name] for name in ("batch_size", "num_anchors", "num_proposals", "num_rois")}
-    check_whole(1, epochs=epochs, checkpoint_every=checkpoint_every, **many)
-    check_whole(0, warmup=settings["warmup"], seed=settings["seed"])
+    check_whole_numbers(1, epochs=epochs, checkpoint_every=checkpoint_every, **many)
+    check_whole_numbers(0, warmup=settings["warmup"], seed=settings["seed"])
     if model.num_classes is not None and model.num_classes < len(known):
         raise ValueError(
             f"the model has num_classes={model.num_classes}, but {len(known)} persons are in the scenes: "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['RIGHT_LABELS', 'SAMPLE', 'type_and_shape', 'check_image_set', 'as_integers', 'integers_of_objects', 'check_labels',
-           'check_whole', 'crc_of', 'fingerprint', 'sample_numbers', 'name_and_size', 'data_settings']
+           'check_whole_numbers', 'crc_of', 'data_fingerprint', 'sample_numbers', 'name_and_size', 'data_settings']
 
 # %% ../../nbs/train/inputs.ipynb #5b8f6146
 def type_and_shape(value: object) -> str:
@@ -102,7 +102,7 @@ def check_labels(labels: ArrayLike, num_images: int, *, training: bool = True) -
     return labels
 
 # %% ../../nbs/train/inputs.ipynb #94667861
-def check_whole(least: int, **values: Any) -> None:
+def check_whole_numbers(least: int, **values: Any) -> None:
     "One sentence for the first of `values` that is no whole number of at least `least`."
     for name, value in values.items():
         if not isinstance(value, numbers.Integral) or value < least:
@@ -120,7 +120,7 @@ def crc_of(tensors: Sequence[torch.Tensor], crc: int = 0) -> int:
     return crc
 
 
-def fingerprint(
+def data_fingerprint(
     items: Any,
     read: Callable[[list[int]], Sequence[torch.Tensor]] | None = None,
     *,
@@ -159,6 +159,6 @@ def data_settings(images: Images, size: Sequence[int], labels: torch.Tensor) -> 
     return {
         "num_images": len(images),
         "image_size": list(size),
-        "images": fingerprint(images, read),
-        "labels": fingerprint(labels),
+        "images": data_fingerprint(images, read),
+        "labels": data_fingerprint(labels),
     }

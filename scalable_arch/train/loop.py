@@ -19,7 +19,7 @@ import torch
 from ..data.batches import identity_batches, random_batches, random_erasing, random_flip
 from ..data.images import to_float
 from ..errors import one_of
-from .inputs import check_image_set, check_labels, check_whole, data_settings, type_and_shape
+from .inputs import check_image_set, check_labels, check_whole_numbers, data_settings, type_and_shape
 from .losses import branches, loss_by_name
 from scalable_arch.train.run import (
     Run,
@@ -130,10 +130,10 @@ def check_fit_recipe(settings, epochs, checkpoint_every):
     "One sentence for settings that no run can have."
     one_of("sampler", settings["sampler"], ["random", "identity"])
     batch_size, num_shots, milestones = (settings[key] for key in ("batch_size", "num_shots", "milestones"))
-    check_whole(1, epochs=epochs)
-    check_whole(2, batch_size=batch_size, num_shots=num_shots)
-    check_whole(1, checkpoint_every=checkpoint_every)
-    check_whole(0, seed=settings["seed"])
+    check_whole_numbers(1, epochs=epochs)
+    check_whole_numbers(2, batch_size=batch_size, num_shots=num_shots)
+    check_whole_numbers(1, checkpoint_every=checkpoint_every)
+    check_whole_numbers(0, seed=settings["seed"])
     if settings["sampler"] == "identity" and (batch_size % num_shots or batch_size < 2 * num_shots):
         raise ValueError(
             f"batch_size={batch_size} must be a multiple of num_shots={num_shots}, for two people at least, "
@@ -219,7 +219,7 @@ def extract_features(
     gives no vectors.
     """
     check_image_set(images)
-    check_whole(1, batch_size=batch_size)
+    check_whole_numbers(1, batch_size=batch_size)
     device, dtype = placement(model)
     features = None
     with in_mode(model, False), progress_bar("features", len(images), 0, progress) as bar:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..data.images import IMAGENET_MEAN, to_float
 from ..metrics.segmentation import evaluate_segmentation
-from .inputs import check_whole, fingerprint, sample_numbers, type_and_shape
+from .inputs import check_whole_numbers, data_fingerprint, sample_numbers, type_and_shape
 from .loop import epoch_batches
 from scalable_arch.train.run import (
     Run,
@@ -152,15 +152,15 @@ def pair_settings(images, masks):
     "What a run must find unchanged of its data: number, and fingerprints of images and masks."
     pairs = [pair_at(images, masks, number) for number in sample_numbers(len(images))]
     read = lambda part: lambda index: [pair[part] for pair in pairs]
-    found = {"images": fingerprint(images, read(0)), "masks": fingerprint(masks, read(1))}
+    found = {"images": data_fingerprint(images, read(0)), "masks": data_fingerprint(masks, read(1))}
     return {"num_images": len(images)} | found
 
 
 def check_segmentation_recipe(*, epochs, batch_size, checkpoint_every, seed, crop, scales):
     "`crop` as (height, width); ValueError in one sentence for settings that no run can have."
-    check_whole(1, epochs=epochs, checkpoint_every=checkpoint_every)
-    check_whole(2, batch_size=batch_size)
-    check_whole(0, seed=seed)
+    check_whole_numbers(1, epochs=epochs, checkpoint_every=checkpoint_every)
+    check_whole_numbers(2, batch_size=batch_size)
+    check_whole_numbers(0, seed=seed)
     crop = (crop, crop) if isinstance(crop, numbers.Integral) else crop
     whole = lambda side: isinstance(side, numbers.Integral) and side >= 1
     if not isinstance(crop, (tuple, list)) or len(crop) != 2 or not all(map(whole, crop)):
@@ -234,7 +234,7 @@ def predict_segmentation(
     """Class maps by `model` in eval mode: uint8 (N, H, W) for a tensor of images, else a list of uint8 (H, W)."""
     if len(images) == 0:
         raise ValueError("there are no images: check the folder or the selection they came from")
-    check_whole(1, batch_size=batch_size)
+    check_whole_numbers(1, batch_size=batch_size)
     (device, dtype), found = placement(model), []
     with torch.inference_mode(), in_mode(model, False), progress_bar("segmenting", len(images), 0, progress) as bar:
         for index in torch.arange(len(images)).split(batch_size if isinstance(images, torch.Tensor) else 1):
