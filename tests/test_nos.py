@@ -303,7 +303,7 @@ def written_out(cell, before, last, probabilities, space, modules):
     states, row = [cell.preprocess0(before), cell.preprocess1(last)], {edge: i for i, edge in enumerate(space.edges())}
     for node in range(2, 2 + space.inner_nodes):
         for sources in (range(node), [node]):
-            inputs = states if len(sources) > 1 else [surrogate]
+            inputs = states if len(sources) > 1 else [surrogate]  # noqa: F821 of the first tier, below
             found = {"feature": [], "attention": [], "dynamic": []}
             for source, x in zip(sources, inputs):
                 for name, share in zip(space.operations, probabilities[row[source, node]]):
@@ -314,7 +314,7 @@ def written_out(cell, before, last, probabilities, space, modules):
                     for name, share in zip(space.operations, probabilities[row[node, node]])
                     if kind_of(name) != "feature"
                 )
-                found["feature"].append(calibrating * surrogate)
+                found["feature"].append(calibrating * surrogate)  # noqa: F821
             surrogate = by_equation(*found.values())
         states.append(surrogate)
     return torch.cat(states[2:], 1)

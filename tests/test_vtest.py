@@ -184,7 +184,8 @@ def sources(tmp_path, monkeypatch):
     tools.mkdir()
     write_tool(
         tools / "apt-get",
-        '#!/bin/sh\n[ "$1" = update ] && { touch lists; exit 0; }\n[ -f lists ] || { echo E: Unable to locate >&2; exit 100; }\n'
+        '#!/bin/sh\n[ "$1" = update ] && { touch lists; exit 0; }\n'
+        "[ -f lists ] || { echo E: Unable to locate >&2; exit 100; }\n"
         "echo deb > opencv-doc_1_all.deb\n",
     )
     write_tool(tools / "dpkg-deb", f"#!/bin/sh\ngzip -dc {tmp_path}/opencv-1.tar.gz\n")

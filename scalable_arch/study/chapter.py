@@ -259,7 +259,11 @@ class Chapter:
     def compare(self) -> None:
         "Say how the trials of this run stand to those of the same name on record in the checkout."
         root = checkout_root()
-        recorded = read_trials(root / "reports" / self.name) if root else {}
+        place = root and root / "reports" / self.name
+        if place and place == self.folder.resolve():
+            print("These trials are the record.")
+            return
+        recorded = read_trials(place) if place else {}
         made_by = sorted({record.get("processor", "not noted") for record in recorded.values()})
         print(f"Beside the record ({len(recorded)} trials; processors: {'; '.join(made_by) or 'none'}):")
         for words, trials in compare_trials(self.records.values(), recorded).items():
