@@ -250,7 +250,8 @@ def test_pixels_do_not_depend_on_order_threads_or_what_else_is_rendered():
 
 
 def test_pixels_are_the_same_in_another_process():
-    code = "import hashlib; from scalable_arch.data import render_crops; images = render_crops([2], [3, 4], shots=2).images"
+    code = "import hashlib; from scalable_arch.data import render_crops\n"
+    code += "images = render_crops([2], [3, 4], shots=2).images"
     code += "; print(hashlib.sha256(images).hexdigest())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     import hashlib
