@@ -78,7 +78,7 @@ def test_texts_are_equal_where_values_are(a, b):
         (partial(F.leaky_relu, negative_slope=0.1), partial(F.leaky_relu, negative_slope=0.2)),
         (torch.float32, torch.float64),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_values_that_differ_have_other_texts(a, b):
     assert as_text(a) != as_text(b) and as_text(a) == as_text(copy.deepcopy(a))
