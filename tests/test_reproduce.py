@@ -7,24 +7,29 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from toy_trials import KINDS
 
 from scalable_arch.cli import main
 from scalable_arch.study import reproduce as module
+from scalable_arch.study.record import read_trials
 from scalable_arch.study.reproduce import cluster_address, list_chapters
-from scalable_arch.study.trials import execute, read_trials
+from scalable_arch.study.trials import execute
 
 distributed = pytest.importorskip("distributed")
 
-PARAMETERS = 'profile = "quick"\nseeds = ""\nworkers = 0\nscheduler = ""\n'
+PARAMETERS = 'profile = "quick"\nseeds = ""\nworkers = 0\nscheduler = ""\nrerun_stale = False\n'
 BODY = """
 if profile == "broken":
     raise OSError("the roof is\\nleaking")
 import json
+from toy_trials import KINDS
 from scalable_arch.study.reports import report_dir
 from scalable_arch.study.trials import run_trials
-configs = [{"run": "toy_trials:train", "width": 6, "epochs": 2, "seed": int(seed)} for seed in (seeds or "7").split()]
-records = run_trials(configs, report_dir("ch0_toy", "trials"), workers=workers, scheduler=scheduler or None)
-(report_dir("ch0_toy", profile) / "asked.json").write_text(json.dumps([seeds, workers, scheduler, len(records)]))
+configs = [{"kind": "train", "width": 6, "epochs": 2, "seed": int(seed)} for seed in (seeds or "7").split()]
+running = {"workers": workers, "scheduler": scheduler or None, "rerun_stale": rerun_stale}
+records = run_trials(configs, report_dir("ch0_toy"), KINDS, **running)
+asked = [seeds, workers, scheduler, rerun_stale, len(records)]
+(report_dir("ch0_toy", profile) / "asked.json").write_text(json.dumps(asked))
 """
 
 
@@ -42,7 +47,8 @@ def checkout(monkeypatch, tmp_path):
     add_chapter(tmp_path, "ch1_plain", 'profile = "quick"', "assert profile == 'broken'")
     monkeypatch.setattr(module, "checkout_root", lambda: tmp_path)
     monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    there = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(there))  # for the kernels
     monkeypatch.chdir(tmp_path)
 
 
@@ -71,6 +77,7 @@ def test_a_chapter_on_a_cluster_gives_what_it_gives_alone(tmp_path, capsys):
                     "2",
                     "--scheduler",
                     address,
+                    "--rerun-stale",
                     "--out",
                     "one",
                 ]
@@ -79,15 +86,25 @@ def test_a_chapter_on_a_cluster_gives_what_it_gives_alone(tmp_path, capsys):
         )
     [path, *_] = capsys.readouterr().out.split(" (executed notebook")
     assert Path(path) == tmp_path / "one" / "ch0_toy" / "quick" / "ch0_toy.ipynb" and Path(path).is_file()
-    assert json.loads(Path(path).with_name("asked.json").read_text()) == ["0 1", 2, address, 2]
+    assert json.loads(Path(path).with_name("asked.json").read_text()) == ["0 1", 2, address, True, 2]
     assert (
         not {"SCALABLE_ARCH_REPORTS", "SCALABLE_ARCH_TERMINAL"} & os.environ.keys()
         and not (tmp_path / "reports").exists()
     )
-    on_cluster = read_trials(tmp_path / "one" / "ch0_toy" / "trials")
-    assert {record["trial"]: record["metrics"] for record in on_cluster} == {
-        record["trial"]: record["metrics"] for record in map(execute, (record["config"] for record in on_cluster))
+    on_cluster = read_trials(tmp_path / "one" / "ch0_toy")
+    assert {name: record["metrics"] for name, record in on_cluster.items()} == {
+        name: execute(record["config"], KINDS["train"])["metrics"] for name, record in on_cluster.items()
     }
+
+
+def test_a_notebook_lies_where_its_chapters_results_do(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "run_chapter", lambda chapter, path, parameters: asked.append((path, parameters)))
+    for profile, place in (("desk", ""), ("smoke", "smoke")):
+        assert main(["reproduce", "--chapters", "ch0_toy", "--workers", "1", "--profile", profile]) == 0
+        path = tmp_path / "reproduced" / "ch0_toy" / place / "ch0_toy.ipynb"
+        assert asked.pop() == (path, {"profile": profile, "workers": 1, "scheduler": ""})
+        assert f"{path} (executed notebook" in capsys.readouterr().out
 
 
 def test_a_chapter_that_stops_does_not_keep_the_others(tmp_path, capsys):
@@ -109,6 +126,9 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, capsys, monkeypatch):
     )
     assert "unknown parameter of ch1_plain, 'seeds'; choose one of: profile" in mistake(
         capsys, "ch0_toy", "ch1_plain", "--seeds", "1"
+    )
+    assert "unknown parameter of ch1_plain, 'rerun_stale'; choose one of: profile" in mistake(
+        capsys, "ch1_plain", "--rerun-stale"
     )
     assert "workers must be a whole number of at least 1, not -1" in mistake(capsys, "ch0_toy", "--workers", "-1")
     assert "no Dask scheduler answers at nonsense://x" in mistake(capsys, "ch0_toy", "--scheduler", "nonsense://x")

@@ -1,6 +1,7 @@
 "Studies: cells beside printed ones, honest columns, files that are the same for the same cells."
 
 import re
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -548,3 +549,24 @@ def test_data_sets_and_their_protocols():
 def test_units_come_from_the_printed_table():
     cells = Cells("wei_li_thesis_t3_12")
     assert cells.unit("FLOPs") == "FLOPs" and cells.unit("R1") == "percent" and cells.unit("spread") == "percent"
+
+
+# what is committed
+
+
+def test_committed_cells_take_the_part_of_the_feature_that_their_row_and_column_name():
+    folder = Path(__file__).parents[1] / "reports" / "ch3_han"
+    if not (folder / "studies.jsonl").is_file():
+        pytest.skip("no chapter 3 on record")
+    seen = 0
+    for study in read_studies(folder):
+        for cell in (
+            cell for cell in study["cells"] if cell.get("from", {}).get("path", "").startswith("queries/test/")
+        ):
+            part = cell["from"]["path"].split("/")[2]
+            rows = {"Global ": "global", "Local ": "local"} if study["study"].endswith(("t3_03", "t3_05")) else {}
+            whole = next((part for start, part in rows.items() if f"{cell['row']} ".startswith(start)), "joint")
+            wanted = [whole, *(["RR"] if "RR" in cell["group"] else []), *(["MQ"] if "(MQ)" in cell["dataset"] else [])]
+            assert part.split() == wanted, f"{study['study']}, {cell['row']}"
+            seen += 1
+    assert seen > 100
