@@ -20,12 +20,14 @@ from scalable_arch.study.claims import load_claims
 from scalable_arch.study.printed import printed_value
 from scalable_arch.metrics import evaluate
 
-assert "site-packages" in scalable_arch.__file__ and importlib.resources.files("scalable_arch").joinpath("py.typed").is_file()
+assert "site-packages" in scalable_arch.__file__
+assert importlib.resources.files("scalable_arch").joinpath("py.typed").is_file()
 assert not any(importlib.util.find_spec(name) for name in ("nbdev", "fastcore", "IPython", "papermill"))
 model = scalable_arch.create_model("han_small", num_classes=None).eval()
 with torch.inference_mode():
     features = model(torch.randn(4, 3, 160, 64))
-result = evaluate(features[:2], features, query_pids=[0, 1], gallery_pids=[0, 1, 0, 1], query_camids=[0, 0], gallery_camids=[0, 0, 1, 1])
+who = {"query_pids": [0, 1], "gallery_pids": [0, 1, 0, 1], "query_camids": [0, 0], "gallery_camids": [0, 0, 1, 1]}
+result = evaluate(features[:2], features, **who)
 assert result.num_valid == 2
 assert printed_value("wei_li_thesis_t3_01", row="HAN(Large)", metric="FLOPs") == 7.01e8
 assert load_claims("wei_li_thesis_t3_04")
