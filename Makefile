@@ -11,10 +11,10 @@ DATA    := $(if $(filter ch5% ch6%,$(CHAPTER)),fashion_mnist,vtest)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
-.PHONY: help reproduce book test lab export
+.PHONY: help reproduce book test test-all lab export
 
 help:       ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into reproduced/ and say where its results lie
 	-@$(BIN)/scalable-arch data get $(DATA)
@@ -26,9 +26,13 @@ book: $(READY)  ## the book, from reports/ into _book/: open _book/index.html, n
 	$(BIN)/python -c 'from scalable_arch.book.site import main; main()'
 
 # Threads that wait asleep: the tests start processes side by side, and threads that spin would slow each other tenfold.
-test: export OMP_WAIT_POLICY = PASSIVE
+test test-all: export OMP_WAIT_POLICY = PASSIVE
 test: $(READY)  ## everything CI runs
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests
+
+test-all: export HYPOTHESIS_PROFILE = explore
+test-all: $(READY)  ## the same with new examples of every property, and five times as many
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30 tests
 
 lab: $(READY)  ## JupyterLab on the notebooks, open at the index
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/index.ipynb

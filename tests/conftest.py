@@ -1,7 +1,9 @@
-"""The same examples in every run, so that a red test means a change; HYPOTHESIS_PROFILE=explore draws new ones."""
+"""The same examples in every run, so that a red test means a change; HYPOTHESIS_PROFILE=explore draws new ones. And
+what the tests of chapters share."""
 
 import os
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("same", derandomize=True)
@@ -10,5 +12,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_collection_modifyitems(items):
-    "The file that takes longest comes first, so that processes side by side end together."
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    "The files that take longest come first, so that processes side by side end together."
+    items.sort(key=lambda item: not item.path.name.startswith(("test_ch", "test_lab", "test_book")))
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory):
+    "Folder of the simulated worlds that chapters render, shared by all processes of this run of the tests."
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "worlds"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def smoke(request, tmp_path_factory, worlds):
+    "The `chapters.Run` of the CHAPTER that a file of tests names, in `smoke`: run once for all of them."
+    from chapters import run_chapter
+
+    return run_chapter(request.module.CHAPTER, tmp_path_factory.mktemp("smoke"), worlds)

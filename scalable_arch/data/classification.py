@@ -324,7 +324,8 @@ def copy_manifest(name, root):
     """Manifest of a data set, changed by what world.json says where the copy under `root` was written by this
     library."""
     manifest = load_manifest(one_of("data set", name, classification_names()))
-    file = world_file(user_path(root)) if root else None
+    inner = manifest["images"].get("inner", ())  # several data sets may lie in one folder, each in its own
+    file = world_file(*(user_path(root) / place for place in (*inner, "."))) if root else None
     if file is None:
         return manifest
     expected, world = read_world(file, name, CLASS_SPLITS)
