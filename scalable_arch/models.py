@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 # %% auto #0
-__all__ = ['MODELS', 'list_models', 'plain', 'create_model', 'fresh', 'in_precision', 'shapes', 'save', 'load']
+__all__ = ['MODELS', 'list_models', 'as_plain', 'create_model', 'fresh', 'in_precision', 'shapes', 'save', 'load']
 
 # %% ../nbs/models.ipynb #0096abed
 MODELS = {  # name: module of scalable_arch that has a function of this name
@@ -57,14 +57,14 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
-def plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     "`value`, or what a dict, list or tuple holds, with Python's own numbers in place of numpy's."
     import numpy as np
 
     if isinstance(value, dict):
-        return {key: plain(x) for key, x in value.items()}
+        return {key: as_plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
-        return (list if isinstance(value, list) else tuple)(map(plain, value))
+        return (list if isinstance(value, list) else tuple)(map(as_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -79,7 +79,7 @@ def create_model(name: str, **options: Any) -> Module:
     'han_small'
     """
     one_of("model", name, list_models())
-    options = plain(options)
+    options = as_plain(options)
     classes = options.get("num_classes")
     if classes is not None and (type(classes) is not int or classes < 1):
         raise ValueError(

@@ -24,7 +24,7 @@ from toy_reports import make_reports
 from scalable_arch.book import site as module
 from scalable_arch.book.downloads import read_table
 from scalable_arch.book.overview import verdict_html
-from scalable_arch.book.pages import Run, executed_runs, formulas_apart, page_notebook, relink, shows_result
+from scalable_arch.book.pages import ExecutedRun, executed_runs, formulas_apart, page_notebook, relink, shows_result
 from scalable_arch.book.reference import docstring_markdown, room_pages
 from scalable_arch.book.site import Book, build_book, gather, main
 from scalable_arch.book.widgets import all_points, cut_picture, cut_places
@@ -643,7 +643,7 @@ def test_reference_has_the_signatures_of_the_library(built):
 
 
 def test_page_keeps_ids_and_drops_directives(built):
-    run = Run(built[1].runs["chapters/ch3_han"].path)  # as it was before the book was built
+    run = ExecutedRun(built[1].runs["chapters/ch3_han"].path)  # as it was before the book was built
     before = nbformat.writes(run.notebook)
     page = page_notebook(run, source=root / "nbs" / "ch3_han.ipynb", folder="nbs", place=lambda path: None)
     code = [cell for cell in page.cells if cell.cell_type == "code"]
@@ -659,10 +659,10 @@ def test_page_keeps_ids_and_drops_directives(built):
 def test_figures_are_found_beside_and_in_their_folder(copy, place):
     path = copy / "reports" / "ch1_toys" / "quick" / "ch1_toys.ipynb"
     picture = path.parent / f"{place}ranked_lists.jpg"
-    assert Run(path).figure("ranked_lists") is None
+    assert ExecutedRun(path).figure("ranked_lists") is None
     picture.parent.mkdir(exist_ok=True)
     picture.write_bytes(b"")
-    assert Run(path).figure("ranked_lists") == picture
+    assert ExecutedRun(path).figure("ranked_lists") == picture
 
 
 LEVELS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=5, unique=True)

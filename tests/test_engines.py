@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from toy_engines import act, versions, versions_of_a_pupil, versions_of_a_stranger, wait_for
 
-from scalable_arch.study.engines import check_cluster, connect, difference, run_side_by_side
+from scalable_arch.study.engines import check_cluster, connect, first_difference, run_side_by_side
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
@@ -306,8 +306,8 @@ table = st.dictionaries(st.text(), st.integers() | st.none() | st.dictionaries(s
 def test_what_differs_is_named(there, name, value):
     assume(there.get(name) != value)
     said = f"{name}: {there.get(name, 'nothing')} there, {value} here"
-    assert difference(there, there | {name: value}) == said
-    assert difference({"all": there, "b": 0}, {"all": there | {name: value}, "b": 0}) == f"all: {said}"
+    assert first_difference(there, there | {name: value}) == said
+    assert first_difference({"all": there, "b": 0}, {"all": there | {name: value}, "b": 0}) == f"all: {said}"
 
 
 def test_a_cluster_without_workers():

@@ -63,3 +63,13 @@ def test_imports_point_down(module):
 
 def test_no_circles():
     TopologicalSorter({module: imports(module) for module in MODULES}).prepare()  # CycleError names one
+
+
+def test_a_name_has_one_meaning():
+    "What two modules of the library call by one name: commands and the names under which users know two searches."
+    homes = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                homes.setdefault(node.name, set()).add(name)
+    assert {name for name, found in homes.items() if len(found) > 1} == {"ledger", "main", "reproduce", "search"}

@@ -26,13 +26,8 @@ assert not any(importlib.util.find_spec(name) for name in ("nbdev", "fastcore", 
 model = scalable_arch.create_model("han_small", num_classes=None).eval()
 with torch.inference_mode():
     features = model(torch.randn(4, 3, 160, 64))
-<<<<<<< HEAD
 ids = dict(query_pids=[0, 1], gallery_pids=[0, 1, 0, 1], query_camids=[0, 0], gallery_camids=[0, 0, 1, 1])
 result = evaluate(features[:2], features, **ids)
-=======
-who = {"query_pids": [0, 1], "gallery_pids": [0, 1, 0, 1], "query_camids": [0, 0], "gallery_camids": [0, 0, 1, 1]}
-result = evaluate(features[:2], features, **who)
->>>>>>> chaptertests
 assert result.num_valid == 2
 assert printed_value("wei_li_thesis_t3_01", row="HAN(Large)", metric="FLOPs") == 7.01e8
 assert load_claims("wei_li_thesis_t3_04")

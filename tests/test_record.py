@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalable_arch.study.record import (
-    as_array,
-    checksum_of,
+    array_of,
     leaves,
     packed,
     planted,
-    read_lines,
+    read_jsonl,
     read_trials,
+    trial_checksum,
     unpacked,
-    write_lines,
+    write_jsonl,
     write_trials,
 )
 from scalable_arch.study.trials import trial_name
@@ -55,7 +55,7 @@ def test_any_record_comes_back_from_its_line_and_arrays(record):
     line, arrays = packed(record)
     line = json.loads(json.dumps(line, allow_nan=False))
     assert unpacked(line, arrays) == record
-    assert checksum_of(line, arrays) == checksum_of(*packed(unpacked(line, arrays)))
+    assert trial_checksum(line, arrays) == trial_checksum(*packed(unpacked(line, arrays)))
 
 
 @settings(max_examples=30)
@@ -98,7 +98,7 @@ def test_paths_and_leaves(tree):
     ],
 )
 def test_what_becomes_an_array(values, kind):
-    array = as_array(values)
+    array = array_of(values)
     assert (array is None) == (kind is None) and (array is None or array.dtype == kind)
 
 
@@ -121,7 +121,7 @@ def record(seed=0, model="han", scores=(1, 0, 1), people=(7, 7, 9)):
 def test_lines_stand_by_configuration_with_the_seeds_of_one_together(tmp_path):
     written = [record(seed, model) for seed in (10, 2, 0) for model in ("resnet", "han")]
     write_trials(tmp_path, written)
-    lines = read_lines(tmp_path / "trials.jsonl")
+    lines = read_jsonl(tmp_path / "trials.jsonl")
     assert [(line["config"]["model"], line["config"]["seed"]) for line in lines] == [
         (model, seed) for model in ("han", "resnet") for seed in (0, 10, 2)
     ]
@@ -158,7 +158,7 @@ def test_lines_of_other_ends_and_letters_are_written_anew(tmp_path):
     path = tmp_path / "a.jsonl"
     for content in (b'{"a": "\xff"}\n', b'{"a": 1}\r\n'):
         path.write_bytes(content)
-        write_lines(path, [{"a": 1}])
+        write_jsonl(path, [{"a": 1}])
         assert path.read_bytes() == b'{"a": 1}\n'
 
 
@@ -230,7 +230,7 @@ def test_results_come_from_commits_of_this_history(committed):
         pytest.skip("a part of the history only")
     made = {record["commit"].rstrip("+") for trials in committed.values() for record in trials.values()}
     for path in (ROOT / "reports").glob("ch*/studies.jsonl"):
-        made |= {line["about"]["facts"]["commit"] for line in read_lines(path) if "about" in line}
+        made |= {line["about"]["facts"]["commit"] for line in read_jsonl(path) if "about" in line}
     places = (ROOT / "reports" / "bench").glob("*/provenance.json")
     made |= {json.loads(path.read_text(encoding="utf-8"))["commit"] for path in places}
     gone = {commit for commit in made if git("merge-base", "--is-ancestor", commit, "HEAD").returncode}

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from scalable_arch.study import printed
 from scalable_arch.study.claims import load_claims
 from scalable_arch.study.layout import markdown, number, printed_number, same_digits, study_title, styled
-from scalable_arch.study.record import read_lines
+from scalable_arch.study.record import read_jsonl
 from scalable_arch.study.reports import Report
 from scalable_arch.study.tables import (
     Cells,
@@ -94,7 +94,7 @@ def test_a_study_writes_its_csv_and_into_two_files_of_the_run(report):
     assert "SSA+SCA" in shown and "each alone" in shown
     names = {"wei_li_thesis_t3_04.csv", "tables.md", "studies.jsonl"}
     assert {path.name for path in report.folder.iterdir()} == names
-    kinds = [next(kind for kind in line if kind != "study") for line in read_lines(report.folder / "studies.jsonl")]
+    kinds = [next(kind for kind in line if kind != "study") for line in read_jsonl(report.folder / "studies.jsonl")]
     assert kinds == ["about"] + ["cell"] * 8 + ["claim"] * len(load_claims(study.name))  # no printed value again
 
 
@@ -103,7 +103,7 @@ def test_studies_stand_in_the_order_of_what_is_printed_each_once(report):
     later.structural(708.6e6, row="Depthwise", metric="FLOPs")
     for study in (later, filled(report), later):
         study.show()
-    names = [line["study"] for line in read_lines(report.folder / "studies.jsonl") if "about" in line]
+    names = [line["study"] for line in read_jsonl(report.folder / "studies.jsonl") if "about" in line]
     assert names == ["wei_li_thesis_t3_04", "wei_li_thesis_t3_07"] and len(read_studies(report.folder)) == 2
 
 

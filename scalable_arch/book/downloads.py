@@ -97,7 +97,7 @@ def tables_markdown(title, read):
 
 
 def write_downloads(run):
-    "Write NAME.csv of each table that a `Run` shows, tables.md and tables.html into its folder `files`."
+    "Write NAME.csv of each table that a `ExecutedRun` shows, tables.md and tables.html into its folder `files`."
     tables, title = tables_shown(run.notebook), f"Tables of {run.path.stem}"
     read = {name: found for name, table in tables.items() if len((found := read_table(table))[1])}
     texts = {f"{name}.csv": frame.to_csv(index=False) for name, (_, frame) in read.items()}

@@ -30,7 +30,7 @@ from scalable_arch.book.overview import (
     trials_table,
 )
 from scalable_arch.book.pages import (
-    Run,
+    ExecutedRun,
     executed_runs,
     for_readers,
     formulas_apart,
@@ -65,7 +65,7 @@ FIGURES = {
 class Book:
     """Sources of the book, written to the folder `sources` by `gather`.
 
-    `root`: the checkout. `reports`: folder of reports. `runs`: {page: `Run` that it shows}. `broken`:
+    `root`: the checkout. `reports`: folder of reports. `runs`: {page: `ExecutedRun` that it shows}. `broken`:
     {page: what is wrong with its executed notebook};
     `missing`: chapters that were not run; `problems`: a sentence for each thing that could not be used.
     """
@@ -112,7 +112,7 @@ def find_runs(book):
     for page, paths in found.items():
         for path in paths:
             try:
-                book.runs[page] = Run(path)
+                book.runs[page] = ExecutedRun(path)
                 break
             except ValueError as error:
                 book.broken[page] = str(error).replace(f"{book.reports}/", "reports/")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARM_HABITS', 'PATTERNS', 'MATERIAL_SIZE', 'PART_SIZE', 'Pose', 'draw_habits', 'leg_joints', 'arm_joints',
-           'pose_joints', 'material', 'cone', 'shifted', 'between', 'Figure', 'add_leg', 'add_shoe', 'add_legs',
+           'pose_joints', 'material', 'cone', 'shifted_point', 'between', 'Figure', 'add_leg', 'add_shoe', 'add_legs',
            'add_skirt', 'worn_on_top', 'add_trunk', 'add_hem', 'add_neck', 'add_arms', 'add_arm', 'add_head',
            'add_hair', 'add_hat', 'add_bag', 'half_depth', 'add_backpack', 'add_carried', 'add_slung', 'body']
 
@@ -142,7 +142,7 @@ def cone(start, end, width, width_end=None, *, depth=None, depth_end=None, mater
     return (*start, *end, width, depth, width_end, depth_end, material, flat, v[0], v[1], angle)
 
 
-def shifted(point, across, away, up):
+def shifted_point(point, across, away, up):
     """`point` moved by so many metres."""
     return (point[0] + across, point[1] + away, point[2] + up)
 
@@ -202,11 +202,11 @@ def add_leg(figure, side, trousers, ease, end):
 def add_shoe(figure, knee, ankle, toe):
     """Foot in a shoe, trainer with its sole, boot or sandal."""
     height, girth, kind = figure.height, figure.person.girth * figure.height, figure.person.shoes.kind
-    heel = shifted(ankle, 0, 0.018 * height, -0.012 * height)
+    heel = shifted_point(ankle, 0, 0.018 * height, -0.012 * height)
     shoe = figure.shoe if kind != "sandal" else figure.skin
     figure.add(heel, toe, 0.024 * height, 0.019 * height, material=shoe)
     if kind == "trainer":
-        sole = shifted(heel, 0, 0, -0.012 * height), shifted(toe, 0, 0, -0.007 * height)
+        sole = shifted_point(heel, 0, 0, -0.012 * height), shifted_point(toe, 0, 0, -0.007 * height)
         figure.add(*sole, 0.014 * height, material=figure.sole)
     if kind == "boot":
         figure.add(between(knee, ankle, 0.45), ankle, 0.036 * girth, 0.031 * girth, material=shoe, flat=1)
@@ -231,7 +231,7 @@ def add_skirt(figure, cloth):
     hip, ankles = figure.joints[[0, 4]].mean(0), figure.joints[[2, 6]].mean(0)
     spread = abs(figure.joints[1, 1] - figure.joints[5, 1]) * 0.5 * min(1.0, legs.length * 1.6)
     figure.add(
-        shifted(hip, 0, 0, 0.09 * height),
+        shifted_point(hip, 0, 0, 0.09 * height),
         between(hip, ankles, legs.length),
         0.083 * height * person.girth,
         0.1 * height * person.girth * person.hips + legs.ease,
@@ -263,7 +263,7 @@ def add_trunk(figure):
     waist, ease = between(hip, shoulder, 0.42), worn.ease
     chest, belly = 0.098 * height * person.girth**0.8 * person.shoulders, 0.086 * height * person.girth
     figure.add(
-        shifted(shoulder, 0, 0, 0.01 * height),
+        shifted_point(shoulder, 0, 0, 0.01 * height),
         waist,
         chest * 0.9 + ease * 0.6,
         belly + ease,
@@ -285,8 +285,8 @@ def add_hem(figure, hip, waist, belly):
     long = worn.length if outer is not None else 0.02 + 2 * max(0.0, top.ease - 0.01)
     if person.legs.kind not in ("skirt", "dress"):
         figure.add(
-            shifted(hip, 0, 0, 0.05),
-            shifted(hip, 0, 0, -0.03 * height),
+            shifted_point(hip, 0, 0, 0.05),
+            shifted_point(hip, 0, 0, -0.03 * height),
             seat * 0.98,
             seat * 0.86,
             depth=0.066 * deep,
@@ -297,7 +297,7 @@ def add_hem(figure, hip, waist, belly):
     spread = abs(figure.joints[1, 1] - figure.joints[5, 1]) * 0.5 * max(0.0, long) * 2
     figure.add(
         waist,
-        shifted(hip, 0, 0, -max(long, 0.0)),
+        shifted_point(hip, 0, 0, -max(long, 0.0)),
         belly + ease,
         seat + ease * (1.0 + 1.5 * max(0.0, long)),
         depth=0.062 * deep + ease,
@@ -309,7 +309,7 @@ def add_hem(figure, hip, waist, belly):
     if outer is not None and top.ease > 0.012 and outer.kind in ("jacket", "vest", "quilted"):
         figure.add(
             waist,
-            shifted(hip, 0, 0, -0.05 * height),
+            shifted_point(hip, 0, 0, -0.05 * height),
             belly,
             seat + 0.006,
             depth=0.064 * deep,
@@ -323,12 +323,12 @@ def add_hem(figure, hip, waist, belly):
 def add_neck(figure, shoulder):
     """Shoulders in the cloth of the trunk, and the neck."""
     height, girth, ease = figure.height, figure.person.girth, figure.worn.ease
-    neck = shifted(shoulder, 0, -0.004 * height, 0.038 * height)
+    neck = shifted_point(shoulder, 0, -0.004 * height, 0.038 * height)
     for joint in figure.joints[[8, 12]]:
         wide, end = 0.026 * height + 0.5 * ease, 0.029 * height * girth**0.5 + 0.6 * ease
         figure.add(between(neck, joint, 0.2), joint, wide, end, material=figure.trunk, v=(0.02, 0.05))
     wide, end = 0.034 * height * girth**0.5, 0.031 * height * girth**0.5
-    figure.add(tuple(shoulder), shifted(neck, 0, -0.01 * height, 0.06 * height), wide, end, material=figure.skin)
+    figure.add(tuple(shoulder), shifted_point(neck, 0, -0.01 * height, 0.06 * height), wide, end, material=figure.skin)
 
 # %% ../../nbs/data/figure.ipynb #71b9aa9f
 def add_arms(figure):
@@ -378,10 +378,10 @@ def add_head(figure, turn):
         )
     )
     hair = figure.add_material(material(person.hair, folds=0.16, offset=person.pid * 3 % TILE))
-    crown = shifted(figure.joints[16], 0, -0.012 * height, 0)
+    crown = shifted_point(figure.joints[16], 0, -0.012 * height, 0)
     figure.add(
-        shifted(crown, 0, 0, -0.054 * height),
-        shifted(crown, 0, -0.006 * height, -0.092 * height),
+        shifted_point(crown, 0, 0, -0.054 * height),
+        shifted_point(crown, 0, -0.006 * height, -0.092 * height),
         0.046 * height,
         0.036 * height,
         depth=0.054 * height,
@@ -390,7 +390,7 @@ def add_head(figure, turn):
         v=(0.0, 1.0),
         angle=-turn,
     )
-    add_hair(figure, shifted(crown, 0, 0.022 * height, 0), hair)
+    add_hair(figure, shifted_point(crown, 0, 0.022 * height, 0), hair)
     add_hat(figure, crown, turn)
 
 
@@ -400,13 +400,13 @@ def add_hair(figure, back, hair):
     if style in ("long", "bob", "afro"):
         low = {"long": 0.225, "bob": 0.135, "afro": 0.10}[style] * height
         wide = (0.058 if style == "afro" else 0.047) * height
-        ends = shifted(back, 0, -0.004 * height, -0.046 * height), shifted(back, 0, 0.006 * height, -low)
+        ends = shifted_point(back, 0, -0.004 * height, -0.046 * height), shifted_point(back, 0, 0.006 * height, -low)
         figure.add(*ends, wide, wide * 0.95, depth=wide * 0.85, material=hair)
     if style == "tail":
-        ends = shifted(back, 0, 0.03 * height, -0.05 * height), shifted(back, 0, 0.045 * height, -0.19 * height)
+        ends = shifted_point(back, 0, 0.03 * height, -0.05 * height), shifted_point(back, 0, 0.045 * height, -0.19 * height)
         figure.add(*ends, 0.021 * height, 0.014 * height, material=hair)
     if style == "bun":
-        ends = shifted(back, 0, 0.02 * height, -0.018 * height), shifted(back, 0, 0.025 * height, -0.02 * height)
+        ends = shifted_point(back, 0, 0.02 * height, -0.018 * height), shifted_point(back, 0, 0.025 * height, -0.02 * height)
         figure.add(*ends, 0.027 * height, material=hair)
 
 # %% ../../nbs/data/figure.ipynb #131a640a
@@ -415,24 +415,24 @@ def add_hat(figure, crown, turn):
     person, height, hat = figure.person, figure.height, figure.person.hat
     if hat is None:
         if person.outer is not None and person.outer.offset % 3 < 1:  # a hood that hangs down
-            ends = shifted(crown, 0, 0.045 * height, -0.155 * height), shifted(crown, 0, 0.055 * height, -0.19 * height)
+            ends = shifted_point(crown, 0, 0.045 * height, -0.155 * height), shifted_point(crown, 0, 0.055 * height, -0.19 * height)
             figure.add(*ends, 0.05 * height, 0.04 * height, depth=0.03 * height, material=figure.trunk, v=(0, 0.1))
         return
     cloth = figure.add_material(material(*hat.colours, folds=0.1)) if hat.kind != "hood" else figure.trunk
     if hat.kind == "hood":
-        ends = shifted(crown, 0, 0.014 * height, -0.05 * height), shifted(crown, 0, 0.02 * height, -0.14 * height)
+        ends = shifted_point(crown, 0, 0.014 * height, -0.05 * height), shifted_point(crown, 0, 0.02 * height, -0.14 * height)
         figure.add(*ends, 0.058 * height, 0.062 * height, material=cloth)
         return
     low = {"beanie": 0.058, "cap": 0.045, "brim": 0.045}[hat.kind] * height
-    edge = shifted(crown, 0, 0, -low)
-    ends = shifted(crown, 0, 0, -0.040 * height), shifted(edge, 0, 0, -0.004 * height)
+    edge = shifted_point(crown, 0, 0, -low)
+    ends = shifted_point(crown, 0, 0, -0.040 * height), shifted_point(edge, 0, 0, -0.004 * height)
     figure.add(*ends, 0.051 * height, 0.051 * height, depth=0.059 * height, material=cloth, flat=2)
     if hat.kind == "cap":
         across, away = math.sin(turn) * 0.075 * height, -math.cos(turn) * 0.075 * height
-        peak = shifted(edge, across, away, -0.008 * height)
+        peak = shifted_point(edge, across, away, -0.008 * height)
         figure.add(edge, peak, 0.034 * height, 0.028 * height, depth=0.006 * height, material=cloth)
     if hat.kind == "brim":
-        below = shifted(edge, 0, 0, -0.006 * height)
+        below = shifted_point(edge, 0, 0, -0.006 * height)
         figure.add(edge, below, 0.095 * height, depth=0.095 * height, material=cloth, flat=3)
 
 # %% ../../nbs/data/figure.ipynb #a10c4797
@@ -463,8 +463,8 @@ def add_backpack(figure, cloth, hip, chest):
     size = bag.length * height
     top, low = between(chest, hip, 0.04), between(chest, hip, min(0.85, 0.62 * bag.length))
     figure.add(
-        shifted(shifted(top, 0, trunk, 0), 0, 0.03 * size, 0),
-        shifted(shifted(low, 0, trunk, 0), 0, 0.05 * size, 0),
+        shifted_point(shifted_point(top, 0, trunk, 0), 0, 0.03 * size, 0),
+        shifted_point(shifted_point(low, 0, trunk, 0), 0, 0.05 * size, 0),
         0.072 * size,
         0.082 * size,
         depth=0.042 * size,
@@ -473,9 +473,9 @@ def add_backpack(figure, cloth, hip, chest):
         v=(0.0, 0.4),
     )
     for side in (1, -1):
-        over = shifted(chest, side * 0.062 * height, 0, 0.034 * height)
-        front = shifted(chest, side * 0.075 * height, -trunk * 0.95, -0.06 * height)
-        under = shifted(chest, side * 0.088 * height, -trunk * 0.3, -0.16 * height)
+        over = shifted_point(chest, side * 0.062 * height, 0, 0.034 * height)
+        front = shifted_point(chest, side * 0.075 * height, -trunk * 0.95, -0.06 * height)
+        under = shifted_point(chest, side * 0.088 * height, -trunk * 0.3, -0.16 * height)
         figure.add(over, front, 0.013 * height, material=cloth)
         figure.add(front, under, 0.011 * height, material=cloth)
 
@@ -485,11 +485,9 @@ def add_carried(figure, cloth):
     bag, size = figure.person.bag, figure.person.bag.length * figure.height
     grip = figure.joints[11 if figure.person.bag_side > 0 else 15]
     drop = (0.05 if bag.kind == "hand" else 0.09) * size
-    handle = shifted(grip, 0, 0, -0.03 * size)
+    handle = shifted_point(grip, 0, 0, -0.03 * size)
     widths = dict(depth=0.075 * size, depth_end=0.085 * size)
-    figure.add(
-        handle, shifted(handle, 0, 0, -drop), 0.032 * size, 0.042 * size, material=cloth, v=(0.0, 0.25), **widths
-    )
+    figure.add(handle, shifted_point(handle, 0, 0, -drop), 0.032 * size, 0.042 * size, material=cloth, v=(0.0, 0.25), **widths)
 
 
 def add_slung(figure, cloth, hip, chest):
@@ -499,7 +497,7 @@ def add_slung(figure, cloth, hip, chest):
     reach = 0.105 * height * person.girth + figure.worn.ease
     up = (0.06 if bag.kind == "shoulder" else -0.01) * height
     place = (side * reach, hip[1] + 0.03 * height, hip[2] + up)
-    ends = shifted(place, 0, 0, 0.03 * size), shifted(place, 0, 0, -0.045 * size)
+    ends = shifted_point(place, 0, 0, 0.03 * size), shifted_point(place, 0, 0, -0.045 * size)
     widths = dict(depth=0.075 * size, depth_end=0.085 * size)
     figure.add(*ends, 0.03 * size, 0.036 * size, material=cloth, v=(0.0, 0.25), **widths)
     top = figure.joints[8 if (side > 0) == (bag.kind == "shoulder") else 12]

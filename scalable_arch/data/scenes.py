@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'SQUARE', 'THINGS', 'BRIGHT', 'APART', 'SEEN', 'STRANGER', 'DEFAULTS', 'MARGIN', 'SceneSet',
+__all__ = ['SCENE_PROTOCOLS', 'SQUARE', 'THINGS', 'BRIGHT', 'APART', 'SEEN', 'STRANGER', 'DEFAULTS', 'MARGIN', 'SceneSet',
            'SceneSearch', 'Window', 'window_of', 'pieces', 'upright', 'draw_leaves', 'thing_parts', 'thing_materials',
            'stand_thing', 'Layer', 'layer_of', 'inside', 'box_of', 'draw_distance', 'draw_surroundings', 'empty_place',
            'cast_shadow', 'ground_of', 'draw_spot', 'stand_person', 'moment_of', 'Standing', 'back_to_front',
@@ -87,7 +87,7 @@ class SceneSet:
         return {pid: label for label, pid in enumerate(known)}
 
 # %% ../../nbs/data/scenes.ipynb #7a54f69e
-PROTOCOLS = ("cuhk_sysu", "prw")
+SCENE_PROTOCOLS = ("cuhk_sysu", "prw")
 
 
 @dataclass(frozen=True, eq=False)
@@ -657,7 +657,7 @@ def scene_arrays(plans, seed, size, progress=None):
 def check_scenes(split, people, scenes, cameras, size, protocol="prw", gallery_size=None):
     """ValueError with one sentence where `load_scenes` cannot do what is asked."""
     one_of("split", split, DEFAULTS)
-    one_of("protocol", protocol, PROTOCOLS)
+    one_of("protocol", protocol, SCENE_PROTOCOLS)
     for name, value, low, high in (
         ("people", people, 2, FIRST_TEST_PID - 1),
         ("scenes", scenes, 1, 100_000),

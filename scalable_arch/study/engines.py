@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DIED', 'LOST', 'outcome', 'run_here', 'prepare_worker', 'follow_parent', 'portable', 'answer', 'serve',
-           'start_worker', 'run_in_processes', 'connect', 'difference', 'known', 'check_cluster', 'run_on_cluster',
-           'run_side_by_side']
+           'start_worker', 'run_in_processes', 'connect', 'first_difference', 'known', 'check_cluster',
+           'run_on_cluster', 'run_side_by_side']
 
 # %% ../../nbs/study/engines.ipynb #2fadfb86
 import logging
@@ -157,12 +157,12 @@ def connect(scheduler, workers):
         ) from error
 
 # %% ../../nbs/study/engines.ipynb #ebc99b5a
-def difference(there, here):
+def first_difference(there, here):
     "Where two values part, in words: of dicts the first entry, of an error what it says."
     if isinstance(there, dict) and isinstance(here, dict):
         there, here = defaultdict(lambda: "nothing", there), defaultdict(lambda: "nothing", here)
         name = min((key for key in there.keys() | here.keys() if there[key] != here[key]), key=str)
-        return f"{name}: {difference(there[name], here[name])}"
+        return f"{name}: {first_difference(there[name], here[name])}"
     return f"{type(there).__name__}: {there}" if isinstance(there, Exception) else f"{there} there, {here} here"
 
 # %% ../../nbs/study/engines.ipynb #c994d7e9
@@ -185,8 +185,8 @@ def check_cluster(client, function, same=None, patience=30):
     for worker, there in client.run(known, function, same, on_error="return").items():
         if there != here:
             raise OSError(
-                f"the Dask worker at {worker} has another version of the library than we ({difference(there, here)}): "
-                "install ours there and restart it"
+                f"the Dask worker at {worker} has another version of the library than we "
+                f"({first_difference(there, here)}): install ours there and restart it"
             )
 
 # %% ../../nbs/study/engines.ipynb #d4bdd510

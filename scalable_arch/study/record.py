@@ -19,8 +19,8 @@ import numpy as np
 from ..files import write_whole
 
 # %% auto #0
-__all__ = ['ESCAPES', 'leaves', 'planted', 'as_array', 'as_list', 'columns_of', 'packed_scores', 'packed_people', 'packed_curves',
-           'packed', 'people_named', 'unpacked', 'arrays_of', 'checksum_of', 'read_lines', 'write_lines', 'zipped',
+__all__ = ['ESCAPES', 'leaves', 'planted', 'array_of', 'list_of', 'columns_of', 'packed_scores', 'packed_people', 'packed_curves',
+           'packed', 'people_named', 'unpacked', 'arrays_of', 'trial_checksum', 'read_jsonl', 'write_jsonl', 'zipped',
            'read_arrays', 'config_order', 'read_trials', 'write_trials']
 
 # %% ../../nbs/study/record.ipynb #eaaeeeb0
@@ -49,7 +49,7 @@ def planted(found: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-def as_array(values: list[Any]) -> np.ndarray | None:
+def array_of(values: list[Any]) -> np.ndarray | None:
     """A list of numbers or texts, nested or not, as an array of the smallest type; None where it would not come back
     from there as it was."""
     try:
@@ -64,11 +64,11 @@ def as_array(values: list[Any]) -> np.ndarray | None:
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             short = array.astype(np.float32)
-        array = short if as_list(short) == values else array
-    return array if as_list(array) == values else None  # numpy makes texts of numbers beside texts, and cuts long ones
+        array = short if list_of(short) == values else array
+    return array if list_of(array) == values else None  # numpy makes texts of numbers beside texts, and cuts long ones
 
 
-def as_list(array: np.ndarray) -> list[Any]:
+def list_of(array: np.ndarray) -> list[Any]:
     "An array as nested lists; a number of single precision as the shortest decimal that means it, 0.1664 as 0.1664."
     decimals = array.astype(str).astype(float) if array.dtype == np.float32 else array
     return decimals.tolist()
@@ -83,7 +83,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def packed_scores(queries: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     "(what stays in the line, arrays) of nested scores."
-    found = {path: (leaf, as_array(leaf)) for path, leaf in leaves(queries)}
+    found = {path: (leaf, array_of(leaf)) for path, leaf in leaves(queries)}
     arrays = {f"{place}/{path}": array for path, (_, array) in found.items() if array is not None}
     return planted((path, leaf) for path, (leaf, array) in found.items() if array is None), arrays
 
@@ -92,7 +92,7 @@ def packed_people(people: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     "(what stays in the line, arrays) of nested lists of pids: the line names arrays that many trials share."
     named, arrays = [], {}
     for path, pids in leaves(people):
-        array = as_array(pids)
+        array = array_of(pids)
         if array is not None and array.ndim == 1 and array.dtype.kind in "iu" and array.dtype != np.uint64:
             array = array.astype(np.int64)
             key = f"people/{hashlib.sha256(array.tobytes()).hexdigest()[:12]}"
@@ -103,7 +103,7 @@ def packed_people(people: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 def packed_curves(rows: list[dict[str, Any]], place: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     "(what stays in the line, arrays) of the entries of a curve."
-    columns = {path: as_array(values) for path, values in columns_of(rows).items()}
+    columns = {path: array_of(values) for path, values in columns_of(rows).items()}
     columns = {path: array for path, array in columns.items() if array is not None}
     rest = [planted((path, x) for path, x in leaves(row) if path not in columns) for row in rows]
     return rest if any(rest) or not columns else [], {f"{place}/{path}": array for path, array in columns.items()}
@@ -130,7 +130,7 @@ def people_named(line: Mapping[str, Any]) -> dict[str, str]:
 def unpacked(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     "The record of a trial from its line and all arrays of its file: the inverse of `packed`."
     name, record = line["trial"], {key: value for key, value in line.items() if key != "checksum"}
-    mine = {key.removeprefix(f"{name}/"): as_list(x) for key, x in arrays.items() if key.startswith(f"{name}/")}
+    mine = {key.removeprefix(f"{name}/"): list_of(x) for key, x in arrays.items() if key.startswith(f"{name}/")}
     part = lambda kind: {key.removeprefix(f"{kind}/"): x for key, x in mine.items() if key.startswith(f"{kind}/")}
     if queries := part("queries"):
         record["queries"] = planted((dict(leaves(record.get("queries", {}))) | queries).items())
@@ -150,7 +150,7 @@ def arrays_of(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict
     return {key: arrays[key] for key in sorted(arrays) if key.startswith(f"{line['trial']}/") or key in shared}
 
 
-def checksum_of(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def trial_checksum(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     "Twelve hexadecimal digits over a trial's line, but for its checksum, and over its arrays."
     rest = {key: value for key, value in line.items() if key != "checksum"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
@@ -159,7 +159,7 @@ def checksum_of(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> st
     return digest.hexdigest()[:12]
 
 # %% ../../nbs/study/record.ipynb #a6c4dcff
-def read_lines(path: str | Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
+def read_jsonl(path: str | Path, *, skip_damaged: bool = False) -> list[dict[str, Any]]:
     """The dicts of a JSON-lines file, [] where there is none.
 
     ValueError that names the line that is damaged, unless those are to be left out.
@@ -178,7 +178,7 @@ def read_lines(path: str | Path, *, skip_damaged: bool = False) -> list[dict[str
     return found
 
 
-def write_lines(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> None:
     "Write dicts as a JSON-lines file, whole or not at all; a file that holds the same already is left alone."
     text = "".join(json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n" for line in lines)
     path = Path(path)
@@ -234,7 +234,7 @@ def read_trials(folder: str | Path, *, skip_damaged: bool = False) -> dict[str, 
     ValueError that names the trial whose line or arrays are damaged, unless those are to be left out.
     """
     folder = Path(folder)
-    lines = read_lines(folder / "trials.jsonl", skip_damaged=skip_damaged)
+    lines = read_jsonl(folder / "trials.jsonl", skip_damaged=skip_damaged)
     arrays = read_arrays(folder / "scores.npz", skip_damaged=skip_damaged)
     owners: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
@@ -243,7 +243,7 @@ def read_trials(folder: str | Path, *, skip_damaged: bool = False) -> dict[str, 
     for line in lines:
         try:
             mine = owners.get(line["trial"], {}) | {key: shared[key] for key in people_named(line).values()}
-            whole = line["checksum"] == checksum_of(line, mine)
+            whole = line["checksum"] == trial_checksum(line, mine)
         except (KeyError, TypeError):
             whole = False
         if whole:
@@ -260,11 +260,11 @@ def write_trials(folder: str | Path, records: Iterable[Mapping[str, Any]]) -> No
     lines, arrays = [], {}
     for record in sorted(records, key=config_order):
         line, mine = packed(record)
-        lines.append(line | {"checksum": checksum_of(line, mine)})
+        lines.append(line | {"checksum": trial_checksum(line, mine)})
         arrays |= mine
     content, path = zipped(arrays), folder / "scores.npz"
     if not arrays:
         path.unlink(missing_ok=True)
     elif not (path.is_file() and path.read_bytes() == content):
         write_whole(path, content)
-    write_lines(folder / "trials.jsonl", lines)
+    write_jsonl(folder / "trials.jsonl", lines)
