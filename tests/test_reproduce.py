@@ -19,7 +19,7 @@ distributed = pytest.importorskip("distributed")
 
 PARAMETERS = 'profile = "quick"\nseeds = ""\nworkers = 0\nscheduler = ""\nrerun_stale = False\n'
 BODY = """
-if profile == "broken":
+if profile == "gpu":
     raise OSError("the roof is\\nleaking")
 import json
 from toy_trials import KINDS
@@ -44,7 +44,7 @@ def checkout(monkeypatch, tmp_path):
     "A checkout with two small chapters."
     (tmp_path / "nbs").mkdir()
     add_chapter(tmp_path, "ch0_toy", PARAMETERS, BODY)
-    add_chapter(tmp_path, "ch1_plain", 'profile = "quick"', "assert profile == 'broken'")
+    add_chapter(tmp_path, "ch1_plain", 'profile = "quick"', "assert profile == 'gpu'")
     monkeypatch.setattr(module, "checkout_root", lambda: tmp_path)
     monkeypatch.setenv("SCALABLE_ARCH_CACHE", str(tmp_path / "cache"))
     there = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -108,14 +108,14 @@ def test_a_notebook_lies_where_its_chapters_results_do(tmp_path, capsys, monkeyp
 
 
 def test_a_chapter_that_stops_does_not_keep_the_others(tmp_path, capsys):
-    said = mistake(capsys, "ch0_toy", "ch1_plain", "--profile", "broken", "--workers", "1")
-    path = tmp_path / "reproduced" / "ch0_toy" / "broken" / "ch0_toy.ipynb"
+    said = mistake(capsys, "ch0_toy", "ch1_plain", "--profile", "gpu", "--workers", "1")
+    path = tmp_path / "reproduced" / "ch0_toy" / "gpu" / "ch0_toy.ipynb"
     assert f"ch0_toy stopped with OSError: the roof is leaking; {path} shows where" in said
-    assert path.is_file() and (tmp_path / "reproduced" / "ch1_plain" / "broken" / "ch1_plain.ipynb").is_file()
+    assert path.is_file() and (tmp_path / "reproduced" / "ch1_plain" / "gpu" / "ch1_plain.ipynb").is_file()
 
 
 def test_a_kernel_does_not_warn_of_its_ports(tmp_path, capfd):
-    module.run_chapter("ch1_plain", tmp_path / "out.ipynb", {"profile": "broken"})
+    module.run_chapter("ch1_plain", tmp_path / "out.ipynb", {"profile": "gpu"})
     assert (tmp_path / "out.ipynb").is_file() and capfd.readouterr().err == ""
 
 

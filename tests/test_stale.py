@@ -127,10 +127,10 @@ def one_line_joined(library):
 
 
 def bar_reworded(library):
-    changed = [path for path in (library / "train").glob("*.py") if " desc=" in path.read_text(encoding="utf-8")]
+    changed = [path for path in (library / "train").glob("*.py") if "desc=" in path.read_text(encoding="utf-8")]
     for path in changed:
         path.write_text(
-            re.sub(r" desc=([^,\n]+)", r' desc=f"now {\1}"', path.read_text(encoding="utf-8")), encoding="utf-8"
+            re.sub(r"\bdesc=([^,\n]+)", r'desc=f"now {\1}"', path.read_text(encoding="utf-8")), encoding="utf-8"
         )
     assert changed, "no training shows a bar: choose another edit"
 
