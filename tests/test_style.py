@@ -12,7 +12,7 @@ import pytest
 
 root = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path for path in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-CHAPTERS = [path for path in NOTEBOOKS if path.stem.startswith("ch")]
+CHAPTERS = sorted((root / "nbs").glob("ch*.ipynb"))
 LONGEST_CELL, LONGEST_COPY = 60, 5  # lines
 
 
