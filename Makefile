@@ -5,7 +5,7 @@ CHAPTER ?= ch3_han
 PROFILE ?= quick
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-OUT     := reproduced/$(CHAPTER)/$(PROFILE)
+OUT     := reproduced/$(CHAPTER)$(if $(filter desk,$(PROFILE)),,/$(PROFILE))
 DATA    := $(if $(filter ch5% ch6%,$(CHAPTER)),fashion_mnist,vtest)
 # One OpenMP pool per process: t-SNE runs several times slower when two pools share two cores. torch sets its own.
 export OMP_NUM_THREADS ?= 1
@@ -19,8 +19,8 @@ help:       ## this list
 reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into reproduced/ and say where its results lie
 	-@$(BIN)/scalable-arch data get $(DATA)
 	$(BIN)/scalable-arch reproduce --chapters $(CHAPTER) --profile $(PROFILE)
-	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/*.html, *.csv, *.md; figures: $(OUT)/*.svg, *.jpg"
-	@echo "The same, as committed: reports/$(CHAPTER)/$(PROFILE)"
+	@echo; echo "Read $(OUT)/$(CHAPTER).ipynb (executed notebook); tables: $(OUT)/tables.md, *.csv; figures: $(OUT)/figures"
+	@echo "On record: reports/$(CHAPTER)"
 
 book: $(READY)  ## the book, from reports/ into _book/: open _book/index.html, no server needed
 	$(BIN)/python -c 'from scalable_arch.book.site import main; main()'

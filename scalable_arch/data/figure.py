@@ -403,10 +403,16 @@ def add_hair(figure, back, hair):
         ends = shifted_point(back, 0, -0.004 * height, -0.046 * height), shifted_point(back, 0, 0.006 * height, -low)
         figure.add(*ends, wide, wide * 0.95, depth=wide * 0.85, material=hair)
     if style == "tail":
-        ends = shifted_point(back, 0, 0.03 * height, -0.05 * height), shifted_point(back, 0, 0.045 * height, -0.19 * height)
+        ends = (
+            shifted_point(back, 0, 0.03 * height, -0.05 * height),
+            shifted_point(back, 0, 0.045 * height, -0.19 * height),
+        )
         figure.add(*ends, 0.021 * height, 0.014 * height, material=hair)
     if style == "bun":
-        ends = shifted_point(back, 0, 0.02 * height, -0.018 * height), shifted_point(back, 0, 0.025 * height, -0.02 * height)
+        ends = (
+            shifted_point(back, 0, 0.02 * height, -0.018 * height),
+            shifted_point(back, 0, 0.025 * height, -0.02 * height),
+        )
         figure.add(*ends, 0.027 * height, material=hair)
 
 # %% ../../nbs/data/figure.ipynb #131a640a
@@ -415,12 +421,18 @@ def add_hat(figure, crown, turn):
     person, height, hat = figure.person, figure.height, figure.person.hat
     if hat is None:
         if person.outer is not None and person.outer.offset % 3 < 1:  # a hood that hangs down
-            ends = shifted_point(crown, 0, 0.045 * height, -0.155 * height), shifted_point(crown, 0, 0.055 * height, -0.19 * height)
+            ends = (
+                shifted_point(crown, 0, 0.045 * height, -0.155 * height),
+                shifted_point(crown, 0, 0.055 * height, -0.19 * height),
+            )
             figure.add(*ends, 0.05 * height, 0.04 * height, depth=0.03 * height, material=figure.trunk, v=(0, 0.1))
         return
     cloth = figure.add_material(material(*hat.colours, folds=0.1)) if hat.kind != "hood" else figure.trunk
     if hat.kind == "hood":
-        ends = shifted_point(crown, 0, 0.014 * height, -0.05 * height), shifted_point(crown, 0, 0.02 * height, -0.14 * height)
+        ends = (
+            shifted_point(crown, 0, 0.014 * height, -0.05 * height),
+            shifted_point(crown, 0, 0.02 * height, -0.14 * height),
+        )
         figure.add(*ends, 0.058 * height, 0.062 * height, material=cloth)
         return
     low = {"beanie": 0.058, "cap": 0.045, "brim": 0.045}[hat.kind] * height
@@ -487,7 +499,9 @@ def add_carried(figure, cloth):
     drop = (0.05 if bag.kind == "hand" else 0.09) * size
     handle = shifted_point(grip, 0, 0, -0.03 * size)
     widths = dict(depth=0.075 * size, depth_end=0.085 * size)
-    figure.add(handle, shifted_point(handle, 0, 0, -drop), 0.032 * size, 0.042 * size, material=cloth, v=(0.0, 0.25), **widths)
+    figure.add(
+        handle, shifted_point(handle, 0, 0, -drop), 0.032 * size, 0.042 * size, material=cloth, v=(0.0, 0.25), **widths
+    )
 
 
 def add_slung(figure, cloth, hip, chest):
