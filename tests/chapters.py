@@ -204,10 +204,11 @@ def unrecorded(name, profile, folder):
 # ---- the tests
 
 
-def begin(name, **given):
-    "Run a chapter's cell of parameters, as if `given` stood in a cell after it, and the cell that checks them."
+def begin(name, *, left_over=None, **given):
+    """The `Chapter` that a chapter begins with, as if `given` stood in a cell after its parameters; `left_over`: names
+    that an earlier pass of all cells left in the kernel."""
     parameters, check, *_ = cells_from_parameters(name)
-    names = {"__name__": name}
+    names = {"__name__": name, **(left_over or {})}
     exec(parameters, names)
     names |= given
     exec(check, names)
@@ -283,6 +284,12 @@ class ChapterTests:
         assert not asked, "a setting in PROFILES is the way to do something in one profile only"
         for profile in PROFILE_NAMES:
             assert begin(self.chapter, profile=profile).settings.keys() == begin(self.chapter).settings.keys()
+
+    def test_a_second_pass_begins_as_the_first(self):
+        settings = begin(self.chapter).settings
+        left_over = {name: object() for name in settings} | {"_names_checked": True}
+        assert begin(self.chapter, left_over=left_over).settings == settings
+        assert begin(self.chapter, left_over=left_over, epochs=3).settings == settings | {"epochs": 3}
 
     @pytest.mark.parametrize(
         "wrong, sentence",

@@ -211,7 +211,7 @@ class Chapter:
         check_data_root(names["dataset"], names["data_root"], without)
         self.name, self.profile, self.kinds, self.rerun_stale = name, names["profile"], kinds, names["rerun_stale"]
         settings = profile_settings(profiles, self.profile)
-        self.settings = settings | {key: names[key] for key in settings if names.get(key)}
+        self.settings = settings | {key: names[key] for key in settings if key in usual | valid and names.get(key)}
         self.seeds = listed_seeds(names["seeds"], names["seed"], settings["num_seeds"])
         self.running = how_to_run(self.profile, **{key: names[key] for key in ("workers", "scheduler", "data_root")})
         self.given, self.folder = self.running["given"], report_dir(name)
