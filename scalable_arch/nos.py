@@ -417,12 +417,14 @@ class HeterogeneousCell(nn.Module):
 
 
 def nos_cifar(genotype: Genotype, **options: Any) -> CifarNetwork:
-    'Evaluation network for small images of a genotype of the space "nos"; `options` as of `CifarNetwork`: 36 channels, 20 cells. W sec. 6.3.5.'
+    """Evaluation network for small images of a genotype of the space "nos"; `options` as of `CifarNetwork`: 36 channels,
+    20 cells. W sec. 6.3.5."""
     return CifarNetwork(genotype, cell=HeterogeneousCell, **options)
 
 
 def nos_imagenet(genotype: Genotype, **options: Any) -> ImageNetNetwork:
-    'Evaluation network for large images of a genotype of the space "nos"; `options` as of `ImageNetNetwork`: 48 channels, 14 cells. W sec. 6.3.5.'
+    """Evaluation network for large images of a genotype of the space "nos"; `options` as of `ImageNetNetwork`: 48
+    channels, 14 cells. W sec. 6.3.5."""
     return ImageNetNetwork(genotype, cell=HeterogeneousCell, **options)
 
 # %% ../nbs/ch6_nos.ipynb #f084bbad

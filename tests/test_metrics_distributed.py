@@ -39,7 +39,8 @@ MISTAKES = (
     + """
 from scalable_arch.metrics import evaluate
 broken = np.full_like(shard["gallery_features"], np.nan) if rank == 1 else shard["gallery_features"]
-attempts = [dict(gallery_features=broken), dict(query_pids=shard["query_pids"] + rank), dict(gallery_pids=shard["gallery_pids"] + 1000),
+attempts = [dict(gallery_features=broken), dict(query_pids=shard["query_pids"] + rank),
+            dict(gallery_pids=shard["gallery_pids"] + 1000),
             dict(max_rank=0), dict(gallery_camids=shard["gallery_camids"][rank:]), dict(block_mb=float("inf")),
             dict(query_camids=shard["query_camids"] * 0) if rank else dict(query_camids=None, gallery_camids=None)]
 told = []

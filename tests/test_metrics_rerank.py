@@ -118,8 +118,8 @@ def test_streaming_equals_the_matrix_and_threads_change_no_bit():
     assert np.array_equal(matrix, rerank(query, gallery, threads=3))
     expected = evaluate(distances=matrix, **ids, top_k=7)
     assert evaluate(query, gallery, **ids).mAP + 0.05 < expected.mAP < 0.98
-    for settings in (dict(threads=1), dict(threads=2, block_mb=0.3)):
-        streamed = evaluate(distances=RerankedDistances(query, gallery, threads=2), **ids, top_k=7, **settings)
+    for options in (dict(threads=1), dict(threads=2, block_mb=0.3)):
+        streamed = evaluate(distances=RerankedDistances(query, gallery, threads=2), **ids, top_k=7, **options)
         for name in ("ap", "cmc", "first_match", "ranking", "ranking_distances"):
             assert np.array_equal(getattr(streamed, name), getattr(expected, name)), name
     assert (

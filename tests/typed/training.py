@@ -112,8 +112,14 @@ def score_scenes(boxes: list[torch.Tensor], scores: list[Floats], features: list
         gallery_size=100,
     )
     print(result.rank(5), result.cmc[0], result.summary()["recall"], result.save("scores.json").name)
-    # type: ignore[arg-type]
-    evaluate_person_search(features[0][:1], detections, queries=[(0, 0)], truth_boxes=boxes, truth_pids=[[7]], ks=5)
+    evaluate_person_search(
+        features[0][:1],
+        detections,
+        queries=[(0, 0)],
+        truth_boxes=boxes,
+        truth_pids=[[7]],
+        ks=5,  # type: ignore[arg-type]
+    )
 
 
 class Lazy:
