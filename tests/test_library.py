@@ -11,6 +11,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,8 +25,10 @@ TINY = {"widths": (16, 32, 48)}
 
 def test_import_brings_nothing_that_was_not_asked_for():
     heavy = "matplotlib sklearn umap numba pandas seaborn scipy torch"
-    brought = f"print(*sorted(set(sys.modules) & set('{heavy}'.split())))"
-    asked = f"import sys, scalable_arch; scalable_arch.list_models(); {brought}"
+    asked = (
+        "import sys, scalable_arch; scalable_arch.list_models(); "
+        f"print(*sorted(set(sys.modules) & set('{heavy}'.split())))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip() == ""
     )
@@ -133,6 +136,40 @@ def test_saved_model_comes_back_whole(tmp_path, name, options):
 def test_options_that_do_not_fit_are_named(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         create_model("han_small", **options)
+
+
+@pytest.mark.parametrize("name", ["han_small", "resnet18_cifar"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_model_comes_back_in_its_precision(tmp_path, name, dtype):
+    model = create_model(name, num_classes=3, **(TINY if name == "han_small" else {"width": 4})).to(dtype)
+    save(tmp_path / "model.safetensors", model)
+    again = load(tmp_path / "model.safetensors")
+    for key, x in model.state_dict().items():
+        assert again.state_dict()[key].dtype == x.dtype and torch.equal(again.state_dict()[key], x), key
+    assert all(p.requires_grad and p.dtype == dtype for p in again.parameters())
+    images = torch.rand(2, 3, 64, 32, dtype=dtype)
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(images), model.eval()(images), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_model_of_two_precisions_keeps_both(tmp_path):
+    model = create_model("resnet18_cifar", num_classes=3, width=4).bfloat16()
+    model.fc.float()
+    save(tmp_path / "model.safetensors", model)
+    again = load(tmp_path / "model.safetensors")
+    assert (again.fc.weight.dtype, again.stem[0].weight.dtype) == (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.uint8, np.int32])
+def test_numbers_of_numpy_make_a_model_that_can_be_kept(tmp_path, whole):
+    widths = tuple(whole(width) for width in TINY["widths"])
+    model = create_model("han_small", num_classes=whole(10), widths=widths, spatial=np.bool_(False))
+    assert model.made_by["options"] == {"num_classes": 10, "widths": TINY["widths"], "spatial": False}
+    save(tmp_path / "model.safetensors", model)
+    assert load(tmp_path / "model.safetensors").classifiers[0].out_features == 10
+    for wrong in (np.float64(10), np.bool_(True), np.array(10), whole(0)):
+        with pytest.raises(ValueError, match="num_classes must be at least 1 and whole"):
+            create_model("han_small", num_classes=wrong)
 
 
 def test_save_and_load_say_what_is_wrong(tmp_path):

@@ -360,6 +360,38 @@ def test_wrong_requests_in_one_sentence(change, words):
         derive(**{"probabilities": even, "space": SPACES["nge"]} | change)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_probabilities_of_any_precision(dtype):
+    "As what they hold in float64; half precision alone would add logarithms up to steps of a hundredth."
+    rng = np.random.default_rng(0)
+    tables = {cell: torch.from_numpy(rng.dirichlet(np.ones(7), 14)).to(dtype) for cell in CELLS}
+    assert derive(tables, SPACES["nge"]) == derive({cell: x.double() for cell, x in tables.items()}, SPACES["nge"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64])
+def test_probabilities_of_zero_leave_a_genotype(dtype):
+    "All edges are certain of `none`, which is left out: of equals the first operations and sources stay."
+    tables = {cell: torch.eye(8)[[0] * 14].to(dtype) for cell in CELLS}
+    found = derive(tables, SPACES["darts"], exclude=["none"])
+    assert set(found.normal) == {(("max_pool_3x3", 0), ("max_pool_3x3", 1))}
+
+
+def test_numbers_of_numpy_are_written():
+    whole = np.int64
+    space = Space("mine", ("skip_connect",), inner_nodes=whole(2), second_tier=np.bool_(False))
+    nodes = [[("skip_connect", whole(0)), ("skip_connect", whole(1))]] * 2
+    genotype = Genotype(nodes, nodes, space, normal_concat=np.array([2, 3]), reduction_concat=[whole(3)])
+    plain = [[("skip_connect", 0), ("skip_connect", 1)]] * 2
+    same = Genotype(plain, plain, Space("mine", ("skip_connect",), inner_nodes=2), reduction_concat=[3])
+    assert genotype == same and hash(genotype) == hash(same) and genotype.to_json() == same.to_json()
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    for wrong in (np.float64(1), np.bool_(True), 1.0):
+        with pytest.raises(ValueError, match="a source must be the number of a node, from 0 to 1"):
+            Genotype([[("skip_connect", 0), ("skip_connect", wrong)]] * 2, nodes, space)
+    with pytest.raises(ValueError, match="must be different inner nodes"):
+        Genotype(nodes, nodes, space, normal_concat=[2.0, 3.0])
+
+
 # ---- by chance
 
 

@@ -302,6 +302,7 @@ def written_out(cell, before, last, probabilities, space, modules):
     "The search cell by W Eq. 6.1 to 6.8 with one module an operation on every edge."
     states, row = [cell.preprocess0(before), cell.preprocess1(last)], {edge: i for i, edge in enumerate(space.edges())}
     for node in range(2, 2 + space.inner_nodes):
+        surrogate = None  # what the first tier makes for the second
         for sources in (range(node), [node]):
             inputs = states if len(sources) > 1 else [surrogate]  # noqa: F821 of the first tier, below
             found = {"feature": [], "attention": [], "dynamic": []}

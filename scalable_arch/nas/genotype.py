@@ -99,14 +99,14 @@ def plain_number(value):
 
 def check_space(space):
     "ValueError in one sentence where a space cannot hold any cell."
-    lacking = set(space.required) - set(space.operations)
+    foreign = ", ".join(map(str, set(space.required) - set(space.operations)))
+    repeated = len(set(space.operations)) < len(space.operations)
+    few = "edges_per_node must be 1 or 2, as the first inner node has two nodes before it"
     problems = {
-        "it must have operations, each a different name": not space.operations
-        or len(set(space.operations)) < len(space.operations),
+        "it must have operations, each a different name": not space.operations or repeated,
         "it must have at least one inner node": space.inner_nodes < 1,
-        "edges_per_node must be 1 or 2, as the first inner node has two nodes before it": space.edges_per_node
-        not in (1, 2),
-        f"required names operations that it does not have: {', '.join(map(str, lacking))}": bool(lacking),
+        few: space.edges_per_node not in (1, 2),
+        f"required names operations that it does not have: {foreign}": bool(foreign),
     }
     for sentence, holds in problems.items():
         if holds:

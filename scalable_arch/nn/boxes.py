@@ -10,7 +10,6 @@ __all__ = ['ANCHOR_HEIGHTS', 'LARGEST_GROWTH', 'as_boxes', 'box_iou', 'keep_gree
 import math
 from collections.abc import Sequence
 from functools import cache
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -194,7 +193,7 @@ def roi_align(
     Result in channels_last order. Same values as `torchvision.ops.roi_align`, which is used where installed. Source: He
     et al., Mask R-CNN, 2017; W sec. 4.2.1.
     """
-    size = (size, size) if isinstance(size, Integral) else tuple(size)
+    size = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     rois = check_rois(features, rois, sampling_ratio)
     if torchvision_ops():
         return torchvision_ops().roi_align(
@@ -225,7 +224,7 @@ def check_rois(features: torch.Tensor, rois: torch.Tensor, sampling_ratio: int) 
         raise ValueError(f"features must have shape (B, C, H, W), not {tuple(features.shape)}")
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(f"rois must have shape (K, 5) with image index, x1, y1, x2, y2, not {tuple(rois.shape)}")
-    if not isinstance(sampling_ratio, Integral) or sampling_ratio < 1:
+    if not isinstance(sampling_ratio, (int, np.integer)) or sampling_ratio < 1:
         raise ValueError(f"sampling_ratio must be a whole number from 1, not {sampling_ratio!r}")
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.promote_types(features.dtype, torch.float32)))
     as_boxes("rois[:, 1:]", rois[:, 1:])
