@@ -254,15 +254,16 @@ def test_seeds_that_scatter_by_nothing_allow_nothing():
 
 
 def test_a_run_compares_itself_with_the_record_of_the_checkout(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "checkout_root", lambda: tmp_path)
-    chapter = opened(profile="smoke")
-    [ours, _] = chapter.run({0: COUNT, 1: COUNT | {"seed": 1}}).values()
+    monkeypatch.setattr(module, "checkout_root", lambda: tmp_path / "checkout")
+    chapter, record = opened(profile="smoke"), tmp_path / "checkout" / "reports" / "ch0_toy"
+    [ours, other] = chapter.run({0: COUNT, 1: COUNT | {"seed": 1}}).values()
+    write_trials(record, [ours, other])
     capsys.readouterr()
     chapter.compare()
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["Beside the record (2 trials; processors: " + ours["processor"] + "):", "   2 equal to the bit"]
     theirs = ours | {"processor": "another, AVX2", "metrics": {"steps": 9}}
-    write_trials(tmp_path / "reports" / "ch0_toy", [theirs])
+    write_trials(record, [theirs])
     chapter.compare()
     assert capsys.readouterr().out.splitlines() == [
         "Beside the record (1 trials; processors: another, AVX2):",
