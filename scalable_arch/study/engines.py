@@ -116,6 +116,8 @@ def run_in_processes(function, items, workers):
                     done.append((item, outcome(pickle.loads, pipe.recv_bytes())))
                     idle.append((pipe, process))
                 except (EOFError, OSError):
+                    process.kill()
+                    process.join()  # a dying process may hold its locks longer than its pipe
                     if deaths:
                         done.append((item, ChildProcessError(DIED)))
                     else:
