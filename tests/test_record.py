@@ -136,7 +136,7 @@ def test_others_tools_read_both_files(tmp_path):
         pids = arrays[frame.people[0]["test"]["joint"]]
         assert scores.tolist() == [1, 0, 1] and pids.tolist() == [7, 7, 9] and pids.dtype == np.int64
         assert sum(name.startswith("people/") for name in arrays.files) == 1  # kept once for all three
-        assert arrays[f"{frame.trial[0]}/curves/loss"].tolist() == [2.5, 1.25]
+        assert arrays[f"{frame.trial[0]}/curves"]["loss"].tolist() == [2.5, 1.25]
 
 
 def test_people_of_other_shape_are_not_taken_for_each_other():

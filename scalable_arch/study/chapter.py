@@ -181,7 +181,7 @@ def photographs_as_jpeg() -> None:
     except ImportError:
         return
     if get_ipython():
-        set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 82, "optimize": True})
+        set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 75, "optimize": True})
 
 # %% ../../nbs/study/chapter.ipynb #a06c407d
 class Chapter:

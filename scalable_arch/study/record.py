@@ -102,11 +102,18 @@ def packed_people(people: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def packed_curves(rows: list[dict[str, Any]], place: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    "(what stays in the line, arrays) of the entries of a curve."
+    "(what stays in the line, arrays) of a curve's entries: a table of its numbers, an array for each other column."
     columns = {path: array_of(values) for path, values in columns_of(rows).items()}
     columns = {path: array for path, array in columns.items() if array is not None}
     rest = [planted((path, x) for path, x in leaves(row) if path not in columns) for row in rows]
-    return rest if any(rest) or not columns else [], {f"{place}/{path}": array for path, array in columns.items()}
+    numbers = {path: array for path, array in columns.items() if array.ndim == 1 and array.dtype.kind in "biuf"}
+    arrays = {f"{place}/{path}": array for path, array in columns.items() if path not in numbers}
+    if numbers:
+        table = np.empty(len(rows), [(path, array.dtype) for path, array in numbers.items()])
+        for path, array in numbers.items():
+            table[path] = array
+        arrays[place] = table
+    return rest if any(rest) or not columns else [], arrays
 
 
 def packed(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -137,7 +144,9 @@ def unpacked(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[
     if "people" in record:
         people = {path: arrays[key].tolist() for path, key in people_named(record).items()}
         record["people"] = planted((dict(leaves(record["people"])) | people).items())
-    if curves := part("curves"):
+    if (table := arrays.get(f"{name}/curves")) is not None or part("curves"):
+        curves = {path: list_of(table[path]) for path in table.dtype.names} if table is not None else {}
+        curves |= part("curves")
         rows = [dict(zip(curves, values)) for values in zip(*curves.values())]
         rest = record.get("curves") or [{}] * len(rows)
         record["curves"] = [planted((dict(leaves(more)) | row).items()) for row, more in zip(rows, rest)]
@@ -155,7 +164,7 @@ def trial_checksum(line: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     rest = {key: value for key, value in line.items() if key != "checksum"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
     for name, array in arrays_of(line, arrays).items():
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        digest.update(f"{name} {array.dtype.descr} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
 
 # %% ../../nbs/study/record.ipynb #a6c4dcff

@@ -185,8 +185,8 @@ class Report:
         photographs = svg.stat().st_size > LARGEST_SVG
         svg.write_text(PATHS.sub(shorter, svg.read_text(encoding="utf-8")), encoding="utf-8")
         if photographs:
-            inside = {"quality": 82, "optimize": True, "comment": caption.encode()}
-            figure.savefig(jpg, dpi=100, bbox_inches="tight", pil_kwargs=inside)
+            inside = {"quality": 75, "optimize": True, "comment": caption.encode()}
+            figure.savefig(jpg, dpi=88, bbox_inches="tight", pil_kwargs=inside)
         (svg if photographs else jpg).unlink(missing_ok=True)  # of an earlier run
         pyplot.close(figure)
         return Picture(caption, jpg if photographs else svg)
