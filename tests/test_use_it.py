@@ -68,9 +68,7 @@ def detects_people(said):
 
 def names_digits(said):
     "Chapters 5 and 6: the network of the cells found names new digits well above chance, also read from its file."
-    found, again = (
-        int(re.search(rf"{what}: (\d+)%", said)[1]) for what in ("found cells", "read again")
-    )
+    found, again = (int(re.search(rf"{what}: (\d+)%", said)[1]) for what in ("found cells", "read again"))
     assert found == again > 50
 
 
