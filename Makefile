@@ -34,8 +34,10 @@ test-all: export HYPOTHESIS_PROFILE = explore
 test-all: $(READY)  ## the same with new examples of every property, and five times as many
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30 tests
 
+# The checkout is its root: the index shows a picture in reports/ and leads to the executed chapters there. Jupyter refuses
+# to run as root unless told to, and in a container one is root; it listens on this machine only, and asks for its token.
 lab: $(READY)  ## JupyterLab on the notebooks, open at the index
-	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=nbs --LabApp.default_url=/lab/tree/index.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 export: $(READY)  ## notebooks -> library and README
 	$(BIN)/nbdev_export

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -12,8 +11,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 from chapters import places
+from PIL import Image
 from test_book import browser, page  # noqa: F401, fixtures
 
 from scalable_arch.study.record import read_trials
@@ -30,16 +31,26 @@ def wait_until(true, seconds=300):
 
 
 def lab_command():
-    "The words of the Makefile's recipe of `make lab`."
-    recipe = re.search(r"^lab:.*\n\t(.+)$", (root / "Makefile").read_text(encoding="utf-8"), re.M).group(1)
-    return recipe.replace("$(BIN)", str(Path(os.sys.executable).parent)).split()
+    "The words of the command that `make lab` runs, as make says it."
+    ready = ["-o", ".venv/.ready"]  # the environment is there
+    said = subprocess.run(
+        ["make", "-n", *ready, "lab", f"BIN={Path(os.sys.executable).parent}"], cwd=root, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    return said.stdout.split()
 
 
 @pytest.fixture
 def lab(tmp_path, worlds):
-    """Address of a JupyterLab on a copy of the notebooks; chapter 3 is set to `smoke`, and its reports and cache lie
-    in `tmp_path`."""
+    """Address of a JupyterLab on a copy of the notebooks, with an executed chapter and its picture; chapter 3 is set to
+    `smoke`, and its reports and cache lie in `tmp_path`."""
     shutil.copytree(root / "nbs", tmp_path / "nbs")
+    executed = tmp_path / "reports/ch3_han"
+    (executed / "figures").mkdir(parents=True)
+    Image.new("RGB", (32, 16), "green").save(executed / "figures/ranked_lists.jpg")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# As it was run")]), executed / "ch3_han.ipynb"
+    )
     chapter = tmp_path / "nbs/ch3_han.ipynb"
     chapter.write_text(
         chapter.read_text(encoding="utf-8").replace('profile = \\"quick\\"', 'profile = \\"smoke\\"'), encoding="utf-8"
@@ -50,7 +61,7 @@ def lab(tmp_path, worlds):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    more = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=secret"]
+    more = ["--no-browser", f"--port={port}", "--IdentityProvider.token=secret"]
     folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")} | {
         "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
@@ -113,15 +124,30 @@ def wait_for_output(page, text):  # noqa: F811
 def test_lab_opens_at_the_index_and_runs_it(lab, page):  # noqa: F811
     page.set_default_timeout(90_000)
     page.goto(lab)
-    page.wait_for_url("**/lab/tree/index.ipynb*")
+    page.wait_for_url("**/lab/tree/nbs/index.ipynb*")
     page.get_by_role("heading", name="scalable_arch").first.wait_for()
     run_all(lab, page)
     wait_for_output(page, "mAP")
 
 
+def test_first_page_shows_its_picture_and_leads_to_executed_chapters(lab, page):  # noqa: F811
+    page.set_default_timeout(90_000)
+    page.goto(lab)
+    picture = page.get_by_alt_text("Ranked lists on real people")
+    picture.wait_for()
+    wait_until(lambda: picture.evaluate("image => image.complete"))
+    assert picture.evaluate("image => image.naturalWidth") == 32, "the picture is broken"
+    page.get_by_role("link", name="this notebook").click()
+    page.get_by_role("heading", name="As it was run").wait_for()
+
+
+def test_lab_may_run_as_root_only_where_it_is_root():
+    assert ("--allow-root" in lab_command()) == (os.getuid() == 0)
+
+
 def test_chapter_3_runs_in_lab_also_after_an_interruption(lab, page, tmp_path):  # noqa: F811
     page.set_default_timeout(90_000)
-    page.goto(lab.replace("/?", "/lab/tree/ch3_han.ipynb?"))
+    page.goto(lab.replace("/?", "/lab/tree/nbs/ch3_han.ipynb?"))
     page.get_by_role("heading", name="Chapter 3").first.wait_for()
     run_all(lab, page)
     finished, record = tmp_path / "cache/trials", tmp_path / "reports/ch3_han"
