@@ -417,8 +417,8 @@ class HeterogeneousCell(nn.Module):
 
 
 def nos_cifar(genotype: Genotype, **options: Any) -> CifarNetwork:
-    """Evaluation network for small images of a genotype of the space "nos"; `options` as of `CifarNetwork`: 36 channels,
-    20 cells. W sec. 6.3.5."""
+    """Evaluation network for small images of a genotype of the space "nos"; `options` as of `CifarNetwork`: 36
+    channels, 20 cells. W sec. 6.3.5."""
     return CifarNetwork(genotype, cell=HeterogeneousCell, **options)
 
 
