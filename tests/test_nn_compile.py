@@ -28,12 +28,7 @@ MODELS = {
     "darts_v1_imagenet": dict(channels=4, cells=3),
     "nasnet_cifar": dict(channels=4, cells=3),
 }
-SHAPES = [
-    (4, 3, 160, 64),
-    (3, 3, 160, 64),
-    (4, 3, 128, 64),
-    (3, 3, 128, 48),
-]  # batch and size change apart and together
+SHAPES = [(4, 3, 160, 64), (3, 3, 160, 64), (3, 3, 128, 64)]
 
 
 @pytest.fixture
