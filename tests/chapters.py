@@ -158,7 +158,7 @@ def plan_statements(cells):
     return kept[::-1]
 
 
-def no_video():
+def no_video(**_):
     "In place of the video's people and scenes, which decide no configuration: two persons on two visits."
     images = torch.zeros(4, 3, 16, 8, dtype=torch.uint8)
     return SimpleNamespace(crops=images, pids=torch.tensor([0, 0, 1, 1]), camids=torch.tensor([0, 1, 0, 1]))
@@ -251,7 +251,7 @@ class ChapterTests:
         "As a reader's run says at its end how its trials stand to the committed ones."
         monkeypatch.setattr(chapter_module, "checkout_root", lambda: smoke.folder)
         records = smoke.trials()
-        Chapter.compare(SimpleNamespace(name=smoke.name, records=records))
+        Chapter.compare(SimpleNamespace(name=smoke.name, records=records, folder=tmp_path))
         said = capsys.readouterr().out.splitlines()
         assert f"Beside the record ({len(records)} trials" in said[0] and said[1:] == [
             f"{len(records):4d} equal to the bit"
