@@ -67,7 +67,7 @@ def as_plain(value: Any) -> Any:
         return (list if isinstance(value, list) else tuple)(map(as_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
-
+# %% ../nbs/models.ipynb #21d5eec6
 def create_model(name: str, **options: Any) -> Module:
     """A new model by its name, randomly initialised: `create_model("han_small", num_classes=751)`.
 
@@ -157,7 +157,7 @@ def save(path: str | PathLike[str], model: Module) -> None:
         )
     save_model(path, model, made_by=made_by)
 
-
+# %% ../nbs/models.ipynb #d7e63e79
 def load(path: str | PathLike[str]) -> Module:
     """The model that `save` wrote, on the CPU and in training mode, as `create_model` gives it, in the precision that
     it was saved in.

@@ -13,7 +13,7 @@ import pytest
 root = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path for path in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 CHAPTERS = sorted((root / "nbs").glob("ch*.ipynb"))
-LONGEST_CELL, LONGEST_COPY = 60, 5  # lines
+LONGEST_CELL, LONGEST_CLASS, LONGEST_COPY = 60, 100, 5  # lines
 
 
 def cells_of(path):
@@ -44,8 +44,11 @@ def test_ruff(words):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(root / "nbs")))
 def test_cells_are_short(path):
-    long = {source[:60]: len(source.splitlines()) for source, _ in cells_of(path)}
-    assert {first: length for first, length in long.items() if length > LONGEST_CELL} == {}
+    "A class stands in one cell, and may be longer: ruff's layout gives each argument a line of its own."
+    for source, _ in cells_of(path):
+        lines = [line for line in source.splitlines() if not line.startswith("#|")]
+        one_class = [type(node) for node in ast.parse("\n".join(lines)).body] == [ast.ClassDef]
+        assert len(lines) <= (LONGEST_CLASS if one_class else LONGEST_CELL), source[:60]
 
 
 @pytest.mark.parametrize("one, other", [*itertools.combinations(CHAPTERS, 2)], ids=lambda path: path.stem)

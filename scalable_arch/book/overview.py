@@ -103,7 +103,7 @@ def ledger_row(name, entry, cells):
         (f'<span class="dim">{html.escape(circumstances(entry))}</span>{folded}', entry["date"]),
     ]
 
-
+# %% ../../nbs/book/overview.ipynb #a62b2bd0
 def ledger_table(found, cells):
     "The ledger as a table to sort and to filter. `found`: what `ledger` gives. `cells`: see `ledger_row`."
     rows = [ledger_row(name, entry, cells) for name, entries in sections(found["entries"]) for entry in entries]

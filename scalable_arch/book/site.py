@@ -200,7 +200,7 @@ def not_run(book, chapter, title, promise):
     book.write(f"chapters/{chapter}.md", book.template("not_run.md", **parts))
     return "broken run" if wrong else "not run yet"
 
-
+# %% ../../nbs/book/site.ipynb #4bd99e1e
 def add_chapter(book, chapter):
     "Write the pages of a chapter and of its trials; note its state, its reading notes and the cells of its studies."
     source, page = nbformat.read(book.root / "nbs" / f"{chapter}.ipynb", as_version=4), f"chapters/{chapter}"

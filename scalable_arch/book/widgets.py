@@ -156,7 +156,7 @@ def printed_points(name):
             )
     return points
 
-
+# %% ../../nbs/book/widgets.ipynb #6d111a5e
 def our_points(record):
     """As `printed_points`, of a study's record: rows of which we have both a cost and an accuracy.
 

@@ -78,7 +78,7 @@ def search_gallery(found, features, part="joint", *, top_k=0):
     )
     return result, pids
 
-
+# %% ../../nbs/kinds/reid.ipynb #9ca65640
 def retrieval_scores(found, features, parts):
     "Three dicts by part: the means (metrics), the R1 and AP of each valid query, and their pids."
     metrics, queries, people = {}, {}, {}

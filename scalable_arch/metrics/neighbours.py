@@ -111,7 +111,7 @@ def faiss_rows(name, features):
     squared_norms(name, rows)  # faiss itself would store such a row, and find nothing or anything by it
     return rows.numpy()
 
-
+# %% ../../nbs/metrics/neighbours.ipynb #4a813744
 def import_faiss():
     "The module faiss, or an ImportError that says how to get it."
     try:

@@ -285,7 +285,7 @@ def check_edge_counts(first, second, space, where):
             f"{', '.join(space.required)}"
         )
 
-
+# %% ../../nbs/nas/genotype.ipynb #d0841eb7
 def checked_concat(concat, space, cell):
     "The nodes that are stacked to the output, in their order; all inner nodes for None."
     inner = tuple(range(2, 2 + space.inner_nodes))
@@ -754,7 +754,7 @@ def draw_lane(ax, source, target, lane, operation, halves):
         },
     )
 
-
+# %% ../../nbs/nas/genotype.ipynb #0a13e21f
 def draw_node(ax, x, y, label, colour, wide=False):
     "A named circle."
     ax.text(

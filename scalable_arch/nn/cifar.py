@@ -107,7 +107,7 @@ class CifarResNet(StagedNetwork):
         self.fc = classifier(channels, num_classes)
         draw_weights(self)
 
-
+# %% ../../nbs/nn/cifar.ipynb #6909ae2f
 def resnet18_cifar(
     num_classes: int | None = 10, *, calibration: Callable[[int], nn.Module] | None = None, **options: Any
 ) -> CifarResNet:

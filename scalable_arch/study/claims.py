@@ -381,7 +381,7 @@ def joint_scores(relation, cells):
     weighted = sum(weight * by_key[key] for weight, key in relation.terms)
     return Scores(weighted + relation.constant * first.sizes, first.sizes, tuple(seeds), first.people)
 
-
+# %% ../../nbs/study/claims.ipynb #fcb289e2
 def check_relation(relation, cells, *, margin=None, draws=2000, seed=0):
     """Verdict on one relation, dataset and metric, as a dict.
 

@@ -105,7 +105,7 @@ def same_digits(value, printed):
     decimals = len(f"{printed:.9f}".rstrip("0").partition(".")[2])
     return round(value, decimals) == round(printed, decimals)
 
-
+# %% ../../nbs/study/layout.ipynb #d7a927ed
 def cell_columns(cell):
     "{(heading, subheading): text} of one cell in the page."
     unit, ours, name = cell["unit"], cell["ours"], cell["metric"]

@@ -179,7 +179,7 @@ def plain_key(cell):
     "Key of a cell as both documents write it."
     return plain_row(cell["row"]), cell["group"], cell["dataset"], cell["metric"]
 
-
+# %% ../../nbs/study/ledger.ipynb #bacd2847
 def claim_counts(entries):
     "Counter of the verdicts of all claims of some entries."
     return Counter(claim["verdict"] for entry in entries for claim in entry["claims"])
@@ -362,7 +362,7 @@ def ledger_csv(found):
         )
     return pd.DataFrame(lines).to_csv(index=False)
 
-
+# %% ../../nbs/study/ledger.ipynb #afa78892
 def ledger_markdown(found):
     "The ledger as Markdown: totals, then a section for each chapter with its claims."
     parts = [

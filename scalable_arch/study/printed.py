@@ -68,7 +68,7 @@ def printed_table(name):
     table = with_columns(name, COLUMNS)
     return table.assign(value=pd.to_numeric(table.value, errors="coerce"))
 
-
+# %% ../../nbs/study/printed.ipynb #e6452438
 def printed_mark(name):
     "Twelve hexadecimal digits of what a source prints: of a table's file, or of a figure's line."
     if name in list_printed():

@@ -128,7 +128,7 @@ def packed(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndar
     empty = {part: record[part] for part in ("queries", "people", "curves") if part in record and not record[part]}
     return line | empty, arrays | found | columns
 
-
+# %% ../../nbs/study/record.ipynb #a2bd5960
 def people_named(line: Mapping[str, Any]) -> dict[str, str]:
     "{path: name of the array} of whom a trial's queries show."
     return {path: key for path, key in leaves(line.get("people", {})) if isinstance(key, str)}
@@ -205,7 +205,7 @@ def zipped(arrays: Mapping[str, np.ndarray]) -> bytes:
             file.writestr(zipfile.ZipInfo(f"{name}.npy"), inner.getvalue(), zipfile.ZIP_DEFLATED, 9)
     return out.getvalue()
 
-
+# %% ../../nbs/study/record.ipynb #362088fd
 def read_arrays(path: str | Path, *, skip_damaged: bool = False) -> dict[str, np.ndarray]:
     """{name: array} of an .npz file, {} where there is none.
 

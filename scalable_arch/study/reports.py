@@ -128,7 +128,7 @@ class Picture(str):
 # of the whole run: a caption does not repeat them
 OF_ALL = ("chapter", "date", "commit", "scalable_arch", "torch", "python", "machine", "processor")
 
-
+# %% ../../nbs/study/reports.ipynb #343bb0e7
 class Report:
     """The results of one run of a chapter: files in `folder`, each with the provenance of the run.
 

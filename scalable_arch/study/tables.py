@@ -419,7 +419,7 @@ class Shown:
     def __repr__(self):
         return self.words
 
-
+# %% ../../nbs/study/tables.ipynb #0bd52db5
 class Study(Cells):
     """One printed table or figure beside a chapter's own values, its claims, and the files of both.
 
