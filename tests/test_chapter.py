@@ -281,3 +281,10 @@ def test_a_network_that_is_not_its_trials_is_said_to_be_another(capsys):
     assert capsys.readouterr().out == ""
     say_if_another(record, [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.5}])
     assert "trial 6c9192a1df5d: its last loss is 1.5000, the trial's 1.2500" in capsys.readouterr().out
+
+
+def test_a_whole_number_without_a_bound_is_any():
+    check_parameters(names := {"seed": -3}, seed=int)
+    assert names["seed"] == -3
+    with pytest.raises(WrongParameter, match="parameter seed must be of type int, not 'one'"):
+        check_parameters({"seed": "one"}, seed=int)

@@ -49,7 +49,7 @@ def check_parameter(name: str, value: Any, allowed: Any) -> Any:
         return one_of(f"value of {name},", value, allowed)
     if type(value) is not kind:
         raise ValueError(f"parameter {name} must be of type {kind.__name__}, not {value!r}")
-    if kind is int and value < allowed:
+    if kind is int and allowed is not int and value < allowed:
         raise ValueError(f"parameter {name} must be at least {allowed}, not {value}")
     return value
 
