@@ -276,10 +276,14 @@ def test_a_worker_of_a_cluster_that_dies_is_replaced_and_disturbs_nobody(signs):
 
 
 def test_an_item_whose_workers_all_die_is_said_to_be_lost(signs):
-    "Alone: Dask lays a death to all that its worker had in hand."
+    "With one other item only, on the other worker: Dask lays a death to all that its worker had in hand."
+    items, seen = [("slow", "follow"), ("always", "die")], {}
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
-        [(_, lost)] = run_side_by_side(partial(act, signs=signs), [("always", "die")], workers=2, scheduler="local")
-    assert isinstance(lost, ConnectionError)
+        for (name, _), result in run_side_by_side(partial(act, signs=signs), items, workers=2, scheduler="local"):
+            seen[name] = result
+            (signs / "go").touch()
+    lost = seen.pop("always")
+    assert isinstance(lost, ConnectionError) and seen == {"slow": "SLOW"}
     assert str(lost) == "every worker that it was given to died: is there too little memory?"
 
 

@@ -213,15 +213,15 @@ def test_calibrations_reach_the_network():
 
 
 @pytest.mark.parametrize(
-    "dataset, profile, used",
+    "dataset, used",
     [
-        ("fashion_mnist", "quick", ["fashion_mnist", "persons"]),
-        ("fashion_mnist", "smoke", ["digits", "persons"]),
-        ("cifar10", "paper", ["CIFAR-10", "CIFAR-100"]),
+        ("fashion_mnist", ["fashion_mnist", "persons"]),
+        ("digits", ["digits", "persons"]),
+        ("cifar10", ["CIFAR-10", "CIFAR-100"]),
     ],
 )
-def test_what_stands_in_for_what(dataset, profile, used):
-    sources, names = image_sources(dataset, profile, size=16, people=5, shots=2)
+def test_what_stands_in_for_what(dataset, used):
+    sources, names = image_sources(dataset, size=16, people=5, shots=2)
     assert list(names.values()) == used and list(sources) == list(names) == ["CIFAR-10", "CIFAR-100"]
     for source in sources.values():
         both, limits = learnt_and_tested(source, 200, 100), (None, None) if "people" in source else (200, 100)
