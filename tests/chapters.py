@@ -3,13 +3,10 @@ chapter's plan of trials needs."""
 
 import ast
 import json
-import os
 import re
 import resource
 import shutil
-import subprocess
 import symtable
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -311,12 +308,3 @@ class ChapterTests:
         with pytest.raises(WrongParameter) as stop:
             begin(self.chapter, **wrong)
         assert sentence in str(stop.value) and "\n" not in str(stop.value)
-
-    def test_use_it_needs_no_other_cell(self, tmp_path):
-        cells = read_chapter(self.chapter).cells
-        script = "\n\n".join(cell.source for cell in cells[use_it(cells) :] if cell.cell_type == "code")
-        environment = os.environ | {"MPLBACKEND": "agg", "TMPDIR": str(tmp_path)}
-        ran = subprocess.run(
-            [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert ran.returncode == 0, ran.stderr
