@@ -13,7 +13,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 def pytest_collection_modifyitems(items):
     "The files that take longest come first, so that processes side by side end together."
-    items.sort(key=lambda item: not item.path.name.startswith(("test_ch", "test_lab", "test_book")))
+    items.sort(key=lambda item: not item.path.name.startswith(("test_ch", "test_lab", "test_book", "test_use_it")))
 
 
 @pytest.fixture(scope="session")
