@@ -942,7 +942,7 @@ def test_integers_come_through(values):
 
 
 def test_a_batch_of_persons_takes_labels_in_one_row():
-    with pytest.raises(ValueError, match=r"labels must be of shape \(N,\), one integer an item, not \(8, 1\)"):
+    with pytest.raises(ValueError, match=r"labels must be one whole number an item, of shape \(N,\), not \(8, 1\)"):
         identity_batches(torch.arange(8)[:, None], 2, 2, generator=torch.Generator())
 
 
