@@ -27,7 +27,7 @@ from scalable_arch.book.overview import verdict_html
 from scalable_arch.book.pages import ExecutedRun, executed_runs, formulas_apart, page_notebook, relink, shows_result
 from scalable_arch.book.reference import docstring_markdown, room_pages
 from scalable_arch.book.site import Book, build_book, gather, main
-from scalable_arch.book.widgets import all_points, cut_picture, cut_places
+from scalable_arch.book.widgets import WHITE, all_points, cut_picture, cut_places
 from scalable_arch.study.layout import long_frame
 
 root = Path(__file__).parents[1]
@@ -718,3 +718,13 @@ def test_reference_begins_with_what_a_room_offers():
             set(import_module(f"scalable_arch.{room}").__all__) <= set(names)
             and max(map(len, block.splitlines())) <= 100
         )
+
+
+def test_pictures_on_record_are_cut_between_their_panels():
+    "JPEG leaves no pure white between panels, and a gap that is far from an even share is none."
+    for name, columns in (("ranked_lists", 11), ("wei_li_thesis_f3_07", 7)):
+        picture = Image.open(root / "reports/ch3_han/figures" / f"{name}.jpg")
+        white = (np.asarray(picture.convert("L")) > WHITE).all(0)
+        widths = np.diff(cut_places(white, columns))
+        assert abs(widths - widths.mean()).max() < 0.15 * widths.mean()
+    assert cut_places(np.arange(100) < 3, 4) == [0, 25, 50, 75, 100]
