@@ -574,8 +574,8 @@ def test_cuts_lie_in_the_nearest_white(white, parts):
     for number in range(1, parts):
         even = round(number * len(white) / parts)
         free = np.flatnonzero(white)
-        if len(free):
-            nearest = min(free, key=lambda at: (abs(at - even), at))
+        nearest = min(free, key=lambda at: (abs(at - even), at), default=None)
+        if nearest is not None and 4 * abs(nearest - even) <= len(white) / parts:  # a gap far off is none
             low = max((at + 1 for at in range(nearest) if not white[at]), default=0)
             high = min((at for at in range(nearest, len(white)) if not white[at]), default=len(white))
             assert places[number] == (low + high) // 2
