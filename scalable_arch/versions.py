@@ -44,10 +44,10 @@ VERSIONS = {
     "loss.detection": 1,
     "loss.distillation": 1,
     "loss.guidance": 1,
-    "recipe.retrieval": 1,
-    "recipe.classification": 1,
+    "recipe.retrieval": 2,
+    "recipe.classification": 2,
     "recipe.segmentation": 1,
-    "recipe.person_search": 1,
+    "recipe.person_search": 2,
     "recipe.search": 1,  # of architectures, by gradient
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
     "score.retrieval": 1,

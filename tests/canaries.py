@@ -500,7 +500,7 @@ def person_search_training():
         "plain": {},
         "flip": {"flip": True},
         "milestones": {"milestones": (1,), "gamma": 0.5, "epochs": 2},
-        "warmup": {"warmup": 3},
+        "one cycle": {"schedule": "cosine", "warmup": 0.5, "nesterov": True},
         "decay": {"weight_decay": 0.1, "momentum": 0.5},
         "seed": {"seed": 1},
     }
@@ -582,6 +582,8 @@ def retrieval_options():
             "flip": {"flip": True},
             "erasing": {"erasing": True},
             "milestones": {"milestones": (1,), "gamma": 0.5},
+            "one cycle": {"schedule": "cosine", "warmup": 1, "nesterov": True},
+            "colour": {"colour": 0.2},
             "two shots": {"sampler": "identity", "num_shots": 2},
             "decay": {"weight_decay": 0.1, "momentum": 0.5},
             "seed": {"seed": 1},
@@ -591,7 +593,8 @@ def retrieval_options():
 
 @canary("recipe.retrieval", "loss.cross_entropy", "loss.triplet")
 def retrieval_losses():
-    return of_each(retrieval_training, {loss: {"loss": loss, "num_shots": 2} for loss in train.LOSSES})
+    smoothed = {"smoothed": {"loss": "cross_entropy", "label_smoothing": 0.1}}
+    return of_each(retrieval_training, {loss: {"loss": loss, "num_shots": 2} for loss in train.LOSSES} | smoothed)
 
 
 def toy_guidance(maps, images):
@@ -621,7 +624,7 @@ def classification_options():
             "clip": {"clip": 0.01},
             "linear": {"schedule": "linear"},
             "steps": {"schedule": "steps", "milestones": (1,), "gamma": 0.5},
-            "warmup": {"warmup": 1},
+            "one cycle": {"warmup": 1, "nesterov": True},
             "decay": {"weight_decay": 0.1, "momentum": 0.5},
             "guidance": {"guidance": toy_guidance},
             "seed": {"seed": 1},

@@ -22,8 +22,8 @@ from scalable_arch.train.classify import (
     fit_classifier,
     named_rightly,
     random_crop,
-    scheduled_rate,
 )
+from scalable_arch.train.schedule import scheduled_rate
 from scalable_arch.train.loop import epoch_batches
 from scalable_arch.train.run import epoch_seeds
 
@@ -123,7 +123,7 @@ def test_rates_by_hand():
     ] == [1, 0.5, 0.25]
     assert [
         scheduled_rate(place, epochs=9, lr=1.0, schedule="linear", warmup=3) for place in (0, 1, 2, 3, 6)
-    ] == pytest.approx([0.25, 0.5, 0.75, 1, 0.5])
+    ] == pytest.approx([0, 1 / 3, 2 / 3, 1, 0.5])
 
 
 def test_loss_by_hand():

@@ -27,9 +27,10 @@ from scalable_arch.models import create_model
 from scalable_arch.train import extract_features, fit, load_checkpoint, load_model, save_checkpoint, save_model
 from scalable_arch.train.checkpoint import CHECKPOINT_FILE, read_checkpoint, take_dtypes
 from scalable_arch.train.inputs import as_integers, check_labels, data_settings
-from scalable_arch.train.loop import epoch_batches, learning_rate
-from scalable_arch.train.losses import LOSSES, cross_entropy, cross_entropy_and_triplet, triplet
+from scalable_arch.train.loop import epoch_batches, training_accuracy
+from scalable_arch.train.losses import LOSSES, cross_entropy, cross_entropy_and_triplet, loss_by_name, triplet
 from scalable_arch.train.run import epoch_seeds
+from scalable_arch.train.schedule import scheduled_rate
 
 
 class TwoBranches(nn.Module):
@@ -354,9 +355,76 @@ def test_schedule_is_torchs():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3e-2)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[100, 200, 250], gamma=0.1)
     for epoch in range(300):
-        assert learning_rate(epoch) == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        rate = scheduled_rate(epoch, epochs=300, lr=3e-2, schedule="steps", milestones=(100, 200, 250))
+        assert rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
         optimizer.step()
         schedule.step()
+
+
+def test_one_cycle_is_torchs():
+    "OneCycleLR from nothing and to nothing, with a straight rise, and Nesterov's momentum: ten obvious lines."
+    recipe = RECIPE | dict(flip=False, erasing=False, milestones=(), schedule="cosine", warmup=1, nesterov=True)
+    ours, plain = new_model(), new_model()
+    ours.conv[3].p = plain.conv[3].p = 0.0
+    fit(ours, IMAGES, LABELS, **recipe)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    for epoch in range(4):
+        batches = epoch_batches(LABELS, "random", 16, 4, torch.Generator().manual_seed(epoch_seeds(0, epoch)[0]))
+        for step, index in enumerate(batches):
+            place = epoch + step / len(batches)
+            up, down = place, (1 + np.cos(np.pi * (place - 1) / 3)) / 2
+            optimizer.param_groups[0]["lr"] = 0.1 * (up if place < 1 else down)
+            loss = sum(nn.functional.cross_entropy(x, LABELS[index]) for x in plain(to_float(IMAGES[index])).logits)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for name, x in plain.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name].float(), x.float(), rtol=1e-3, atol=1e-5), name
+
+
+def test_label_smoothing_spreads_a_share():
+    output = SimpleNamespace(logits=(torch.tensor([[0.0, 2.0, -1.0]]),))
+    target = torch.tensor([[0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]])
+    by_hand = -(target * output.logits[0].log_softmax(1)).sum()
+    assert loss_by_name("cross_entropy", 0.1)(output, torch.tensor([0])).item() == pytest.approx(by_hand.item())
+    for loss in ("triplet", lambda output, labels: 0):
+        with pytest.raises(ValueError, match="label_smoothing=0.1 is for losses with cross_entropy"):
+            loss_by_name(loss, 0.1)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (dict(schedule="cosin"), "did you mean 'cosine'"),
+        (dict(warmup=9), "warmup=9.0 epochs must be fewer than epochs=4"),
+        (dict(label_smoothing=1.0), "label_smoothing must be at least 0 and less than 1, not 1.0"),
+        (dict(colour=-0.1), "colour must be at least 0 and less than 1, not -0.1"),
+    ],
+)
+def test_settings_of_no_run(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fit(new_model(), IMAGES, LABELS, **RECIPE | wrong)
+
+
+def test_one_cycle_is_not_continued_to_more_epochs(tmp_path):
+    recipe = RECIPE | dict(schedule="cosine", epochs=2, milestones=())
+    fit(new_model(), IMAGES, LABELS, **recipe, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="epochs=2, not epochs=3"):
+        fit(new_model(), IMAGES, LABELS, **recipe | {"epochs": 3}, checkpoint=tmp_path)
+
+
+def test_training_accuracy_is_of_eval_mode_and_leaves_the_mode():
+    model = new_model()
+    fit(model, IMAGES, LABELS, **RECIPE)
+    model.train()
+    model.conv.eval()
+    before = [module.training for module in model.modules()]
+    found = training_accuracy(model, IMAGES, LABELS)
+    assert [module.training for module in model.modules()] == before
+    with torch.inference_mode():
+        features = model.eval().conv(to_float(IMAGES))
+        logits = model.heads[0](features.mean((2, 3))) + model.heads[1](features.amax((2, 3)))
+    assert found == (logits.argmax(1) == LABELS).float().mean().item()
 
 
 def test_fit_is_the_plain_loop():

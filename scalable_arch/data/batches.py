@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['random_batches', 'integer_labels', 'shot_groups', 'identity_batches', 'deal_groups', 'random_flip', 'erasing_box',
-           'random_erasing']
+__all__ = ['random_batches', 'integer_labels', 'shot_groups', 'identity_batches', 'deal_groups', 'random_flip', 'random_colour',
+           'erasing_box', 'random_erasing']
 
 # %% ../../nbs/data/batches.ipynb #a832cd13
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .images import IMAGENET_MEAN
+from .images import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -100,6 +100,17 @@ def random_flip(images: torch.Tensor, generator: torch.Generator, p: float = 0.5
     tensor."""
     chosen = (torch.rand(len(images), generator=generator) < p).to(images.device)
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
+
+# %% ../../nbs/data/batches.ipynb #d93e6751
+def random_colour(images: torch.Tensor, generator: torch.Generator, share: float = 0.2) -> torch.Tensor:
+    """Change gain and offset of each channel of each image at random: normalised floats (N, 3, H, W), a new tensor.
+
+    `share`: gains lie in 1 - share .. 1 + share, offsets in -share / 2 .. share / 2 of the range from black to white.
+    """
+    gain, offset = (2 * torch.rand(2, len(images), 3, 1, 1, generator=generator) - 1).to(images)
+    gain, offset = 1 + share * gain, share / 2 * offset
+    mean, std = (torch.tensor(values).view(3, 1, 1).to(images) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return images * gain + (mean * (gain - 1) + offset) / std
 
 # %% ../../nbs/data/batches.ipynb #1f828b5d
 def erasing_box(height, width, generator, area=(0.02, 0.4), min_aspect=0.3, attempts=100):

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ..errors import one_of
 from .genotype import derive
-from ..train.classify import augmented_batch, scheduled_rate
+from ..train.classify import augmented_batch
 from ..train.inputs import check_image_set, check_labels, check_whole_numbers, data_settings
 from ..train.loop import epoch_batches
 from scalable_arch.train.run import (
@@ -38,6 +38,7 @@ from scalable_arch.train.run import (
     plain_settings,
     run_epochs,
 )
+from ..train.schedule import scheduled_rate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'random_crop', 'cutout', 'covered', 'augmented_batch', 'scheduled_rate', 'read_output',
-           'classification_loss', 'classifier_step', 'set_place', 'classifier_epoch', 'check_classifier_recipe',
-           'check_guided', 'kept_settings', 'fit_classifier', 'own_drop_path', 'named_rightly', 'accuracy']
+__all__ = ['random_crop', 'cutout', 'covered', 'augmented_batch', 'read_output', 'classification_loss', 'classifier_step',
+           'set_place', 'classifier_epoch', 'check_classifier_recipe', 'check_guided', 'kept_settings',
+           'fit_classifier', 'own_drop_path', 'named_rightly', 'accuracy']
 
 # %% ../../nbs/train/classify.ipynb #daa7652a
 import math
@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 from ..data.batches import random_flip
 from ..data.images import to_float
-from ..errors import one_of
 from .inputs import check_image_set, check_labels, check_whole_numbers, data_settings, type_and_shape
 from .loop import epoch_batches
 from scalable_arch.train.run import (
@@ -38,6 +37,7 @@ from scalable_arch.train.run import (
     run_epochs,
     sgd,
 )
+from .schedule import check_schedule, set_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,19 +87,6 @@ def augmented_batch(images, index, settings, generator, device, dtype):
     batch = to_float(batch).to(dtype)
     batch = cutout(batch, settings["cutout"], generator) if settings["cutout"] else batch
     return batch.contiguous(memory_format=torch.channels_last)
-
-# %% ../../nbs/train/classify.ipynb #3a806b93
-SCHEDULES = ("cosine", "linear", "steps")
-
-
-def scheduled_rate(place, *, epochs, lr, schedule="cosine", milestones=(), gamma=0.1, warmup=0):
-    "Learning rate at `place` of a run, in epochs done: 0 at its first step, nearly `epochs` at its last. W sec. 6.3.1."
-    if place < warmup:
-        return lr * (place + 1) / (warmup + 1)
-    if schedule == "steps":
-        return lr * gamma ** sum(place >= milestone for milestone in milestones)
-    done = (place - warmup) / (epochs - warmup)
-    return lr * (1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
 # %% ../../nbs/train/classify.ipynb #c7f2c0c2
 def read_output(output, num_images, num_labels):
@@ -155,11 +142,7 @@ def classifier_step(model, optimizer, batch, targets, num_labels, settings, guid
 def set_place(model, optimizer, place, settings):
     """Set the learning rate for a place in the run (epochs done), and the model's `drop_path_rate`, which grows
     linearly; returns the former."""
-    rate = scheduled_rate(
-        place, **{key: settings[key] for key in ("epochs", "lr", "schedule", "milestones", "gamma", "warmup")}
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    rate = set_rate(optimizer, place, settings)
     if hasattr(model, "drop_path_rate"):
         model.drop_path_rate = settings["drop_path"] * place / settings["epochs"]
     return rate
@@ -189,10 +172,9 @@ def classifier_epoch(model, optimizer, images, labels, settings, guidance, epoch
 # %% ../../nbs/train/classify.ipynb #bb6e7bf9
 def check_classifier_recipe(settings, checkpoint_every):
     "One sentence for settings that no run can have."
-    one_of("schedule", settings["schedule"], SCHEDULES)
     check_whole_numbers(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
     check_whole_numbers(2, batch_size=settings["batch_size"])
-    check_whole_numbers(0, **{name: settings[name] for name in ("warmup", "cutout", "crop_padding", "seed")})
+    check_whole_numbers(0, **{name: settings[name] for name in ("cutout", "crop_padding", "seed")})
     least_most = {
         "lr": (0, math.inf),
         "momentum": (0, 1),
@@ -210,10 +192,7 @@ def check_classifier_recipe(settings, checkpoint_every):
                 if most < math.inf
                 else f"{name} must be a number of at least {least}, not {settings[name]!r}"
             )
-    if settings["warmup"] >= settings["epochs"]:
-        raise ValueError(f"warmup={settings['warmup']} epochs must be fewer than epochs={settings['epochs']}")
-    if settings["milestones"] != sorted(settings["milestones"]):
-        raise ValueError(f"milestones must be epochs in rising order, not {tuple(settings['milestones'])}")
+    check_schedule(settings)
     if settings["schedule"] == "steps" and not settings["milestones"]:
         raise ValueError(
             "schedule='steps' needs milestones: the epochs at which the learning rate is multiplied by gamma"
@@ -246,9 +225,10 @@ def fit_classifier(
     schedule: Literal["cosine", "linear", "steps"] = "cosine",
     milestones: Sequence[int] = (),
     gamma: float = 0.1,
-    warmup: int = 0,
+    warmup: float = 0,
     momentum: float = 0.9,
     weight_decay: float = 3e-4,
+    nesterov: bool = False,
     clip: float | None = 5.0,
     auxiliary_weight: float = 0.4,
     drop_path: float = 0.3,
@@ -279,7 +259,14 @@ def fit_classifier(
     6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
     """
     settings = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), clip=float(clip or 0))
-    settings |= dict(epochs=epochs, schedule=schedule, milestones=list(milestones), gamma=float(gamma), warmup=warmup)
+    settings |= dict(
+        nesterov=bool(nesterov),
+        epochs=epochs,
+        schedule=schedule,
+        milestones=list(milestones),
+        gamma=float(gamma),
+        warmup=warmup,
+    )
     settings |= dict(batch_size=batch_size, cutout=cutout, crop_padding=crop_padding, flip=bool(flip), seed=seed)
     settings |= dict(auxiliary_weight=float(auxiliary_weight), label_smoothing=float(label_smoothing))
     drop_path = float(drop_path) if hasattr(model, "drop_path_rate") else 0.0

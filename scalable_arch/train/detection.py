@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -25,7 +25,6 @@ from scalable_arch.nn.detector import (
     propose,
 )
 from .inputs import as_integers, check_whole_numbers, data_fingerprint, type_and_shape
-from .loop import learning_rate
 from scalable_arch.train.run import (
     Run,
     at_step,
@@ -37,6 +36,7 @@ from scalable_arch.train.run import (
     run_epochs,
     sgd,
 )
+from .schedule import check_schedule, set_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,20 +294,17 @@ def scene_batches(count, batch_size, generator):
 
 # %% ../../nbs/train/detection.ipynb #ed1daa08
 def scene_epoch(model, optimizer, scenes, labels, settings, losses_of, epoch, bar, *, clip=10.0):
-    """One pass over the scenes: a dict with the mean of each loss over scenes, and lr.
+    """One pass over the scenes: a dict with the mean of each loss over scenes, and the last step's lr.
 
     `losses_of`: function (batch as of `read_batch`, generator) -> ({name: loss}, their weighted sum).
     FloatingPointError that names the step where the loss is not finite.
     """
     device, dtype = placement(model)
     generator = epoch_generator(settings["seed"], epoch)
-    rate = learning_rate(epoch, **{key: settings[key] for key in ("lr", "milestones", "gamma")})
     batches = scene_batches(len(scenes), settings["batch_size"], generator)
     means, seen = {}, 0
     for step, index in enumerate(batches):
-        done = epoch * len(batches) + step + 1
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, done / max(settings["warmup"], 1))
+        rate = set_rate(optimizer, epoch + step / len(batches), settings)
         flips = torch.rand(len(index), generator=generator) < (0.5 if settings["flip"] else 0)
         batch = read_batch(scenes, labels, index, flips, device, dtype)
         optimizer.zero_grad()
@@ -347,7 +344,8 @@ def check_scene_recipe(model, scenes, known, settings, epochs, checkpoint_every)
         raise ValueError("there are no scenes: check the folder or the selection they came from")
     many = {name: settings[name] for name in ("batch_size", "num_anchors", "num_proposals", "num_rois")}
     check_whole_numbers(1, epochs=epochs, checkpoint_every=checkpoint_every, **many)
-    check_whole_numbers(0, warmup=settings["warmup"], seed=settings["seed"])
+    check_whole_numbers(0, seed=settings["seed"])
+    check_schedule(settings)
     if model.num_classes is not None and model.num_classes < len(known):
         raise ValueError(
             f"the model has num_classes={model.num_classes}, but {len(known)} persons are in the scenes: "
@@ -364,9 +362,11 @@ def fit_scenes(
     lr: float = 0.005,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    nesterov: bool = False,
+    schedule: Literal["steps", "cosine", "linear"] = "steps",
     milestones: Iterable[int] = (50,),
     gamma: float = 0.1,
-    warmup: int = 0,
+    warmup: float = 0,
     num_anchors: int = 128,
     num_proposals: int = 100,
     num_rois: int = 32,
@@ -379,29 +379,29 @@ def fit_scenes(
 ) -> list[dict[str, Any]]:
     """Train `model` in place on whole scenes; returns a dict an epoch: epoch, loss, each loss by its name, lr, seconds.
 
-    `scenes`: a `data.scenes.SceneSet`, or anything with `names`, `boxes`, `pids`, a length and `image(i)`. `warmup`:
-    steps in which lr rises. `num_anchors`, `num_rois`: how many a scene the losses are taken on. `losses_of`: function
-    (batch as of `read_batch`, generator) -> ({name: loss}, their weighted sum), by default `scene_losses` and their
-    sum; `more`: JSON-like settings that decide it, for the checkpoint. `checkpoint`: folder; `how`: `checkpoint_every`,
-    `progress`, `on_epoch`, `context` as of `train.run.run_epochs`. Errors: ValueError for scenes, boxes and settings
-    that do not fit; FloatingPointError where a loss is not finite.
+    `scenes`: a `data.scenes.SceneSet`, or anything with `names`, `boxes`, `pids`, a length and `image(i)`. `schedule`,
+    `milestones`, `gamma`, `warmup`: as of `train.fit`. `num_anchors`, `num_rois`: how many a scene the losses are taken
+    on. `losses_of`: function (batch as of `read_batch`, generator) -> ({name: loss}, their weighted sum), by default
+    `scene_losses` and their sum; `more`: JSON-like settings that decide it, for the checkpoint. `checkpoint`: folder;
+    `how`: `checkpoint_every`, `progress`, `on_epoch`, `context` as of `train.run.run_epochs`. Errors: ValueError for
+    scenes, boxes and settings that do not fit; FloatingPointError where a loss is not finite.
     """
     numbers_of = dict(num_anchors=num_anchors, num_proposals=num_proposals, num_rois=num_rois)
     rates = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), gamma=float(gamma))
-    settings = rates | dict(
-        milestones=list(milestones), batch_size=batch_size, warmup=warmup, flip=bool(flip), seed=seed
-    )
+    settings = rates | dict(nesterov=bool(nesterov), schedule=schedule, milestones=list(milestones))
+    settings |= dict(batch_size=batch_size, warmup=float(warmup), epochs=epochs, flip=bool(flip), seed=seed)
     settings |= numbers_of | dict(more or {}) | {"dtype": str(placement(model)[1])}
     labels, known = identity_labels(scenes.pids)
     check_scene_recipe(model, scenes, known, settings, epochs, how.get("checkpoint_every", 1))
     settings = plain_settings(settings) | scene_settings(scenes)
+    kept = {key: settings[key] for key in settings if key != "epochs" or schedule != "steps"}
 
     def plain_losses(batch, generator):
         found = scene_losses(model, *batch, generator=generator, **numbers_of).losses
         return found, sum(found.values())
 
     optimizer = sgd(model.to(memory_format=torch.channels_last), settings)
-    run = Run(model, [optimizer], settings, checkpoint=checkpoint)
+    run = Run(model, [optimizer], kept, checkpoint=checkpoint)
     learnt = losses_of or plain_losses
     one_epoch = lambda epoch, bar: scene_epoch(model, optimizer, scenes, labels, settings, learnt, epoch, bar)
     return run_epochs(run, one_epoch, epochs=epochs, num_images=len(scenes), **how)

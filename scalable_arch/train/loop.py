@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['check_output', 'learning_rate', 'epoch_batches', 'float_batch', 'train_step', 'augmentation', 'branch_epoch',
-           'check_fit_recipe', 'fit', 'batch_features', 'extract_features']
+__all__ = ['check_output', 'epoch_batches', 'float_batch', 'train_step', 'augmentation', 'branch_epoch', 'check_fit_recipe',
+           'fit', 'training_accuracy', 'batch_features', 'extract_features']
 
 # %% ../../nbs/train/loop.ipynb #7c63e9a2
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from ..data.batches import identity_batches, random_batches, random_erasing, random_flip
+from ..data.batches import identity_batches, random_batches, random_colour, random_erasing, random_flip
 from ..data.images import to_float
 from ..errors import one_of
 from .inputs import check_image_set, check_labels, check_whole_numbers, data_settings, type_and_shape
@@ -34,6 +34,7 @@ from scalable_arch.train.run import (
     run_epochs,
     sgd,
 )
+from .schedule import check_schedule, set_rate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -55,11 +56,6 @@ def check_output(output, num_images, num_labels):
                 f"the model has num_classes={x.shape[1]}, but there is a label {num_labels - 1}: "
                 f"make it with num_classes={num_labels} or more"
             )
-
-# %% ../../nbs/train/loop.ipynb #1702c532
-def learning_rate(epoch, *, lr=3e-2, milestones=(100, 200, 250), gamma=0.1):
-    "Learning rate of an epoch (counted from 0): `lr`, times `gamma` for each milestone reached. W sec. 3.3."
-    return lr * gamma ** sum(epoch >= milestone for milestone in milestones)
 
 # %% ../../nbs/train/loop.ipynb #7bd56b07
 def epoch_batches(labels, sampler, batch_size, num_shots, generator):
@@ -93,30 +89,30 @@ def train_step(model, optimizer, loss, batch, targets, num_labels):
     return value, (sum(output.logits).argmax(1) == targets).sum().item()
 
 # %% ../../nbs/train/loop.ipynb #1ae35708
-def augmentation(flip, erasing, generator):
-    "Function of a float batch that mirrors and erases at random, as asked for."
+def augmentation(settings, generator):
+    "Function of a float batch that mirrors, recolours and erases at random, as the settings of a run ask for."
 
     def augment(batch):
-        batch = random_flip(batch, generator) if flip else batch
-        return random_erasing(batch, generator) if erasing else batch
+        batch = random_flip(batch, generator) if settings["flip"] else batch
+        batch = random_colour(batch, generator, settings["colour"]) if settings["colour"] else batch
+        return random_erasing(batch, generator) if settings["erasing"] else batch
 
     return augment
 
 
 def branch_epoch(model, optimizer, loss, images, labels, settings, epoch, bar):
-    """One pass over the images, after `fit`'s `settings`: {"loss", "accuracy", "lr"}, means over images.
+    """One pass over the images, after `fit`'s `settings`: {"loss", "accuracy", "lr"}, means over images and the last
+    step's rate.
 
     FloatingPointError that names the step where the loss is not finite.
     """
     device, dtype = placement(model)
     generator = epoch_generator(settings["seed"], epoch)
-    rate = learning_rate(epoch, **{key: settings[key] for key in ("lr", "milestones", "gamma")})
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    augment = augmentation(settings["flip"], settings["erasing"], generator)
+    augment = augmentation(settings, generator)
     batches = epoch_batches(labels, settings["sampler"], settings["batch_size"], settings["num_shots"], generator)
     num_labels, total, correct, seen = int(labels.max()) + 1, 0.0, 0, 0
     for step, index in enumerate(batches):
+        rate = set_rate(optimizer, epoch + step / len(batches), settings)
         batch = augment(float_batch(images, index, device, dtype))
         with at_step(epoch, step, len(batches)):
             value, right = train_step(model, optimizer, loss, batch, labels[index].to(device), num_labels)
@@ -129,7 +125,7 @@ def branch_epoch(model, optimizer, loss, images, labels, settings, epoch, bar):
 def check_fit_recipe(settings, epochs, checkpoint_every):
     "One sentence for settings that no run can have."
     one_of("sampler", settings["sampler"], ["random", "identity"])
-    batch_size, num_shots, milestones = (settings[key] for key in ("batch_size", "num_shots", "milestones"))
+    batch_size, num_shots = settings["batch_size"], settings["num_shots"]
     check_whole_numbers(1, epochs=epochs)
     check_whole_numbers(2, batch_size=batch_size, num_shots=num_shots)
     check_whole_numbers(1, checkpoint_every=checkpoint_every)
@@ -139,8 +135,10 @@ def check_fit_recipe(settings, epochs, checkpoint_every):
             f"batch_size={batch_size} must be a multiple of num_shots={num_shots}, for two people at least, "
             "where a batch is made of several images of each person"
         )
-    if milestones != sorted(milestones):
-        raise ValueError(f"milestones must be epochs in rising order, not {tuple(milestones)}")
+    check_schedule(settings)
+    for name in ("label_smoothing", "colour"):
+        if not 0 <= settings[name] < 1:
+            raise ValueError(f"{name} must be at least 0 and less than 1, not {settings[name]}")
 
 # %% ../../nbs/train/loop.ipynb #5004905e
 def fit(
@@ -153,12 +151,17 @@ def fit(
     lr: float = 3e-2,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    nesterov: bool = False,
+    schedule: Literal["steps", "cosine", "linear"] = "steps",
     milestones: Sequence[int] = (100, 200, 250),
     gamma: float = 0.1,
+    warmup: float = 0,
     loss: str | Loss = "cross_entropy",
+    label_smoothing: float = 0.0,
     sampler: Literal["random", "identity"] | None = None,
     num_shots: int = 4,
     flip: bool = False,
+    colour: float = 0.0,
     erasing: bool = False,
     seed: int = 0,
     checkpoint: str | Path | None = None,
@@ -166,11 +169,14 @@ def fit(
     progress: bool | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `model` in place by SGD with a step schedule; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
+    """Train `model` in place by SGD; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
     `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor.
     `labels`: N integers from 0. `loss`: cross_entropy, triplet, cross_entropy+triplet, or a function
-    (output, labels) -> scalar. `sampler`: random, or identity (batches of `num_shots` images of each person), by
+    (output, labels) -> scalar. `label_smoothing`: share of each label that is spread over all, in losses with
+    cross-entropy. `schedule`: steps (`lr` times `gamma` at each of the `milestones`, epochs), cosine or linear, after
+    `warmup` epochs that lead up to `lr`. `colour`: share by which each channel's gain is changed at
+    random, see `random_colour`. `sampler`: random, or identity (batches of `num_shots` images of each person), by
     default identity for the two losses with triplets. `checkpoint`: folder; the run is saved there every
     `checkpoint_every` epochs and at the end, and a run found there with the same network, loss, settings and data is
     continued, with the same bits as if it had never stopped (same machine, versions and threads). A loss of your own is
@@ -184,17 +190,40 @@ def fit(
     sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
     rates = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), gamma=float(gamma))
     settings = rates | dict(milestones=list(milestones), loss=function_name(loss), dtype=str(placement(model)[1]))
+    settings |= dict(nesterov=bool(nesterov), schedule=schedule, label_smoothing=float(label_smoothing))
     settings |= dict(batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed)
-    settings |= dict(flip=bool(flip), erasing=bool(erasing))
+    settings |= dict(flip=bool(flip), colour=float(colour), erasing=bool(erasing))
+    settings |= dict(warmup=float(warmup), epochs=epochs)
     check_fit_recipe(settings, epochs, checkpoint_every)
-    loss_function, size = loss_by_name(loss), check_image_set(images)
+    loss_function, size = loss_by_name(loss, label_smoothing), check_image_set(images)
     labels = check_labels(labels, len(images))
     settings = plain_settings(settings) | data_settings(images, size, labels)
+    kept = {key: settings[key] for key in settings if key != "epochs" or schedule != "steps"}
     optimizer = sgd(model.to(memory_format=torch.channels_last), settings)
-    run = Run(model, [optimizer], settings, parts={"loss": loss_function}, checkpoint=checkpoint)
+    run = Run(model, [optimizer], kept, parts={"loss": loss_function}, checkpoint=checkpoint)
     one_epoch = lambda epoch, bar: branch_epoch(model, optimizer, loss_function, images, labels, settings, epoch, bar)
     how = dict(checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch)
     return run_epochs(run, one_epoch, epochs=epochs, num_images=len(labels), **how)
+
+# %% ../../nbs/train/loop.ipynb #d29dc573
+@torch.inference_mode()
+def training_accuracy(
+    model: torch.nn.Module, images: Images, labels: ArrayLike, *, most: int = 2000, batch_size: int = 64
+) -> float:
+    """Share of the images, at most `most` of them, that the summed logits name rightly, all layers in eval mode.
+
+    `images`, `labels`: as of `fit`. ValueError for input that does not fit.
+    """
+    check_image_set(images)
+    labels, right = check_labels(labels, len(images)), 0
+    chosen = torch.linspace(0, len(labels) - 1, min(most, len(labels))).round().long()
+    device, dtype = placement(model)
+    with in_mode(model, False):
+        model.training = True
+        for index in chosen.split(batch_size):
+            logits = sum(branches(model(float_batch(images, index, device, dtype)), "logits"))
+            right += (logits.argmax(1).cpu() == labels[index]).sum().item()
+    return right / len(chosen)
 
 # %% ../../nbs/train/loop.ipynb #5a3fdf21
 @torch.inference_mode()

@@ -11,6 +11,7 @@ __all__ = ['MINING', 'LOSSES', 'at_least_float32', 'branches', 'cross_entropy', 
 
 # %% ../../nbs/train/losses.ipynb #b96d6420
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -52,9 +53,13 @@ def branches(output, kind):
     return tensors
 
 
-def cross_entropy(output: HasLogits, labels: torch.Tensor) -> torch.Tensor:
-    "Cross-entropy of each branch, averaged over the batch and summed over branches: scalar. W sec. 3.2.1, Eq. 3.2."
-    return sum(F.cross_entropy(at_least_float32(logits), labels) for logits in branches(output, "logits"))
+def cross_entropy(output: HasLogits, labels: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Cross-entropy of each branch, averaged over the batch and summed over branches: scalar. W sec. 3.2.1, Eq. 3.2.
+
+    `label_smoothing`: share of each label that is spread evenly over all classes (Szegedy et al., CVPR 2016).
+    """
+    one = lambda logits: F.cross_entropy(at_least_float32(logits), labels, label_smoothing=label_smoothing)
+    return sum(map(one, branches(output, "logits")))
 
 # %% ../../nbs/train/losses.ipynb #8fb089a7
 def pairwise_distances(x):
@@ -107,9 +112,9 @@ def triplet(
     return total
 
 # %% ../../nbs/train/losses.ipynb #7273a408
-def cross_entropy_and_triplet(output: Any, labels: torch.Tensor) -> torch.Tensor:
+def cross_entropy_and_triplet(output: Any, labels: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
     "Sum of `cross_entropy` and `triplet`, weights 1: scalar. W Table 3.6."
-    return cross_entropy(output, labels) + triplet(output, labels)
+    return cross_entropy(output, labels, label_smoothing=label_smoothing) + triplet(output, labels)
 
 
 if TYPE_CHECKING:
@@ -118,6 +123,14 @@ if TYPE_CHECKING:
 LOSSES = {"cross_entropy": cross_entropy, "triplet": triplet, "cross_entropy+triplet": cross_entropy_and_triplet}
 
 
-def loss_by_name(loss: str | Loss) -> Loss:
-    "The function for a name in `LOSSES`; a function of your own, (output, labels) -> scalar, is returned as it is."
-    return loss if callable(loss) else LOSSES[one_of("loss", loss, LOSSES)]
+def loss_by_name(loss: str | Loss, label_smoothing: float = 0.0) -> Loss:
+    """The function for a name in `LOSSES`; a function of your own, (output, labels) -> scalar, is returned as it is.
+
+    ValueError where `label_smoothing` is asked of a loss that smooths no labels.
+    """
+    found = loss if callable(loss) else LOSSES[one_of("loss", loss, LOSSES)]
+    if not label_smoothing:
+        return found
+    if callable(loss) or loss == "triplet":
+        raise ValueError(f"label_smoothing={label_smoothing} is for losses with cross_entropy: leave it at 0")
+    return partial(found, label_smoothing=label_smoothing)
