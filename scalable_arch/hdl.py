@@ -423,9 +423,11 @@ def fit_person_search(
     lr: float = 0.005,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    nesterov: bool = False,
+    schedule: Literal["steps", "cosine", "linear"] = "steps",
     milestones: Iterable[int] = (50,),
     gamma: float = 0.1,
-    warmup: int = 0,
+    warmup: float = 0,
     lambda0: float = 0.9,
     lambda1: float = 2e4,
     lambda2: float = 2e3,
@@ -447,8 +449,8 @@ def fit_person_search(
 
     `scenes`: a `data.scenes.SceneSet`, or anything with `names`, `boxes`, `pids`, a length and `image(i)`. `distill`:
     any of feature, attention, prediction, learnt from `teacher`; `lambda0`, `lambda1`, `lambda2` weigh prediction,
-    attention and feature; `norm`, `kl`, `levels`, `temperature` as of `distillation_losses`. `warmup`: steps in which
-    lr rises. `num_anchors`, `num_rois`: how many a scene the losses are taken on.
+    attention and feature; `norm`, `kl`, `levels`, `temperature` as of `distillation_losses`. `schedule`,
+    `milestones`, `gamma`, `warmup`: as of `train.fit`. `num_anchors`, `num_rois`: how many a scene the losses are taken on.
     `checkpoint`, `checkpoint_every`, `progress`, `on_epoch` as of `train.fit`: a killed run continues with the same
     bits. Errors: ValueError for scenes, boxes and settings that do not fit; FloatingPointError where a loss is not
     finite. Source: W sec. 4.2.4, 4.3.
@@ -463,7 +465,8 @@ def fit_person_search(
         found = batch_losses(model, *batch, teacher=teacher, distill=distill, generator=generator, **numbers_of, **how)
         return found, total_loss(found, **lambdas)
 
-    rates = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, milestones=milestones, gamma=gamma, warmup=warmup)
+    rates = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    rates |= dict(schedule=schedule, milestones=milestones, gamma=gamma, warmup=warmup)
     recipe = rates | numbers_of | dict(epochs=epochs, batch_size=batch_size, flip=flip, seed=seed)
     saved = dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch)
     more = lambdas | {"distill": distill} | how | taught

@@ -23,9 +23,9 @@ from scalable_arch.train.classify import (
     named_rightly,
     random_crop,
 )
-from scalable_arch.train.schedule import scheduled_rate
 from scalable_arch.train.loop import epoch_batches
 from scalable_arch.train.run import epoch_seeds
+from scalable_arch.train.schedule import scheduled_rate
 
 
 class Tiny(nn.Module):
