@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ERRORS', 'CLASSIFIER_TRAINING', 'CLASSIFICATION', 'image_sources', 'learnt_and_tested', 'put_errors',
            'configured_genotype', 'untrained_classifier', 'classifier_network_versions', 'classifier_training_versions',
-           'classification_versions', 'classifier_weights_path', 'trained_classifier', 'train_classifier',
-           'classification_about', 'classification_said']
+           'classification_versions', 'classifier_weights_path', 'trained_classifier', 'share_named',
+           'train_classifier', 'classification_about', 'classification_said']
 
 # %% ../../nbs/kinds/classification.ipynb #1a5e7905
 from typing import Any
@@ -136,15 +136,22 @@ def trained_classifier(config, *, checkpoint=None, given=None, progress=None):
     )
 
 # %% ../../nbs/kinds/classification.ipynb #dbe03eb1
+def share_named(config, model, given, most=2000):
+    "Share of the training images, of `most` at most, that a classifier names rightly, as they are."
+    images, labels = open_source(config["train"], "train", task="classification", data_root=given.get("data_root", ""))
+    chosen = torch.linspace(0, len(labels) - 1, min(most, len(labels))).round().long()
+    return float(named_rightly(model, images[chosen], torch.as_tensor(labels)[chosen]).float().mean())
+
+
 def train_classifier(config, *, checkpoint=None, given=None, progress=None):
-    """Run a trial: train a classifier; its errors on the images of each source in `test` {name: source}, its cost, and
-    its curve.
+    """Run a trial: train a classifier; its errors on the images of each source in `test` {name: source}, its cost, its
+    curve, and under `learnt` the share of its training images that it names rightly.
 
     For the rest of `config` see `trained_classifier`, for the other arguments `scalable_arch.study.kind.Kind`.
     """
     given = given or {}
     model, curve = trained_classifier(config, checkpoint=checkpoint, given=given, progress=progress)
-    record = {"metrics": {}, "queries": {}}
+    record = {"metrics": {}, "queries": {}, "learnt": share_named(config, model, given)}
     for name, source in config["test"].items():
         images, labels = open_source(source, "test", task="classification", data_root=given.get("data_root", ""))
         wrong = {

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEATURE_PARTS', 'REID_TRAINING', 'REID', 'num_branches', 'unit_branches', 'queries_of', 'search_gallery',
            'retrieval_scores', 'loss_versions', 'reid_training_versions', 'reid_versions', 'reid_weights_path',
-           'untrained_reid_net', 'trained_reid_net', 'embed_images', 'train_and_search', 'map_coverage', 'attention_of',
-           'reid_about', 'reid_said']
+           'untrained_reid_net', 'trained_reid_net', 'embed_images', 'share_learnt', 'train_and_search', 'map_coverage',
+           'attention_of', 'reid_about', 'reid_said']
 
 # %% ../../nbs/kinds/reid.ipynb #1b93672d
 import numpy as np
@@ -22,7 +22,7 @@ from ..metrics.retrieval import evaluate, multi_query
 from ..models import create_model
 from ..nn.inference import fold_batchnorm, reuse_memory
 from ..study.kind import Kind
-from ..train.loop import extract_features, fit
+from ..train.loop import extract_features, fit, training_accuracy
 from ..train.losses import LOSSES
 
 # %% ../../nbs/kinds/reid.ipynb #a068df86
@@ -159,8 +159,19 @@ def embed_images(model, images):
     return extract_features(fold_batchnorm(model), images).numpy()
 
 # %% ../../nbs/kinds/reid.ipynb #561a6ec0
+def share_learnt(config, model, given):
+    "Share of the training images that a network names rightly, as they are; None where triplets alone taught it."
+    if config["recipe"].get("loss") == "triplet":
+        return None  # its classifiers learnt nothing
+    people = open_source(
+        config["train"], "train", task="reid", size=config["size"], data_root=given.get("data_root", "")
+    )
+    return training_accuracy(model, people.images, people.labels)
+
+
 def train_and_search(config, *, checkpoint=None, given=None, progress=None):
-    """Run a trial: train a network and search with it; metrics, queries and people by search set and part.
+    """Run a trial: train a network and search with it; metrics, queries and people by search set and part, and under
+    `learnt` the share of its training images that it names rightly.
 
     `config` has, beside what `trained_reid_net` needs: `search` {name: source}, `parts` of the feature, some of
     `FEATURE_PARTS` (default joint), `attention` (note what a HAN attends to). For the other arguments see
@@ -168,7 +179,7 @@ def train_and_search(config, *, checkpoint=None, given=None, progress=None):
     """
     given = given or {}
     model, curve = trained_reid_net(config, checkpoint=checkpoint, given=given, progress=progress)
-    record = {"metrics": {}, "queries": {}, "people": {}}
+    record = {"metrics": {}, "queries": {}, "people": {}, "learnt": share_learnt(config, model, given)}
     for name, source in config["search"].items():
         found = open_source(source, "test", task="reid", size=config["size"], data_root=given.get("data_root", ""))
         results = retrieval_scores(found, embed_images(model, found.images), config.get("parts", ["joint"]))
