@@ -29,7 +29,7 @@ from .camera import FRAME, Place, develop, make_camera, paint_block, paint_groun
 from .figure import Pose, cone, material
 from .images import check_range, image_tensor, show_bar
 from .manifests import load_manifest
-from .painter import Placed, paint_parts, paint_shadow, place, project_parts
+from .painter import Placed, box_of_cones, paint_parts, paint_shadow, place, project_parts
 from scalable_arch.data.person import (
     CAMERA,
     COLOURS,
@@ -275,9 +275,7 @@ def stand_thing(rng, kind, camera, x, row, window):
     foot = ((x - window.left) * window.zoom, (row - window.top) * window.zoom)
     yaw = float(rng.uniform(0, 2 * math.pi)) if kind not in ("bench", "railing") else float(rng.normal(0, 0.5))
     rows = project_parts(parts, foot[0], foot[1], scale, yaw, pitch, 0.0, 0.0, False)
-    low, high = rows[:, [0, 2]] - rows[:, 6:8], rows[:, [0, 2]] + rows[:, 6:8]
-    box = (low.min(), (rows[:, [1, 3]] - rows[:, 6:8]).min(), high.max(), (rows[:, [1, 3]] + rows[:, 6:8]).max())
-    return Placed(parts, materials, rows, foot, scale, yaw, pitch, tuple(float(value) for value in box))
+    return Placed(parts, materials, rows, foot, scale, yaw, pitch, box_of_cones(rows, parts))
 
 # %% ../../nbs/data/scenes.ipynb #db7ae40d
 BRIGHT = 64.0  # far above any painted light, a power of two: halves and differences stay exact
