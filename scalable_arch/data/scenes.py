@@ -43,7 +43,7 @@ from scalable_arch.data.person import (
 )
 from .prepared import prepared_arrays
 from .render import make_visit, through_jpeg
-from .standins import FIRST_TEST_PID, world_seed
+from .standins import FIRST_PIDS, MOST_PEOPLE, world_seed
 from .vtest import find_video, read_frames, read_tracks
 from ..errors import one_of, whole_number
 
@@ -606,7 +606,11 @@ def draw_scene(
     axis.axis("off")
 
 # %% ../../nbs/data/scenes.ipynb #de68abab
-DEFAULTS = {"train": dict(people=60, scenes=300, cameras=12), "test": dict(people=40, scenes=120, cameras=6)}
+DEFAULTS = {
+    "train": dict(people=60, scenes=300, cameras=12),
+    "settle": dict(people=200, scenes=300, cameras=6),
+    "test": dict(people=200, scenes=300, cameras=6),
+}
 
 
 class Plan(NamedTuple):
@@ -619,8 +623,8 @@ class Plan(NamedTuple):
 
 def plan_scenes(split, *, people, scenes, cameras, seed=0):
     """(list of `Plan`, seed of the world to render them in)."""
-    seed = world_seed("scenes", split, seed if split == "train" else 0)
-    rng, first = stream(seed, SHOT, 0), 1 if split == "train" else FIRST_TEST_PID
+    seed = world_seed("scenes", split, seed)
+    rng, first = stream(seed, SHOT, 0), FIRST_PIDS[split]
     deck, plans = [], []
     for index in range(scenes):
         known = min(people, int(rng.integers(2, 6)))
@@ -657,7 +661,7 @@ def check_scenes(split, people, scenes, cameras, size, protocol="prw", gallery_s
     one_of("split", split, DEFAULTS)
     one_of("protocol", protocol, SCENE_PROTOCOLS)
     for name, value, low, high in (
-        ("people", people, 2, FIRST_TEST_PID - 1),
+        ("people", people, 2, MOST_PEOPLE),
         ("scenes", scenes, 1, 100_000),
         ("cameras", cameras, 1, 1000),
     ):
@@ -730,7 +734,7 @@ if TYPE_CHECKING:  # which set comes with which split
     ) -> SceneSet: ...
     @overload
     def load_scenes(
-        split: Literal["test"],
+        split: Literal["settle", "test"],
         *,
         people: int | None = None,
         scenes: int | None = None,
@@ -768,14 +772,14 @@ def load_scenes(
     gallery_size: int | None = None,
     progress: bool | None = None,
 ) -> SceneSet | SceneSearch:
-    """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "test"; from the cache where they were rendered
-    before.
+    """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "settle" and "test"; from the cache where they
+    were rendered before.
 
-    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 40, 120 and 6 in the test unless given; `size` (height,
-    width). Each training
-    `seed` has other people and cameras; the test set is one and the same. `protocol` of the search: "prw" asks for
-    every person in every camera, "cuhk_sysu" once for every person, with `gallery_size` in galleries of so many scenes.
-    `progress` None shows a bar on a terminal. ValueError for what does not exist.
+    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 200, 300 and 6 in the others unless given; `size`
+    (height, width). `seed`: another one is another world, of other people and cameras in all splits; every trial is in
+    that of 0. `protocol` of the search: "prw" asks for every person in every camera, "cuhk_sysu" once for every person,
+    with `gallery_size` in galleries of so many scenes. `progress` None shows a bar on a terminal. ValueError for what
+    does not exist.
     """
     defaults = DEFAULTS.get(split, {})
     people, scenes, cameras = (
