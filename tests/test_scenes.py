@@ -436,7 +436,7 @@ def test_a_raised_version_paints_anew(monkeypatch, own_cache):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (dict(split="tests"), "unknown split 'tests'.*did you mean 'test'.*train, test"),
+        (dict(split="tests"), "unknown split 'tests'.*did you mean 'test'.*train, settle, test"),
         (dict(people=1), "people must be a whole number from 2"),
         (dict(scenes=0), "scenes must be"),
         (dict(cameras=2.5), "cameras must be .* not 2.5"),
