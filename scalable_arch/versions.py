@@ -14,17 +14,17 @@ __all__ = ['VERSIONS', 'versions_of', 'outdated']
 
 # %% ../nbs/versions.ipynb #545abf95
 VERSIONS = {
-    "world.people": 1,  # bodies, clothes, cameras, light and JPEG: data.person to data.render
-    "world.mixed": 1,
-    "world.plaza": 1,
-    "world.campus": 1,
-    "world.gate": 1,
-    "world.city": 1,
-    "world.scenes": 1,  # several people in a street
-    "world.street": 1,
-    "world.yard": 1,
-    "world.masks": 1,
-    "world.classes": 1,  # simulated persons, each a class to name
+    "world.people": 2,  # bodies, clothes, cameras, light and JPEG: data.person to data.render
+    "world.mixed": 2,
+    "world.plaza": 2,
+    "world.campus": 2,
+    "world.gate": 2,
+    "world.city": 2,
+    "world.scenes": 2,  # several people in a street
+    "world.street": 2,
+    "world.yard": 2,
+    "world.masks": 2,
+    "world.classes": 2,  # simulated persons, each a class to name
     "data.images": 1,
     "data.vtest": 1,
     "data.classification": 1,  # images and labels as read, and resized

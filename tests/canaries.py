@@ -202,7 +202,7 @@ def exercised(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
         return {"training": probe(*found), "gradient": slope, "inference": probe(*leaves(model.eval()(x)))}
 
 
-LABELS = torch.arange(9) % 3
+LABELS, SPLITS = torch.arange(9) % 3, ("train", "settle", "test")
 
 # Worlds and data
 
@@ -224,8 +224,8 @@ def people():
 def stand_in(name):
     "How many of what a stand-in has, and the pictures of its smallest search."
     counts = data.world_statistics(train_people=20, test_people=10).loc[name]["stand-in"]
-    found = data.load_world(name, "test", people=2, size=(32, 16), progress=False)
-    return counts.astype(float).to_dict() | set_of(found)
+    found = {split: data.load_world(name, split, people=2, size=(32, 16), progress=False) for split in SPLITS[1:]}
+    return counts.astype(float).to_dict() | of_each(dict, {split: set_of(one) for split, one in found.items()})
 
 
 for world in data.list_worlds():
@@ -234,25 +234,26 @@ for world in data.list_worlds():
 
 @canary("world.gate", "world.people", within=GREY)
 def people_to_train_on():
-    return set_of(data.load_world("gate", "train", people=2, seed=1, size=(32, 16), progress=False))
+    return set_of(data.load_world("gate", "train", people=2, size=(32, 16), progress=False))
 
 
 @canary("world.mixed", "world.people", within=GREY)
 def mixed():
-    both = {split: set_of(open_tiny({"mixed": True, "people": 2}, split, task="reid")) for split in ("train", "test")}
-    return of_each(dict, both)
+    return of_each(
+        dict, {split: set_of(open_tiny({"mixed": True, "people": 2}, split, task="reid")) for split in SPLITS}
+    )
 
 
 @canary("world.classes", "world.people", within=GREY)
 def persons_as_classes():
     images, labels = zip(
-        *(open_tiny({"people": 2, "shots": 1, "size": 16}, split, task="classification") for split in ("train", "test"))
+        *(open_tiny({"people": 2, "shots": 1, "size": 16}, split, task="classification") for split in SPLITS)
     )
     return painted(torch.cat(images)) | {"labels": probe(*labels)}
 
 
 def open_tiny(source, split, **task):
-    return data.open_source(source, split, size=(32, 16), seed=1, **task)
+    return data.open_source(source, split, size=(32, 16), **task)
 
 
 def scene_numbers(scenes) -> dict[str, float]:
@@ -268,7 +269,7 @@ def scene_numbers(scenes) -> dict[str, float]:
 @canary("world.scenes", "world.people", within=GREY)
 def scenes():
     small = dict(people=3, scenes=4, cameras=2, size=(64, 64), progress=False)
-    numbers = scene_numbers(data.load_scenes("train", seed=1, **small))
+    numbers = scene_numbers(data.load_scenes("train", **small))
     for protocol, size in (("prw", None), ("cuhk_sysu", 2)):
         numbers |= search_numbers(data.load_scenes("test", protocol=protocol, gallery_size=size, **small), protocol)
     return numbers
@@ -288,7 +289,7 @@ def scenes_of_characters():
         numbers |= {f"{world} {name}": text_number(str(value)) for name, value in flat(settings).items()}
         source = {"world": world, "people": 3, "scenes": 3}
         learnt, found = (
-            data.open_source(source, split, task="person_search", size=(64, 64), seed=1) for split in ("train", "test")
+            data.open_source(source, split, task="person_search", size=(64, 64)) for split in ("train", "settle")
         )
         numbers |= of_each(dict, {f"{world} train": scene_numbers(learnt)}) | search_numbers(found, world)
     return numbers
@@ -299,10 +300,10 @@ def masks():
     small = dict(people=3, scenes=2, cameras=2, size=(64, 64), progress=False)
 
     def run(split):
-        images, classes = data.load_segmentation("scenes", split=split, seed=1, **small)
+        images, classes = data.load_segmentation("scenes", split=split, **small)
         return painted(images) | {f"class {kind}": (classes == kind).double().mean() for kind in (0, 1, 2, 3, 255)}
 
-    return of_each(run, {split: {"split": split} for split in ("train", "val")})
+    return of_each(run, {split: {"split": split} for split in ("train", "settle", "val")})
 
 
 @canary("data.images", within=GREY)
@@ -332,6 +333,15 @@ def images_of_classes():
                 numbers |= {f"{name} {split} {number}": value for number, value in shown.items()}
     digits, labels = data.load_classification("digits", "", "test", limit=20, seed=1)
     return numbers | painted(digits) | {"labels": probe(labels)}
+
+
+@canary("data.classification", within=GREY)
+def images_held_out():
+    def run(split):
+        images, labels = data.load_classification("digits", "", split, limit=20, held_out=True)
+        return painted(images) | {"labels": probe(labels)}
+
+    return of_each(run, {split: {"split": split} for split in ("train", "settle")})
 
 
 @canary("data.macro")

@@ -212,12 +212,22 @@ FAULTS = {  # what is wrong: the canary that must see it, the function, and what
         "relation_verdict",
         lambda old: lambda sign, low, high, margin=None: old(sign, -high, -low, margin),
     ),
-    "the same people for all seeds": (
+    "people to train on are those of the test": (
         "people_to_train_on",
         "world_seed",
-        lambda old: lambda name, split, _=0: old(name, split),
+        lambda old: lambda name, split, *seed: old(name, "test", *seed),
     ),
-    "mixed people for all seeds": ("mixed", "mixed_world", lambda old: lambda *given: old(*given[:3], 0)),
+    "settled on the test": ("city", "world_seed", lambda old: lambda name, split, *seed: old(name, "test", *seed)),
+    "mixed people are those of the test": (
+        "mixed",
+        "plan_mixed",
+        lambda old: lambda split, people: old("test", people),
+    ),
+    "the first tenth is held out": (
+        "images_held_out",
+        "last_tenth",
+        lambda old: lambda labels: old(labels[::-1])[::-1],
+    ),
     "everybody dresses alike": ("plaza", "make_person", lambda old: lambda pid, seed, crowd: old(1, seed, crowd)),
     "boxes by hand": ("people", "draw_box", lambda old: lambda *given: old(*given[:3], "labelled")),
     "no borders": (

@@ -1,5 +1,7 @@
-"""Sources: one dict, one opener, which gives what the data sets themselves give; the seed of a training set decides who
-is in it."""
+"""Sources: one dict, one opener, which gives what the data sets themselves give; who is in a set is drawn once, and the
+people and images that recipes are settled on are in no other."""
+
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -16,8 +18,12 @@ from scalable_arch.data import (
     open_source,
     render_dataset,
     render_person_search,
+    render_voc,
+    scenes,
+    segmentation,
+    standins,
 )
-from scalable_arch.data.sources import OPENERS, area_resized, source_title, source_versions
+from scalable_arch.data.sources import OPENERS, SOURCE_SPLITS, area_resized, source_title, source_versions
 from scalable_arch.versions import versions_of
 
 SMALL_WORLD = {"world": "gate", "people": 3, "boxes": "detected"}
@@ -40,37 +46,60 @@ def same(one, other):
 
 def test_stand_ins_are_those_of_load_world():
     opening = dict(task="reid", size=[32, 16])
-    train = open_source(SMALL_WORLD, "train", seed=3, **opening)
-    assert same(train, load_world("gate", "train", people=3, boxes="detected", size=(32, 16), seed=3))
-    found = open_source(SMALL_WORLD, "test", **opening)
-    assert same(found, load_world("gate", "test", people=3, boxes="detected", size=(32, 16)))
-    masked = open_source(MASKS, "train", task="segmentation", seed=2)
-    assert same(masked, load_segmentation("scenes", scenes=3, people=4, cameras=2, size=(64, 64), seed=2))
-    scenes = open_source(SCENES, "test", task="person_search", size=[96, 128])
-    expected = load_scenes("test", people=4, scenes=3, cameras=6, size=(96, 128), protocol="prw")
-    assert same([scenes.queries, scenes.scenes.pixels], [expected.queries, expected.scenes.pixels])
-    assert scenes.protocol == "prw"
+    for split in ("train", "settle", "test"):
+        found = open_source(SMALL_WORLD, split, **opening)
+        assert same(found, load_world("gate", split, people=3, boxes="detected", size=(32, 16)))
+        masked, options = open_source(MASKS, split, task="segmentation"), dict(scenes=3, people=4, cameras=2)
+        own = "val" if split == "test" else split
+        assert same(masked, load_segmentation("scenes", split=own, size=(64, 64), **options))
+    for split in ("settle", "test"):
+        search = open_source(SCENES, split, task="person_search", size=[96, 128])
+        expected = load_scenes(split, people=4, scenes=3, cameras=6, size=(96, 128), protocol="prw")
+        assert same([search.queries, search.scenes.pixels], [expected.queries, expected.scenes.pixels])
+        assert search.protocol == "prw"
 
 
-@pytest.mark.parametrize(
-    "source, task, size, pixels",
-    [
-        (SMALL_WORLD, "reid", (32, 16), lambda data: data.images),
-        ({"mixed": True, "people": 3}, "reid", (32, 16), lambda data: data.images),
-        (
-            SCENES,
-            "person_search",
-            (64, 96),
-            lambda data: data.pixels if hasattr(data, "pixels") else data.scenes.pixels,
-        ),
-        (MASKS, "segmentation", None, lambda data: data[0]),
-    ],
-)
-def test_a_seed_decides_who_is_in_the_training_world_and_nobody_in_the_test(source, task, size, pixels):
-    opened = lambda split, seed: pixels(open_source(source, split, task=task, size=size, seed=seed))
-    assert torch.equal(opened("train", 3), opened("train", 3))
-    assert not torch.equal(opened("train", 3), opened("train", 4))
-    assert torch.equal(opened("test", 3), opened("test", 4))
+SIMULATED = [
+    (SMALL_WORLD, "reid", (32, 16), lambda data: data.images),
+    ({"mixed": True, "people": 3}, "reid", (32, 16), lambda data: data.images),
+    (SCENES, "person_search", (64, 96), lambda data: data.pixels if hasattr(data, "pixels") else data.scenes.pixels),
+    ({"people": 3, "size": 16}, "classification", None, lambda data: data[0]),
+    (MASKS, "segmentation", None, lambda data: data[0]),
+]
+
+
+@pytest.mark.parametrize("source, task, size, pixels", SIMULATED)
+def test_who_is_in_a_set_is_drawn_once_and_the_splits_differ(source, task, size, pixels):
+    opened = {split: pixels(open_source(source, split, task=task, size=size)) for split in ("train", "settle", "test")}
+    for split, images in opened.items():
+        torch.manual_seed(5)
+        assert torch.equal(images, pixels(open_source(source, split, task=task, size=size)))
+    seen = [image.numpy().tobytes() for images in opened.values() for image in images]
+    assert len(set(seen)) == len(seen) and "seed" not in signature(open_source).parameters
+
+
+@pytest.mark.parametrize("source, task, size, pixels", SIMULATED)
+def test_what_is_simulated_is_rendered_once(source, task, size, pixels, monkeypatch):
+    opened = lambda split: pixels(open_source(source, split, task=task, size=size))
+    before = {split: opened(split) for split in ("train", "settle", "test")}
+    for module, painter in ((standins, "render_shots"), (scenes, "render_scene"), (segmentation, "render_masked")):
+        monkeypatch.setattr(module, painter, lambda *given, **options: pytest.fail("rendered again"))
+    assert all(torch.equal(images, opened(split)) for split, images in before.items())
+
+
+@pytest.mark.parametrize("split", ["train", "settle", "test"])
+@pytest.mark.parametrize("source, task", [({"mixed": True}, "reid"), ({"size": 16}, "classification")])
+def test_fewer_people_are_the_first_of_more(source, task, split):
+    few, more = (open_source({**source, "people": people}, split, task=task, size=(32, 16)) for people in (2, 3))
+    (images, names), (all_images, all_names) = ((found[0], np.asarray(found[1])) for found in (few, more))
+    assert torch.equal(images, all_images[np.isin(all_names, names)]) and len(set(all_names) - set(names)) == 1
+
+
+def test_mixed_people_of_three_splits_are_nine():
+    pids = [
+        open_source({"mixed": True, "people": 3}, split, task="reid", size=(32, 16)).pids for split in SOURCE_SPLITS
+    ]
+    assert len(set(np.concatenate(pids))) == 9 and min(map(min, pids)) > 0
 
 
 def test_a_real_set_is_read_whole(tmp_path):
@@ -85,6 +114,51 @@ def test_a_real_set_is_read_whole(tmp_path):
     assert found.camids[found.gallery].tolist() == [sample.camid for sample in real.gallery]
     assert found.camids[found.query].tolist() == [sample.camid for sample in real.query]
     assert not (found.query & found.gallery).any()
+
+
+def test_settling_takes_the_last_people_of_a_real_set_out_of_training(tmp_path):
+    root = tmp_path / "market"
+    render_dataset("market1501", root, num_train_ids=22, num_test_ids=2, num_cameras=2, shots=2, size=(32, 16))
+    held_out, whole = {"dataset": "market1501", "held_out": True}, {"dataset": "market1501"}
+    opening = dict(task="reid", size=(32, 16), data_root=root)
+    train, every = (open_source(source, "train", **opening) for source in (held_out, whole))
+    settle = open_source(held_out, "settle", **opening)
+    assert set(train.pids) == set(range(1, 21)) and set(settle.pids) == {21, 22} and len(set(every.pids)) == 22
+    assert train.labels.max() == 19 and len(train.images) + len(settle.images) == len(every.images)
+    assert settle.query.sum() == 4 and (settle.query ^ settle.gallery).all()
+    assert same(open_source(held_out, "test", **opening), open_source(whole, "test", **opening))
+
+
+def test_settling_takes_the_last_people_of_real_scenes_out_of_training(tmp_path):
+    render_person_search("prw", tmp_path / "set", people=(30, 4), scenes=(30, 4), cameras=(2, 2), size=(96, 128))
+    opening = dict(task="person_search", size=(1, 1), data_root=tmp_path / "set")
+    every = open_source({"dataset": "prw"}, "train", **opening)
+    train, settle = (
+        open_source({"dataset": "prw", "held_out": True}, split, **opening) for split in ("train", "settle")
+    )
+    last = set(sorted(every.labels)[-3:])
+    assert not last & set(train.labels) and set(settle.scenes.labels) == last and settle.protocol == "prw"
+    assert sorted(train.names + settle.scenes.names) == sorted(every.names)
+    assert set(settle.query_pids()) <= last and len(settle.queries) >= 2
+    for part in (train, settle.scenes):
+        for row, name in enumerate(part.names):
+            old = every.names.index(name)
+            assert torch.equal(part.boxes[row], every.boxes[old]) and torch.equal(part.image(row), every.image(old))
+            expected = [pid if pid in last or part is train else -1 for pid in every.pids[old].tolist()]
+            assert part.pids[row].tolist() == expected and part.camids[row] == every.camids[old]
+
+
+@pytest.mark.parametrize("size", [None, [32, 40]])
+def test_settling_takes_the_last_masked_images_out_of_training(tmp_path, size):
+    render_voc(tmp_path / "voc", people=(4, 3), scenes=(12, 2), extra=10, cameras=(2, 1), size=(64, 80))
+    source, opening = {"dataset": "voc2012", "size": size}, dict(task="segmentation", data_root=tmp_path / "voc")
+    every = open_source(source, "train", **opening)
+    parts = [open_source(source | {"held_out": True}, split, **opening) for split in ("train", "settle")]
+    assert [len(part[0]) for part in parts] == [20, 2] == [len(part[1]) for part in parts]
+    for kind in (0, 1):
+        joined = [parts[number][kind][row] for number, length in ((0, 20), (1, 2)) for row in range(length)]
+        assert all(torch.equal(one, every[kind][row]) for row, one in enumerate(joined))
+    assert len(open_source(source | {"held_out": True}, "test", **opening)[0]) == 2
 
 
 def test_a_real_set_of_scenes_has_all_scenes_as_its_gallery(tmp_path):
@@ -102,6 +176,23 @@ def test_images_to_name_are_so_many_and_so_large():
     whole, expected = load_classification("digits", split="train", limit=30)
     assert torch.equal(images, area_resized(whole, 4)) and torch.equal(labels, expected)
     assert images.shape == (30, 3, 4, 4) and images.is_contiguous()
+
+
+def test_settling_takes_the_last_images_of_each_class_out_of_training():
+    source, opening = {"dataset": "digits"}, dict(task="classification")
+    (images, labels), (train, names), (settle, others) = (
+        open_source({**source, "held_out": held_out}, split, **opening)
+        for held_out, split in ((False, "train"), (True, "train"), (True, "settle"))
+    )
+    for label in range(10):
+        mine, count = images[labels == label], int((others == label).sum())
+        assert count == len(mine) // 10
+        assert torch.equal(train[names == label], mine[:-count]) and torch.equal(settle[others == label], mine[-count:])
+    limited, _ = open_source({**source, "held_out": True, "limit": 50}, "train", **opening)
+    kept, taken = ({image.numpy().tobytes() for image in part} for part in (train, limited))
+    assert taken < kept and same(
+        *(open_source({**source, **held}, "test", **opening) for held in ({}, {"held_out": True}))
+    )
 
 
 def test_images_are_means_of_the_pixels_they_cover():
@@ -136,9 +227,18 @@ def test_persons_are_seen_by_other_cameras_in_the_test():
         ({"dataset": "digitz"}, "test", "classification", "did you mean 'digits'"),
         ({"mixed": True}, "test", "reid", "the mixed world needs its number of people"),
         ({"video": "vtst"}, "test", "reid", "unknown video 'vtst'"),
-        ({"video": "vtest"}, "train", "person_search", "can be searched, not trained on"),
+        ({"video": "vtest"}, "train", "person_search", "can be searched, not trained on or"),
         ({"dataset": "scense"}, "train", "segmentation", "unknown data set 'scense'"),
-        ({"world": "plaza"}, "val", "reid", "unknown split 'val'"),
+        ({"world": "plaza"}, "val", "reid", "unknown split 'val'.*train, settle, test"),
+        ({"video": "vtest"}, "settle", "reid", "can be searched, not trained on or settled on"),
+        ({"dataset": "digits"}, "settle", "classification", "leaves none to settle on: write 'held_out': true into it"),
+        ({"dataset": "market1501"}, "settle", "reid", "leaves none to settle on"),
+        ({"dataset": "prw"}, "settle", "person_search", "leaves none to settle on"),
+        ({"dataset": "voc2012"}, "settle", "segmentation", "leaves none to settle on"),
+        ({"dataset": "digits", "held_out": "no"}, "train", "classification", "held_out is true or false, not 'no'"),
+        ({"dataset": "scenes", "held_out": True}, "settle", "segmentation", "leave held_out out"),
+        ({"people": 2.5}, "train", "classification", "people must be a whole number"),
+        ({"mixed": True, "people": 1}, "train", "reid", "people must be a whole number"),
         ({"world": "plaza"}, "train", "reidd", "unknown task 'reidd'"),
     ],
 )

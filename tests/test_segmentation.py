@@ -348,7 +348,7 @@ def test_shares_are_what_laying_over_gives_pixel_by_pixel():
 def test_mistakes_in_loading_are_one_sentence():
     for wrong, words in (
         (dict(name="voc"), "did you mean 'voc2012'"),
-        (dict(split="test"), "choose one of: train, val"),
+        (dict(split="test"), "choose one of: train, settle, val"),
         (dict(name="voc2012"), "needs root"),
         (dict(root="x"), "leave root='x' out"),
         (dict(size=(64, 9)), "size must be"),
@@ -371,7 +371,7 @@ def test_the_same_set_comes_from_the_cache_bit_for_bit(monkeypatch):
         load_segmentation(**options, seed=1)  # other people and cameras: rendered anew
     for world in ("world.people", "world.scenes", "world.masks"):
         with monkeypatch.context() as raised, pytest.raises(pytest.fail.Exception):
-            raised.setitem(versions.VERSIONS, world, 2)
+            raised.setitem(versions.VERSIONS, world, versions.VERSIONS[world] + 1)
             load_segmentation(**options)
 
 

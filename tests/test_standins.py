@@ -27,7 +27,7 @@ from scalable_arch.data.camera import Place, make_camera
 from scalable_arch.data.person import SHOT, Crowd, make_person, stream
 from scalable_arch.data.prepared import read_array
 from scalable_arch.data.render import draw_box, make_visit, render_crops, render_shots
-from scalable_arch.data.standins import FIRST_TEST_PID, WORLDS, labels_of, plan_world
+from scalable_arch.data.standins import FIRST_PIDS, PEOPLE, WORLDS, labels_of, plan_world
 
 SMALL = dict(people=3, size=(32, 16))
 
@@ -63,17 +63,23 @@ def cameras(name, split, seed=0):
 
 
 @pytest.mark.parametrize("name", list_worlds())
-def test_both_splits_have_what_training_and_search_need(name):
-    train, test = load_world(name, **SMALL), load_world(name, "test", **SMALL)
-    number, per_id, shots, _ = WORLDS[name].train
+def test_a_training_set_has_images_people_and_labels(name):
+    train, (_, per_id, shots, _) = load_world(name, **SMALL), WORLDS[name].train
     assert train.images.dtype == torch.uint8 and train.images.shape == (3 * per_id * shots, 3, 32, 16)
     assert sorted(set(train.labels)) == [0, 1, 2] and len({*zip(train.pids, train.labels)}) == 3
+
+
+@pytest.mark.parametrize("split", ["settle", "test"])
+@pytest.mark.parametrize("name", list_worlds())
+def test_who_is_asked_for_is_in_the_gallery_of_another_camera(name, split):
+    test, first = load_world(name, split, **SMALL), FIRST_PIDS[split]
     assert not (test.query & test.gallery).any() and (test.query | test.gallery).all()
     for row in np.flatnonzero(test.query):
         same = test.pids == test.pids[row]
         assert (same & test.query & (test.camids == test.camids[row])).sum() == 1
         assert (same & test.gallery & (test.camids != test.camids[row])).any()
-    assert test.query.sum() == 3 * WORLDS[name].test.cameras_per_id and (test.pids[test.query] >= FIRST_TEST_PID).all()
+    assert test.query.sum() == 3 * WORLDS[name].test.cameras_per_id
+    assert set(test.pids[test.query]) == set(range(first, first + 3))
 
 
 def test_only_plaza_has_junk_and_distractors_and_they_are_gallery():
@@ -113,15 +119,9 @@ def test_statistics_count_what_load_world_gives():
 # ---- seeds and splits
 
 
-def test_training_seeds_draw_other_people_and_the_test_set_stays():
-    zero, one = load_world("city", **SMALL), load_world("city", seed=1, **SMALL)
-    assert not torch.equal(zero.images, one.images)
-    assert torch.equal(load_world("city", "test", **SMALL).images, load_world("city", "test", seed=1, **SMALL).images)
-
-
 @pytest.mark.parametrize("name", list_worlds())
-def test_splits_share_neither_people_nor_cameras(name):
-    splits = {("train", 0), ("train", 1), ("test", 0)}
+def test_splits_share_neither_people_nor_cameras_nor_do_worlds_of_other_seeds(name):
+    splits = [(split, seed) for split in FIRST_PIDS for seed in (0, 1)]
     people, places = [], []
     for split, seed in splits:
         plan, render_seed = plan_world(name, split, people=20, seed=seed)
@@ -133,12 +133,23 @@ def test_splits_share_neither_people_nor_cameras(name):
     assert len(set(places)) == len(places)
     heights = [height for height in people if 1.42 < height < 1.98]  # the ends are clipped
     assert len(set(heights)) == len(heights)
-    assert not set(load_world(name, **SMALL).pids) & set(load_world(name, "test", **SMALL).pids)
+    pids = [set(load_world(name, split, **SMALL).pids) - {-1, 0} for split in FIRST_PIDS]
+    assert len(set.union(*pids)) == 9
 
 
-def test_more_people_leave_the_first_ones_as_they_are():
-    few, more = load_world("campus", "test", people=2, size=(32, 16)), load_world("campus", "test", **SMALL)
-    assert torch.equal(few.images, more.images[np.isin(more.pids, few.pids)])
+@pytest.mark.parametrize("split", FIRST_PIDS)
+@pytest.mark.parametrize("name", list_worlds())
+def test_more_people_leave_the_first_ones_as_they_are(name, split):
+    few, more = load_world(name, split, people=2, size=(32, 16)), load_world(name, split, **SMALL)
+    same = np.isin(more.pids, few.pids[few.pids > 0])
+    assert torch.equal(few.images[few.pids > 0], more.images[same]) and 0 < same.sum() < len(same)
+
+
+@pytest.mark.parametrize("name", list_worlds())
+def test_200_people_are_asked_for_unless_said_otherwise(name):
+    assert PEOPLE["settle"] == PEOPLE["test"] == 200
+    counts = world_statistics().loc[name, "stand-in"]
+    assert counts["test people"] == 200 and counts["queries"] == 200 * WORLDS[name].test.cameras_per_id
 
 
 def test_threads_change_nothing_and_no_traits_are_the_plain_world(own_cache):
@@ -173,12 +184,13 @@ def test_every_argument_and_the_versions_are_part_of_the_key(monkeypatch, own_ca
         dict(people=2),
         dict(name="plaza"),
         dict(split="test"),
+        dict(split="settle"),
     ):
         load_world(**(dict(name="gate") | SMALL | changed))
     load_world("gate", boxes="labelled", **SMALL)  # gate's own kind of boxes
-    assert len(counts) == 7 == len(list(own_cache.iterdir()))
-    for changed, rendered in (("world.gate", 8), ("world.people", 9), ("world.city", 9)):
-        monkeypatch.setitem(versions.VERSIONS, changed, 2)
+    assert len(counts) == 8 == len(list(own_cache.iterdir()))
+    for changed, rendered in (("world.gate", 9), ("world.people", 10), ("world.city", 10)):
+        monkeypatch.setitem(versions.VERSIONS, changed, versions.VERSIONS[changed] + 1)
         load_world("gate", **SMALL)
         assert len(counts) == rendered
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 __all__ = ['CLASS_SPLITS', 'PICKLED_NUMBERS', 'PICKLED_TEXTS', 'READERS', 'FOLDER_FETCHERS', 'FORMATS', 'classification_names',
            'class_names', 'packed_or_not', 'find_files', 'open_packed', 'checked_bytes', 'read_binary', 'read_pickled',
            'read_cifar', 'read_idx', 'read_idx_pair', 'read_digits', 'middle_box', 'random_box', 'read_view',
-           'ImageFolder', 'class_folders', 'list_class_folders', 'choose_subset', 'copy_manifest', 'default_root',
-           'load_classification', 'count_labels', 'compare_counts', 'unpack_package', 'download_packed', 'store_files',
-           'get_files', 'write_cifar', 'write_idx', 'write_folders', 'digest_written', 'write_classification',
-           'count_split', 'check_classification', 'MacroBench', 'nas_bench_macro']
+           'ImageFolder', 'class_folders', 'list_class_folders', 'choose_subset', 'last_tenth', 'copy_manifest',
+           'default_root', 'load_classification', 'count_labels', 'compare_counts', 'unpack_package', 'download_packed',
+           'store_files', 'get_files', 'write_cifar', 'write_idx', 'write_folders', 'digest_written',
+           'write_classification', 'count_split', 'check_classification', 'MacroBench', 'nas_bench_macro']
 
 # %% ../../nbs/data/classification.ipynb #f895c1a0
 import gzip
@@ -316,6 +316,16 @@ def choose_subset(labels, limit, seed=0):
         turn[mine] = np.arange(len(mine))
     return np.sort(order[np.argsort(turn[order], kind="stable")][:limit])
 
+# %% ../../nbs/data/classification.ipynb #137097c1
+def last_tenth(labels):
+    """Boolean (N,): the last tenth of the images of each label; at least one where there are two or more."""
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        count = max(len(mine) // 10, int(len(mine) > 1))
+        chosen[mine[len(mine) - count :]] = True
+    return chosen
+
 # %% ../../nbs/data/classification.ipynb #433e2d9d
 READERS = {"cifar": read_cifar, "idx": read_idx_pair, "digits": read_digits}
 
@@ -356,6 +366,7 @@ if TYPE_CHECKING:  # which images come with which name
         *,
         limit: int | None = None,
         seed: int = 0,
+        held_out: bool = False,
         check: bool = True,
         size: int = 224,
     ) -> tuple[ImageFolder, torch.Tensor]: ...
@@ -367,6 +378,7 @@ if TYPE_CHECKING:  # which images come with which name
         *,
         limit: int | None = None,
         seed: int = 0,
+        held_out: bool = False,
         check: bool = True,
         size: int = 224,
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
@@ -378,6 +390,7 @@ if TYPE_CHECKING:  # which images come with which name
         *,
         limit: int | None = None,
         seed: int = 0,
+        held_out: bool = False,
         check: bool = True,
         size: int = 224,
     ) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]: ...
@@ -390,33 +403,37 @@ def load_classification(
     *,
     limit: int | None = None,
     seed: int = 0,
+    held_out: bool = False,
     check: bool = True,
     size: int = 224,
 ) -> tuple[torch.Tensor | ImageFolder, torch.Tensor]:
     """Images and labels of a data set of `classification_names()`: uint8 (N, 3, 32, 32) and int64 (N,) tensors.
 
-    `root`: folder of a copy; not needed for digits, nor for fashion_mnist once fetched. `split`: train or test.
+    `root`: folder of a copy; not needed for digits, nor for fashion_mnist once fetched. `split`: train, test, or
+    settle, the last tenth of each class of the training images; with `held_out` train is the rest, else all of them.
     `limit`: so many images, drawn by `seed` in equal parts of the classes. `check=False` reads files whatever their
     digests and numbers. imagenet: images are an `ImageFolder` of `size` pixels, read when indexed, in random views for
     training, as they are stored whatever their EXIF data say; labels count the classes of both splits.
     FileNotFoundError names what is missing, ValueError what is damaged or altered. Sets: W sec. 5.4.1.
     """
     manifest = copy_manifest(name, root)
-    one_of("split", split, CLASS_SPLITS)
-    root = default_root(manifest, root)
+    one_of("split", split, (*CLASS_SPLITS, "settle"))
+    root, published = default_root(manifest, root), "train" if split == "settle" else split
     if manifest["images"]["style"] == "folders":
-        paths, labels, _ = list_class_folders(manifest, root, split)
+        paths, labels, _ = list_class_folders(manifest, root, published)
     else:
-        images, labels = READERS[manifest["images"]["style"]](manifest, root, split, check)
+        images, labels = READERS[manifest["images"]["style"]](manifest, root, published, check)
     if check:
-        compare_counts(manifest, root, split, labels)
-    chosen = choose_subset(labels, limit, seed)
+        compare_counts(manifest, root, published, labels)
+    parted = split == "settle" or (split == "train" and held_out)
+    rows = np.flatnonzero(last_tenth(labels) == (split == "settle")) if parted else np.arange(len(labels))
+    chosen = rows[choose_subset(labels[rows], limit, seed)]
     if manifest["images"]["style"] == "folders":
         own = [paths[number] for number in chosen]
         images = ImageFolder(own, size=size, random_views=split == "train", upright=False)
     else:
         images = torch.from_numpy(
-            images[chosen] if limit is not None else np.require(images, requirements=["O", "W", "C"])
+            images[chosen] if len(chosen) < len(labels) else np.require(images, requirements=["O", "W", "C"])
         )
     return images, torch.from_numpy(labels[chosen])
 

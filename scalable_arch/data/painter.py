@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pixel_loop', 'project_parts', 'mix_share', 'head_share', 'cloth_colour', 'paint_part', 'paint_parts', 'paint_shadow',
-           'Light', 'Placed', 'place', 'paint', 'draw_person']
+           'box_of_cones', 'Light', 'Placed', 'place', 'paint', 'draw_person']
 
 # %% ../../nbs/data/painter.ipynb #c7c487e6
 import math
@@ -220,6 +220,21 @@ def paint_shadow(canvas, rows, parts, strength, contact, x, y, scale, flatten):
                 for channel in range(3):
                     canvas[iy, ix, channel] *= 1.0 - mask[iy, ix]
 
+# %% ../../nbs/data/painter.ipynb #95ca35a0
+def box_of_cones(rows, parts):
+    """(left, top, right, bottom) in pixels of the projected cones `rows` of `parts` (see `project_parts`)."""
+    ends, radii = rows[:, :4].reshape(-1, 2, 2).astype(np.float64), rows[:, 6:8].astype(np.float64)
+    axis = ends[:, 1] - ends[:, 0]
+    square = (axis**2).sum(1, keepdims=True)
+    point = square <= 0.01  # such a cone is painted as the disc of its start
+    axis = np.where(point, 0, axis / np.sqrt(np.maximum(square, 1e-12)))
+    radii = np.where(point, radii[:, :1], radii)[..., None]
+    cut = (parts[:, 11:12].astype(int) & [1, 2] > 0) & ~point
+    outward, aside = np.stack([-axis, axis], 1), radii * np.abs(axis)[:, None, ::-1]
+    reach = lambda way: np.where(~cut[..., None] & (way * outward >= 0), radii, aside)
+    low, high = (ends - reach(-1)).min((0, 1)), (ends + reach(1)).max((0, 1))
+    return tuple(float(value) for value in (*low, *high))
+
 # %% ../../nbs/data/painter.ipynb #4d0b1ff6
 @dataclass(frozen=True)
 class Light:
@@ -261,14 +276,7 @@ def place(person, pose, *, foot, scale, yaw=0.0, pitch=0.0):
         rows[:, 4:6].min(1) - rows[:, 8:10].max(1), kind="stable"
     )  # hidden surfaces are then rarely coloured
     parts, rows = parts[nearest_first], rows[nearest_first]
-    low, high = rows[:, [0, 2]] - rows[:, 6:8], rows[:, [0, 2]] + rows[:, 6:8]
-    box = (
-        float(low.min()),
-        float((rows[:, [1, 3]] - rows[:, 6:8]).min()),
-        float(high.max()),
-        float((rows[:, [1, 3]] + rows[:, 6:8]).max()),
-    )
-    return Placed(parts, materials, rows, foot, scale, yaw, pitch, box)
+    return Placed(parts, materials, rows, foot, scale, yaw, pitch, box_of_cones(rows, parts))
 
 # %% ../../nbs/data/painter.ipynb #6caf2f75
 def paint(canvas, placed, light, *, origin=(0, 0)):

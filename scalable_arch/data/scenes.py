@@ -29,7 +29,7 @@ from .camera import FRAME, Place, develop, make_camera, paint_block, paint_groun
 from .figure import Pose, cone, material
 from .images import check_range, image_tensor, show_bar
 from .manifests import load_manifest
-from .painter import Placed, paint_parts, paint_shadow, place, project_parts
+from .painter import Placed, box_of_cones, paint_parts, paint_shadow, place, project_parts
 from scalable_arch.data.person import (
     CAMERA,
     COLOURS,
@@ -43,7 +43,7 @@ from scalable_arch.data.person import (
 )
 from .prepared import prepared_arrays
 from .render import make_visit, through_jpeg
-from .standins import FIRST_TEST_PID, world_seed
+from .standins import FIRST_PIDS, MOST_PEOPLE, world_seed
 from .vtest import find_video, read_frames, read_tracks
 from ..errors import one_of, whole_number
 
@@ -275,9 +275,7 @@ def stand_thing(rng, kind, camera, x, row, window):
     foot = ((x - window.left) * window.zoom, (row - window.top) * window.zoom)
     yaw = float(rng.uniform(0, 2 * math.pi)) if kind not in ("bench", "railing") else float(rng.normal(0, 0.5))
     rows = project_parts(parts, foot[0], foot[1], scale, yaw, pitch, 0.0, 0.0, False)
-    low, high = rows[:, [0, 2]] - rows[:, 6:8], rows[:, [0, 2]] + rows[:, 6:8]
-    box = (low.min(), (rows[:, [1, 3]] - rows[:, 6:8]).min(), high.max(), (rows[:, [1, 3]] + rows[:, 6:8]).max())
-    return Placed(parts, materials, rows, foot, scale, yaw, pitch, tuple(float(value) for value in box))
+    return Placed(parts, materials, rows, foot, scale, yaw, pitch, box_of_cones(rows, parts))
 
 # %% ../../nbs/data/scenes.ipynb #db7ae40d
 BRIGHT = 64.0  # far above any painted light, a power of two: halves and differences stay exact
@@ -608,7 +606,11 @@ def draw_scene(
     axis.axis("off")
 
 # %% ../../nbs/data/scenes.ipynb #de68abab
-DEFAULTS = {"train": dict(people=60, scenes=300, cameras=12), "test": dict(people=40, scenes=120, cameras=6)}
+DEFAULTS = {
+    "train": dict(people=60, scenes=300, cameras=12),
+    "settle": dict(people=200, scenes=300, cameras=6),
+    "test": dict(people=200, scenes=300, cameras=6),
+}
 
 
 class Plan(NamedTuple):
@@ -621,8 +623,8 @@ class Plan(NamedTuple):
 
 def plan_scenes(split, *, people, scenes, cameras, seed=0):
     """(list of `Plan`, seed of the world to render them in)."""
-    seed = world_seed("scenes", split, seed if split == "train" else 0)
-    rng, first = stream(seed, SHOT, 0), 1 if split == "train" else FIRST_TEST_PID
+    seed = world_seed("scenes", split, seed)
+    rng, first = stream(seed, SHOT, 0), FIRST_PIDS[split]
     deck, plans = [], []
     for index in range(scenes):
         known = min(people, int(rng.integers(2, 6)))
@@ -659,7 +661,7 @@ def check_scenes(split, people, scenes, cameras, size, protocol="prw", gallery_s
     one_of("split", split, DEFAULTS)
     one_of("protocol", protocol, SCENE_PROTOCOLS)
     for name, value, low, high in (
-        ("people", people, 2, FIRST_TEST_PID - 1),
+        ("people", people, 2, MOST_PEOPLE),
         ("scenes", scenes, 1, 100_000),
         ("cameras", cameras, 1, 1000),
     ):
@@ -732,7 +734,7 @@ if TYPE_CHECKING:  # which set comes with which split
     ) -> SceneSet: ...
     @overload
     def load_scenes(
-        split: Literal["test"],
+        split: Literal["settle", "test"],
         *,
         people: int | None = None,
         scenes: int | None = None,
@@ -770,14 +772,14 @@ def load_scenes(
     gallery_size: int | None = None,
     progress: bool | None = None,
 ) -> SceneSet | SceneSearch:
-    """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "test"; from the cache where they were rendered
-    before.
+    """Simulated scenes: a `SceneSet` for "train", a `SceneSearch` for "settle" and "test"; from the cache where they
+    were rendered before.
 
-    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 40, 120 and 6 in the test unless given; `size` (height,
-    width). Each training
-    `seed` has other people and cameras; the test set is one and the same. `protocol` of the search: "prw" asks for
-    every person in every camera, "cuhk_sysu" once for every person, with `gallery_size` in galleries of so many scenes.
-    `progress` None shows a bar on a terminal. ValueError for what does not exist.
+    `people`, `scenes`, `cameras`: 60, 300 and 12 in training, 200, 300 and 6 in the others unless given; `size`
+    (height, width). `seed`: another one is another world, of other people and cameras in all splits; every trial is in
+    that of 0. `protocol` of the search: "prw" asks for every person in every camera, "cuhk_sysu" once for every person,
+    with `gallery_size` in galleries of so many scenes. `progress` None shows a bar on a terminal. ValueError for what
+    does not exist.
     """
     defaults = DEFAULTS.get(split, {})
     people, scenes, cameras = (

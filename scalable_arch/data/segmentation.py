@@ -323,7 +323,11 @@ def render_masked(pids, camid, number=0, *, size=(192, 256), seed=0):
     return image, mask_of(class_shares(people, things, thing_classes(camid, seed, size), window), window.samples)
 
 # %% ../../nbs/data/segmentation.ipynb #39fcd3b4
-SIMULATED_SPLITS = {"train": dict(people=60, scenes=240, cameras=12), "val": dict(people=40, scenes=80, cameras=6)}
+SIMULATED_SPLITS = {
+    "train": dict(people=60, scenes=240, cameras=12),
+    "settle": dict(people=100, scenes=200, cameras=6),
+    "val": dict(people=100, scenes=200, cameras=6),
+}
 
 
 def render_set(plans, render_seed, size, progress=None):
@@ -419,9 +423,9 @@ def load_segmentation(
 ) -> tuple[ImageFiles | torch.Tensor, MaskFiles | torch.Tensor]:
     """Images uint8 (N, 3, H, W) and masks uint8 (N, H, W), 255 not counted, of simulated "scenes" or of "voc2012".
 
-    voc2012: under `root`, see `load_voc`. scenes: `split` train or val; `people`, `scenes`, `cameras` are 60, 240, 12
-    in training and 40, 80, 6 in validation, `size` (height, width) is (96, 128), unless given; each training `seed` has
-    other people and cameras, the validation set is one and the same. ValueError for what does not exist.
+    voc2012: under `root`, see `load_voc`. scenes: `split` train, settle or val; `people`, `scenes`, `cameras` are 60,
+    240, 12 in training and 100, 200, 6 in the others, `size` (height, width) is (96, 128), unless given; `seed`:
+    another one is another world, of other people and cameras in all splits. ValueError for what does not exist.
     """
     if one_of("data set", name, ("scenes", "voc2012")) == "voc2012":
         if (people, scenes, cameras) != (None, None, None):
@@ -434,7 +438,7 @@ def load_segmentation(
     counts, size = SIMULATED_SPLITS[one_of("split", split, SIMULATED_SPLITS)], (96, 128) if size is None else size
     given = dict(people=people, scenes=scenes, cameras=cameras)
     counts = counts | {key: value for key, value in given.items() if value is not None}
-    part = {"train": "train", "val": "test"}[split]
+    part = "test" if split == "val" else split
     check_scenes(part, **counts, size=size)
     plans, render_seed = plan_scenes(part, **counts, seed=seed)
     return render_set(plans, render_seed, tuple(int(length) for length in size), progress)

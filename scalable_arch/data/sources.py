@@ -14,30 +14,38 @@ import torch
 import torch.nn.functional as F
 
 from . import standins
-from .classification import load_classification
+from .classification import last_tenth, load_classification
 from .images import load_images
 from .person_search import load_person_search
 from .readers import load_dataset
-from .render import render_crops, split_query
-from .scenes import load_scenes, load_vtest_scenes
-from .segmentation import load_segmentation
-from .standins import SearchSet, TrainSet, load_world
+from .render import plan_shots, split_query
+from .scenes import SceneSearch, SceneSet, choose_queries, load_scenes, load_vtest_scenes
+from .segmentation import ImageFiles, MaskFiles, load_segmentation
+from scalable_arch.data.standins import (
+    FIRST_PIDS,
+    MOST_PEOPLE,
+    SearchSet,
+    TrainSet,
+    kept_images,
+    load_world,
+    world_seed,
+)
 from .vtest import load_vtest
-from ..errors import one_of
+from ..errors import one_of, whole_number
 
 # %% auto #0
-__all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'mixed_world',
-           'labels_from_0', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video', 'open_video',
-           'open_scene_world', 'open_scene_dataset', 'open_scene_video', 'area_resized', 'open_persons',
-           'open_labelled', 'open_masked', 'stand_in_versions', 'masked_versions', 'opener_of', 'open_source',
-           'source_versions', 'source_title']
+__all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'is_parted',
+           'plan_mixed', 'labels_from_0', 'people_of', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video',
+           'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
+           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions', 'masked_versions',
+           'opener_of', 'open_source', 'source_versions', 'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
-SOURCE_SPLITS = ("train", "test")
+SOURCE_SPLITS = ("train", "settle", "test")
 
 
 class Opener(NamedTuple):
-    """How sources of one sort are read: `open` (source, split, size, seed, data_root), the `keys` that one may
+    """How sources of one sort are read: `open` (source, split, size, data_root), the `keys` that one may
     have, and `rests_on` (source) -> names in the table of versions."""
 
     open: Callable[..., Any]
@@ -50,10 +58,24 @@ def options_of(source, *names):
     return {key: value for key, value in source.items() if key not in names}
 
 # %% ../../nbs/data/sources.ipynb #9236712d
-def mixed_world(split, people, size, seed):
-    "`Crops` of `people` persons of the whole simulated world; the test's are one and the same for every seed."
-    drawn = dict(cameras_per_id=6, shots=3, visit_length=1, seed=seed) if split == "train" else dict(seed=1000)
-    return render_crops(range(people), range(40 if split == "train" else 6), size=tuple(size), **drawn)
+def is_parted(source, split):
+    "Whether a real set's training images are parted for this split; ValueError where there is nothing to settle on."
+    held_out = source.get("held_out", False)
+    if not isinstance(held_out, bool):
+        raise ValueError(f"held_out is true or false, not {held_out!r}, in the source {dict(source)!r}")
+    if split == "settle" and not held_out:
+        raise ValueError(
+            f"{dict(source)!r} trains on all its images and leaves none to settle on: write 'held_out': true into it, "
+            "here and where it is trained on, and its last tenth is kept out of training for that"
+        )
+    return held_out and split != "test"
+
+# %% ../../nbs/data/sources.ipynb #4383b9c6
+def plan_mixed(split, people):
+    "List of `Shot` of `people` persons of the whole simulated world, and the seed to render them with."
+    seed, pids = world_seed("mixed", split), range(FIRST_PIDS[split], FIRST_PIDS[split] + people)
+    drawn = dict(cameras_per_id=6, shots=3, visit_length=1) if split == "train" else {}
+    return plan_shots(pids, range(1, 41 if split == "train" else 7), seed=seed, **drawn), seed
 
 
 def labels_from_0(pids):
@@ -61,33 +83,44 @@ def labels_from_0(pids):
     return np.unique(pids, return_inverse=True)[1]
 
 
-def open_mixed(source, split, size, seed, data_root):
+def people_of(split, images, pids, camids):
+    "A `TrainSet`, or a `SearchSet` with the first image of every person in every camera as its query."
+    if split == "train":
+        return TrainSet(images, pids, camids, labels_from_0(pids))
+    query = split_query(pids, camids)
+    return SearchSet(images, pids, camids, query, ~query)
+
+
+def open_mixed(source, split, size, data_root):
     "The mixed world, as a `TrainSet` or a `SearchSet`."
     if "people" not in source:
         raise ValueError(
             f"the mixed world needs its number of people, as in {{'mixed': True, 'people': 300}}, not {source!r}"
         )
-    crops = mixed_world(split, source["people"], size, seed)
-    images = torch.from_numpy(crops.images).permute(0, 3, 1, 2).contiguous()
-    if split == "train":
-        return TrainSet(images, crops.pids, crops.camids, labels_from_0(crops.pids))
-    query = split_query(crops.pids, crops.camids)
-    return SearchSet(images, crops.pids, crops.camids, query, ~query)
+    plan, seed = plan_mixed(split, whole_number("people", source["people"], 2, MOST_PEOPLE))
+    images = kept_images(f"mixed-{split}", ("world.people", "world.mixed"), plan, size=tuple(size), seed=seed)
+    pids, camids = (np.array([getattr(shot, key) for shot in plan], np.int64) for key in ("pid", "camid"))
+    return people_of(split, images, pids, camids)
 
 
-def open_world(source, split, size, seed, data_root):
+def open_world(source, split, size, data_root):
     "A stand-in of `load_world`."
-    return load_world(source["world"], split, seed=seed, size=tuple(size), **options_of(source, "world"))
+    return load_world(source["world"], split, size=tuple(size), **options_of(source, "world"))
 
-# %% ../../nbs/data/sources.ipynb #4383b9c6
-def open_reid_dataset(source, split, size, seed, data_root):
+# %% ../../nbs/data/sources.ipynb #74e4ecf1
+def open_reid_dataset(source, split, size, data_root):
     "A copy of a re-identification set, as a `TrainSet` or a `SearchSet`."
-    real = load_dataset(source["dataset"], data_root, **options_of(source, "dataset"))
-    samples = [*real.train] if split == "train" else [*real.query, *real.gallery]
+    parted = is_parted(source, split)
+    real = load_dataset(source["dataset"], data_root, **options_of(source, "dataset", "held_out"))
+    samples = [*real.query, *real.gallery] if split == "test" else [*real.train]
+    if parted:
+        people = np.unique([sample.pid for sample in samples])
+        kept = set(people[last_tenth(np.zeros(len(people))) == (split == "settle")].tolist())
+        samples = [sample for sample in samples if sample.pid in kept]
     images = load_images([sample.path for sample in samples], size=tuple(size))
     pids, camids = (np.array([getattr(sample, key) for sample in samples]) for key in ("pid", "camid"))
-    if split == "train":
-        return TrainSet(images, pids, camids, np.array(real.train_labels))
+    if split != "test":
+        return people_of(split, images, pids, camids)
     query = np.arange(len(samples)) < len(real.query)
     return SearchSet(images, pids, camids, query, ~query)
 
@@ -95,13 +128,13 @@ def open_reid_dataset(source, split, size, seed, data_root):
 def check_video(source, split):
     "One sentence where a video is not ours, or is to be trained on."
     one_of("video", source["video"], ("vtest",))
-    if split == "train":
+    if split != "test":
         raise ValueError(
-            f"the video {source['video']} can be searched, not trained on: name another source to train on"
+            f"the video {source['video']} can be searched, not trained on or settled on: name another source for that"
         )
 
 
-def open_video(source, split, size, seed, data_root):
+def open_video(source, split, size, data_root):
     "People of the video as a `SearchSet`."
     check_video(source, split)
     crops = load_vtest(size=tuple(size))
@@ -115,27 +148,48 @@ SCENE_WORLDS = {
 }
 
 
-def open_scene_world(source, split, size, seed, data_root):
-    "A `SceneSet` or `SceneSearch` of simulated scenes."
+def open_scene_world(source, split, size, data_root):
+    "A `SceneSet` or `SceneSearch` of simulated scenes; settling asks as the test does."
     world = SCENE_WORLDS[one_of("world", source["world"], SCENE_WORLDS)]
-    return load_scenes(split, size=tuple(size), seed=seed, **world[split], **options_of(source, "world"))
+    settings = world["train" if split == "train" else "test"]
+    return load_scenes(split, size=tuple(size), **settings, **options_of(source, "world"))
 
-
-def open_scene_dataset(source, split, size, seed, data_root):
-    "The `SceneSet` or `SceneSearch` of a copy; its images have their own size, and all of them are the gallery."
-    train, test = load_person_search(
-        source["dataset"], data_root, **({} if split == "train" else {"gallery_size": None})
+# %% ../../nbs/data/sources.ipynb #a00c38d6
+def part_of_scenes(train, settle):
+    "The scenes of a `SceneSet` in which somebody of the last tenth of its people occurs (`settle`), or all others."
+    people = np.array(list(train.labels), np.int64)
+    mine = set(people[last_tenth(np.zeros(len(people)))].tolist())
+    rows = [row for row, pids in enumerate(train.pids) if mine.isdisjoint(pids.tolist()) != settle]
+    take = lambda values: [values[row] for row in rows]
+    known = torch.tensor(sorted(mine)) if settle else torch.from_numpy(people)
+    return SceneSet(
+        take(train.names),
+        train.camids[rows],
+        take(train.boxes),
+        [torch.where(torch.isin(pids, known), pids, -1) for pids in take(train.pids)],
+        train.pixels[rows] if isinstance(train.pixels, torch.Tensor) else take(train.pixels),
+        train.sizes[rows],
+        train.visible and take(train.visible),
     )
-    return train if split == "train" else test
 
 
-def open_scene_video(source, split, size, seed, data_root):
+def open_scene_dataset(source, split, size, data_root):
+    "The `SceneSet` or `SceneSearch` of a copy; its images have their own size, and all of them are the gallery."
+    parted, name = is_parted(source, split), source["dataset"]
+    train, test = load_person_search(name, data_root, **({"gallery_size": None} if split == "test" else {}))
+    if split == "test":
+        return test
+    scenes = part_of_scenes(train, split == "settle") if parted else train
+    return scenes if split == "train" else SceneSearch(scenes, choose_queries(scenes, name), None, name)
+
+
+def open_scene_video(source, split, size, data_root):
     "Frames of the video as a `SceneSearch`, at twice `size`: people are then as tall as in simulated scenes of `size`."
     check_video(source, split)
     return load_vtest_scenes(size=(2 * size[0], 2 * size[1]))
 
-# %% ../../nbs/data/sources.ipynb #a00c38d6
-PERSON_CAMERAS = {"train": range(8), "test": range(8, 12)}
+# %% ../../nbs/data/sources.ipynb #a0889298
+PERSON_CAMERAS = {"train": range(1, 9), "settle": range(13, 17), "test": range(9, 13)}
 
 
 def area_resized(images, size):
@@ -146,28 +200,42 @@ def area_resized(images, size):
     return F.interpolate(images.float(), (size, size), mode="area").round().to(torch.uint8)
 
 
-def open_persons(source, split, size, seed, data_root):
+def open_persons(source, split, size, data_root):
     "(images, labels) of simulated persons."
-    cameras, shots = PERSON_CAMERAS[split], source.get("shots", 4)
-    crops = render_crops(range(source["people"]), cameras, size=(32, 32), shots=shots, progress=False)
-    images = torch.from_numpy(crops.images).permute(0, 3, 1, 2)
-    return area_resized(images, source.get("size")).contiguous(), torch.as_tensor(crops.pids)
+    seed = world_seed("persons", "all")
+    people = whole_number("people", source["people"], 1, MOST_PEOPLE)
+    plan = plan_shots(range(people), PERSON_CAMERAS[split], shots=source.get("shots", 4), seed=seed)
+    images = kept_images(f"persons-{split}", ("world.people", "world.classes"), plan, size=(32, 32), seed=seed)
+    return area_resized(images, source.get("size")).contiguous(), torch.tensor([shot.pid for shot in plan])
 
 
-def open_labelled(source, split, size, seed, data_root):
+def open_labelled(source, split, size, data_root):
     "(images, labels) of a set for classification."
-    images, labels = load_classification(source["dataset"], data_root, split, limit=source.get("limit"))
+    images, labels = load_classification(
+        source["dataset"], data_root, split, limit=source.get("limit"), held_out=is_parted(source, split)
+    )
     return area_resized(images, source.get("size")).contiguous(), labels
 
 # %% ../../nbs/data/sources.ipynb #1381b258
-def open_masked(source, split, size, seed, data_root):
+def part_of_masked(images, masks, settle):
+    "The last tenth of images and masks, tensors or files (`settle`), or all others."
+    rows = np.flatnonzero(last_tenth(np.zeros(len(images))) == settle)
+    if isinstance(images, torch.Tensor):
+        return images[rows], masks[rows]
+    paths, mask_paths = ([files.paths[row] for row in rows] for files in (images, masks))
+    return ImageFiles(paths), MaskFiles(mask_paths, paths, masks.num_classes)
+
+
+def open_masked(source, split, size, data_root):
     "(images, masks) of a set for segmentation."
-    name, options = source["dataset"], options_of(source, "dataset")
+    name, options = source["dataset"], options_of(source, "dataset", "held_out")
     if name == "voc2012":
-        return load_segmentation(name, data_root, "trainaug" if split == "train" else "val", **options)
-    if split == "train":
-        return load_segmentation(name, split="train", seed=seed, **options)
-    return load_segmentation(name, split="val", **options)
+        parted = is_parted(source, split)
+        pairs = load_segmentation(name, data_root, "val" if split == "test" else "trainaug", **options)
+        return part_of_masked(*pairs, split == "settle") if parted else pairs
+    if "held_out" in source:
+        raise ValueError(f"simulated {name} are drawn for each split: leave held_out out of the source")
+    return load_segmentation(name, split="val" if split == "test" else split, **options)
 
 # %% ../../nbs/data/sources.ipynb #8f46e305
 def stand_in_versions(worlds, *below):
@@ -185,7 +253,7 @@ OPENERS = {
         "world": Opener(open_world, ("people", "boxes"), stand_in_versions(standins.WORLDS, "world.people")),
         "mixed": Opener(open_mixed, ("people",), lambda source: ["world.people", "world.mixed"]),
         "video": Opener(open_video, (), lambda source: ["data.vtest"]),
-        "dataset": Opener(open_reid_dataset, ("boxes", "check"), lambda source: ["data.images"]),
+        "dataset": Opener(open_reid_dataset, ("boxes", "check", "held_out"), lambda source: ["data.images"]),
     },
     "person_search": {
         "world": Opener(
@@ -194,14 +262,14 @@ OPENERS = {
             stand_in_versions(SCENE_WORLDS, "world.people", "world.scenes"),
         ),
         "video": Opener(open_scene_video, (), lambda source: ["data.vtest"]),
-        "dataset": Opener(open_scene_dataset, (), lambda source: ["data.images"]),
+        "dataset": Opener(open_scene_dataset, ("held_out",), lambda source: ["data.images"]),
     },
     "classification": {
         "people": Opener(open_persons, ("shots", "size"), lambda source: ["world.people", "world.classes"]),
-        "dataset": Opener(open_labelled, ("limit", "size"), lambda source: ["data.classification"]),
+        "dataset": Opener(open_labelled, ("limit", "size", "held_out"), lambda source: ["data.classification"]),
     },
     "segmentation": {
-        "dataset": Opener(open_masked, ("people", "scenes", "cameras", "size"), masked_versions),
+        "dataset": Opener(open_masked, ("people", "scenes", "cameras", "size", "held_out"), masked_versions),
     },
 }
 
@@ -235,19 +303,20 @@ def open_source(
     *,
     task: str,
     size: tuple[int, int] | None = None,
-    seed: int = 0,
     data_root: str | Path = "",
 ) -> Any:
-    """What a `source`, a short dict, has for a `task` of `OPENERS` in a `split`, train or test.
+    """What a `source`, a short dict, has for a `task` of `OPENERS` in a `split`: train, settle or test.
 
     reid: a `TrainSet` or `SearchSet`, person_search: a `SceneSet` or `SceneSearch`, both of `size` (height, width)
-    where it is not the set's own; classification: (images, labels), segmentation: (images, masks), uint8. Each training
-    `seed` has other simulated people, except in classification, where each is a class; the test is one and the same.
-    `data_root`: folder of a real set. ValueError in one sentence for a source that is none.
+    where it is not the set's own; classification: (images, labels), segmentation: (images, masks), uint8. Simulated
+    people are drawn once: the same source is the same pixels for every trial, and fewer people are the first of more.
+    settle, on which recipes are chosen, shares neither people nor cameras with train and test (of persons to name: no
+    camera); a real set has one where its source says held_out. `data_root`: folder of a real set. ValueError in one
+    sentence for a source that is none.
     """
     opener = opener_of(source, task)
     one_of("split", split, SOURCE_SPLITS)
-    return opener.open(source, split, size, seed, data_root)
+    return opener.open(source, split, size, data_root)
 
 
 def source_versions(source: Mapping[str, Any], task: str) -> list[str]:

@@ -65,7 +65,7 @@ def trained_person_search_net(config, *, checkpoint=None, given=None, progress=N
     configuration, and `distill`.
     """
     given, seed, path = given or {}, config["seed"], person_search_weights_path(config)
-    opening = dict(task="person_search", size=config["size"], seed=seed, data_root=given.get("data_root", ""))
+    opening = dict(task="person_search", size=config["size"], data_root=given.get("data_root", ""))
     scenes = open_source(config["train"], "train", **opening)
     model = untrained_person_search_net(config, len(scenes.labels)).to(given.get("device", "cpu"))
 

@@ -141,7 +141,7 @@ def trained_reid_net(config, *, checkpoint=None, given=None, progress=None):
     are kept. `given`: {"data_root", "device"}.
     """
     given, seed = given or {}, config["seed"]
-    opening = dict(task="reid", size=config["size"], seed=seed, data_root=given.get("data_root", ""))
+    opening = dict(task="reid", size=config["size"], data_root=given.get("data_root", ""))
     people = open_source(config["train"], "train", **opening)
     model = untrained_reid_net(config, int(people.labels.max()) + 1).to(given.get("device", "cpu"))
     running = dict(seed=seed, checkpoint=checkpoint, progress=progress)

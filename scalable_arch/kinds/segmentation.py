@@ -67,7 +67,7 @@ def trained_segmenter(config, *, checkpoint=None, given=None, progress=None):
     model = untrained_segmenter(config, len(classes)).to(given.get("device", "cpu"))
 
     def fit():
-        pairs = open_source(config["train"], "train", task="segmentation", seed=seed, data_root=data_root)
+        pairs = open_source(config["train"], "train", task="segmentation", data_root=data_root)
         running = dict(seed=seed, checkpoint=checkpoint, progress=progress)
         return fit_segmentation(model, *pairs, **running, **config["recipe"])
 
