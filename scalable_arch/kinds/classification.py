@@ -17,7 +17,7 @@ import torch
 from ..data.sources import open_source, source_title, source_versions
 from ..errors import one_of
 from .titles import by_search, cells_title, model_title, percentages
-from .weights import device_name, kept_or_trained, model_versions, weights_path
+from .weights import device_name, kept_or_trained, model_versions, training_seed, weights_path
 from ..models import create_model
 from ..nas.genotype import SPACES, Genotype, random_genotype
 from ..nas.networks import CifarNetwork
@@ -74,7 +74,7 @@ def configured_genotype(config):
 
 def untrained_classifier(config, num_classes):
     "The classifier of a configuration with random weights, fixed by its seed."
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(training_seed(config))
     if "genotype" in config:
         genotype = configured_genotype(config)
         make = nos_cifar if genotype.space.second_tier else CifarNetwork
@@ -128,7 +128,7 @@ def trained_classifier(config, *, checkpoint=None, given=None, progress=None):
     data_root = given.get("data_root", "")
     images, labels = open_source(config["train"], "train", task="classification", data_root=data_root)
     model = untrained_classifier(config, int(labels.max()) + 1).to(given.get("device", "cpu"))
-    running = dict(seed=config["seed"], checkpoint=checkpoint, progress=progress)
+    running = dict(seed=training_seed(config), checkpoint=checkpoint, progress=progress)
     return kept_or_trained(
         model,
         classifier_weights_path(config),

@@ -15,7 +15,7 @@ from ..data.sources import open_source, source_title, source_versions
 from ..errors import one_of
 from ..hdl import describe_boxes, detect, fit_person_search, fold
 from .titles import by_search, model_title, percentages
-from .weights import device_name, kept_or_trained, model_versions, weights_path
+from .weights import device_name, kept_or_trained, model_versions, training_seed, weights_path
 from ..metrics.detection import evaluate_detection
 from ..metrics.person_search import evaluate_person_search
 from ..models import MODELS, create_model
@@ -52,7 +52,7 @@ def person_search_weights_path(config):
 # %% ../../nbs/kinds/person_search.ipynb #c5308a35
 def untrained_person_search_net(config, num_classes):
     "The network of a configuration with random weights, fixed by its seed."
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(training_seed(config))
     model = create_model(config["model"], num_classes=num_classes, **config.get("options", {}))
     return model.to(memory_format=torch.channels_last)  # as in training: a teacher from the cache teaches the same bits
 
@@ -64,7 +64,7 @@ def trained_person_search_net(config, *, checkpoint=None, given=None, progress=N
     `config`: model, options, train, size, recipe (see `fit_person_search`), seed; of a student also `teacher`, a
     configuration, and `distill`.
     """
-    given, seed, path = given or {}, config["seed"], person_search_weights_path(config)
+    given, seed, path = given or {}, training_seed(config), person_search_weights_path(config)
     opening = dict(task="person_search", size=config["size"], data_root=given.get("data_root", ""))
     scenes = open_source(config["train"], "train", **opening)
     model = untrained_person_search_net(config, len(scenes.labels)).to(given.get("device", "cpu"))

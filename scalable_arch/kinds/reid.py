@@ -16,7 +16,7 @@ from ..data.images import to_float
 from ..data.sources import open_source, source_title, source_versions
 from ..errors import one_of
 from .titles import by_search, model_title, percentages
-from .weights import device_name, kept_or_trained, model_versions, weights_path
+from .weights import device_name, kept_or_trained, model_versions, training_seed, weights_path
 from ..metrics.reciprocal import RerankedDistances
 from ..metrics.retrieval import evaluate, multi_query
 from ..models import create_model
@@ -129,7 +129,7 @@ def reid_weights_path(config):
 # %% ../../nbs/kinds/reid.ipynb #c2d5f5d4
 def untrained_reid_net(config, num_classes):
     "The network of a configuration with random weights, fixed by its seed."
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(training_seed(config))
     model = create_model(config["model"], num_classes=num_classes, **config.get("options", {}))
     return model.to(memory_format=torch.channels_last)  # as in training, or the last bits differ
 
@@ -140,7 +140,7 @@ def trained_reid_net(config, *, checkpoint=None, given=None, progress=None):
     `config`: model, options, train, size, recipe (see `scalable_arch.train.fit`), seed; with `keep_model` the weights
     are kept. `given`: {"data_root", "device"}.
     """
-    given, seed = given or {}, config["seed"]
+    given, seed = given or {}, training_seed(config)
     opening = dict(task="reid", size=config["size"], data_root=given.get("data_root", ""))
     people = open_source(config["train"], "train", **opening)
     model = untrained_reid_net(config, int(people.labels.max()) + 1).to(given.get("device", "cpu"))

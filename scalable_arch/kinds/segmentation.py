@@ -14,7 +14,7 @@ from ..data.segmentation import segmentation_classes
 from ..data.sources import open_source, source_title, source_versions
 from .classification import configured_genotype
 from .titles import by_search, cells_title, percentages
-from .weights import device_name, kept_or_trained, weights_path
+from .weights import device_name, kept_or_trained, training_seed, weights_path
 from ..metrics.segmentation import evaluate_segmentation
 from ..nas.networks import ImageNetNetwork
 from ..nn.deeplab import DeepLabV3
@@ -27,7 +27,7 @@ SEGMENTER_TRAINING = ("genotype", "network", "head", "train", "recipe", "seed")
 
 def untrained_segmenter(config, num_classes):
     "The segmenter of a configuration with random weights, fixed by its seed."
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(training_seed(config))
     options = dict(auxiliary=False, output_stride=16, **config["network"])
     backbone = ImageNetNetwork(configured_genotype(config), num_classes=None, **options)
     return DeepLabV3(backbone, num_classes=num_classes, **config["head"])
@@ -61,7 +61,7 @@ def trained_segmenter(config, *, checkpoint=None, given=None, progress=None):
     `config`: `genotype`, `network` {"channels", "cells"}, `head` (options of `DeepLabV3`), `train` (a source), `recipe`
     (see `fit_segmentation`), `seed`.
     """
-    given, seed = given or {}, config["seed"]
+    given, seed = given or {}, training_seed(config)
     data_root = given.get("data_root", "")
     classes = segmentation_classes(config["train"]["dataset"], data_root)
     model = untrained_segmenter(config, len(classes)).to(given.get("device", "cpu"))
