@@ -206,9 +206,9 @@ def test_weights_are_trained_again_where_a_version_they_rest_on_was_raised_and_o
     first, trained = trainings_of_a_run()
     assert trained == (2 if config is TAUGHT else 1)
     assert trainings_of_a_run() == (first, 0)
-    monkeypatch.setitem(versions.VERSIONS, beside, 2)
+    monkeypatch.setitem(versions.VERSIONS, beside, versions.VERSIONS[beside] + 1)
     assert trainings_of_a_run() == (first, 0)
-    monkeypatch.setitem(versions.VERSIONS, rests_on, 2)
+    monkeypatch.setitem(versions.VERSIONS, rests_on, versions.VERSIONS[rests_on] + 1)
     assert trainings_of_a_run() == (first, trainings)  # the code is the same here, so the numbers are
     assert trainings_of_a_run() == (first, 0)
 
