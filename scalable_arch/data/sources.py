@@ -21,21 +21,13 @@ from .readers import load_dataset
 from .render import plan_shots, split_query
 from .scenes import SceneSearch, SceneSet, choose_queries, load_scenes, load_vtest_scenes
 from .segmentation import ImageFiles, MaskFiles, load_segmentation
-from scalable_arch.data.standins import (
-    FIRST_PIDS,
-    MOST_PEOPLE,
-    SearchSet,
-    TrainSet,
-    kept_images,
-    load_world,
-    world_seed,
-)
+from .standins import FIRST_PIDS, MOST_PEOPLE, SearchSet, TrainSet, kept_images, load_world, world_seed
 from .vtest import load_vtest
 from ..errors import one_of, whole_number
 
 # %% auto #0
 __all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'is_parted',
-           'plan_mixed', 'labels_from_0', 'people_of', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video',
+           'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video',
            'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
            'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions', 'masked_versions',
            'opener_of', 'open_source', 'source_versions', 'source_title']
@@ -83,7 +75,7 @@ def labels_from_0(pids):
     return np.unique(pids, return_inverse=True)[1]
 
 
-def people_of(split, images, pids, camids):
+def people_set(split, images, pids, camids):
     "A `TrainSet`, or a `SearchSet` with the first image of every person in every camera as its query."
     if split == "train":
         return TrainSet(images, pids, camids, labels_from_0(pids))
@@ -100,7 +92,7 @@ def open_mixed(source, split, size, data_root):
     plan, seed = plan_mixed(split, whole_number("people", source["people"], 2, MOST_PEOPLE))
     images = kept_images(f"mixed-{split}", ("world.people", "world.mixed"), plan, size=tuple(size), seed=seed)
     pids, camids = (np.array([getattr(shot, key) for shot in plan], np.int64) for key in ("pid", "camid"))
-    return people_of(split, images, pids, camids)
+    return people_set(split, images, pids, camids)
 
 
 def open_world(source, split, size, data_root):
@@ -120,7 +112,7 @@ def open_reid_dataset(source, split, size, data_root):
     images = load_images([sample.path for sample in samples], size=tuple(size))
     pids, camids = (np.array([getattr(sample, key) for sample in samples]) for key in ("pid", "camid"))
     if split != "test":
-        return people_of(split, images, pids, camids)
+        return people_set(split, images, pids, camids)
     query = np.arange(len(samples)) < len(real.query)
     return SearchSet(images, pids, camids, query, ~query)
 

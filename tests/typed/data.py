@@ -61,6 +61,7 @@ checks = [
 print(*checks, all(check.ok for check in checks))
 train, test = data.load_world("plaza", people=20), data.load_world("plaza", "test", size=(160, 64), workers=2)
 print(train.labels.max(), test.images[torch.from_numpy(test.query)].shape, data.world_statistics(test_people=50).index)
+settle = data.load_world("gate", "settle").query.sum() + len(data.load_scenes("settle").queries)
 pairs = [data.cross_view_pairs(name, 5).shape for name in data.list_worlds()]
 everybody = data.render_crops(range(1, 9), [1, 2], shots=2, cameras_per_id=1, size=(64, 32))
 query = data.split_query(everybody.pids, everybody.camids.tolist()).sum()
