@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import one_of
+from .nn.batchnorm import norm_relu
 from .nn.units import BranchOutput, ConvUnit
 
 # %% ../nbs/ch3_han.ipynb #95248b99
@@ -122,7 +123,7 @@ class SoftAttention(nn.Module):
             blended = (pixels * self.blend(filters)).expand_as(x)
         else:
             blended = self.blend((pixels * filters).expand_as(x))
-        return F.relu(self.norm(blended)).sigmoid()
+        return norm_relu(self.norm, blended).sigmoid()
 
 # %% ../nbs/ch3_han.ipynb #758b155d
 STEP = 0.1  # of the regions; its square is how much slower they learn than the rest
