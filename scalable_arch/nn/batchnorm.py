@@ -17,8 +17,8 @@ from ..compiled import compiled, workers
 
 # %% auto #0
 __all__ = ['FOLD', 'BLOCK', 'loop', 'SHARE', 'WORTH', 'total', 'moments', 'rectified', 'gradient_sums', 'gradient_rows',
-           'joined_moments', 'joined_sums', 'as_rows', 'in_parts', 'room', 'follow', 'NormReLU', 'differentiable',
-           'recorded', 'heard', 'can_loop', 'norm_relu']
+           'joined_moments', 'joined_sums', 'as_rows', 'in_parts', 'room', 'NormReLU', 'differentiable', 'recorded',
+           'heard', 'can_loop', 'norm_relu']
 
 # %% ../../nbs/nn/batchnorm.ipynb #f6e738cc
 FOLD, BLOCK = 512, 8192
@@ -62,7 +62,7 @@ def moments(x, near, found):
 
 @loop
 def rectified(x, y, factors, floor):
-    "`y` = the larger of `floor` and `x` * scale + shift, the first two of `factors` (3, W)."
+    "`y` = the larger of `floor` and `x` * scale + shift, the first two of `factors` (5, W)."
     for p in range(x.shape[0]):
         for c in range(x.shape[1]):
             value = x[p, c] * factors[0, c] + factors[1, c]
@@ -72,7 +72,7 @@ def rectified(x, y, factors, floor):
 @loop
 def gradient_sums(x, gradient, factors, floor, near, found):
     """Sums of the `gradient` (P, W) that passes the ReLU, and of that times the distance of `x` from its mean:
-    into `found` (2, W), double. `factors` (3, W): scale, shift, mean; `near` (2, W): room to work."""
+    into `found` (2, W), double. `factors` (5, W): scale, shift, mean first; `near` (2, W): room to work."""
     rows, width = x.shape
     step, zero, read = max(BLOCK // width, 1), x.dtype.type(0), x.dtype.type(0)
     found[:] = 0
@@ -109,9 +109,10 @@ def gradient_rows(x, gradient, result, factors, floor):
 
 # %% ../../nbs/nn/batchnorm.ipynb #7bfe530a
 @compiled(error_model="numpy")
-def joined_moments(found, counts, weight, bias, eps, factors, stats):
-    """Scale, shift and mean of each channel into `factors` (3, W), its mean and variance into `stats` (2, C), from the
-    `found` (parts, 2, W) of `moments` on `counts` (parts,) rows each."""
+def joined_moments(found, counts, weight, bias, eps, momentum, running_mean, running_var, factors, spread):
+    """Scale, shift and mean of each channel into `factors` (5, W), its variance plus `eps` into `spread` (C,), from the
+    `found` (parts, 2, W) of `moments` on `counts` (parts,) rows each. The running statistics move as torch's do, with
+    the variance of a sample."""
     channels, width = len(weight), found.shape[2]
     for c in range(channels):
         mean, squares, number = 0.0, 0.0, 0.0
@@ -121,28 +122,28 @@ def joined_moments(found, counts, weight, bias, eps, factors, stats):
                 squares += found[part, 1, column] + gap * gap * number * more / (number + more)
                 number += more
                 mean += gap * more / number
-        stats[0, c], stats[1, c] = mean, squares / number
-        scale = weight[c] / np.sqrt(stats[1, c] + eps)
+        running_mean[c] += momentum * (mean - running_mean[c])
+        running_var[c] += momentum * (squares / (number - 1) - running_var[c])
+        spread[c] = squares / number + eps
+        scale = weight[c] / np.sqrt(spread[c])
         for column in range(c, width, channels):
             factors[0, column], factors[1, column], factors[2, column] = scale, bias[c] - mean * scale, mean
 
 
 @compiled(error_model="numpy")
-def joined_sums(found, number, stats, eps, factors, more, to_weight, to_bias):
-    """Gradients of weight and bias from the `found` (parts, 2, W) of `gradient_sums`; `more` (5, W) becomes `factors`
-    and what `gradient_rows` needs beside them. `number`: pixels."""
+def joined_sums(found, number, spread, factors, to_weight, to_bias):
+    """Gradients of weight and bias from the `found` (parts, 2, W) of `gradient_sums`, and what `gradient_rows` needs
+    besides into the last two of `factors` (5, W). `number`: pixels."""
     channels, width = len(to_weight), found.shape[2]
-    more[:3] = factors
     for c in range(channels):
         straight, along = 0.0, 0.0
         for part in range(len(found)):
             for column in range(c, width, channels):
                 straight += found[part, 0, column]
                 along += found[part, 1, column]
-        spread = stats[1, c] + eps
-        to_weight[c], to_bias[c] = along / np.sqrt(spread), straight
+        to_weight[c], to_bias[c] = along / np.sqrt(spread[c]), straight
         for column in range(c, width, channels):
-            more[3, column], more[4, column] = straight / number, along / (number * spread)
+            factors[3, column], factors[4, column] = straight / number, along / (number * spread[c])
 
 # %% ../../nbs/nn/batchnorm.ipynb #7815fea2
 SHARE = 2**17  # numbers that are worth a thread
@@ -156,9 +157,9 @@ def as_rows(x: torch.Tensor) -> np.ndarray:
     return x.detach().permute(0, 2, 3, 1).reshape(pixels // fold, fold * channels).numpy()
 
 
-def in_parts(task, *tables):
+def in_parts(task, *tables, threads):
     "`task(part, *rows)` for shares of the rows of all `tables`, one a thread; returns the number of rows of each."
-    parts = max(min(torch.get_num_threads(), tables[0].size // SHARE, len(tables[0])), 1)
+    parts = max(min(threads, tables[0].size // SHARE, len(tables[0])), 1)
     if parts == 1:
         task(0, *tables)
         return np.array([len(tables[0])])
@@ -172,30 +173,24 @@ def room(*shape, dtype=torch.float64):
     return torch.empty(shape, dtype=dtype).numpy()
 
 # %% ../../nbs/nn/batchnorm.ipynb #c9585b75
-def follow(norm: nn.BatchNorm2d, stats: np.ndarray, pixels: int) -> None:
-    "Move the running statistics of `norm` towards mean and variance, `stats` (2, C), of so many pixels."
-    mean, variance = torch.from_numpy(stats).to(norm.running_mean.dtype)
-    norm.num_batches_tracked.add_(1)
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
-
-
 class NormReLU(torch.autograd.Function):
     """Maps (B, C, H, W), channels last on a CPU, by `norm` in train mode, then the larger of each number and `floor`."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, norm, floor):
-        table, threads, kind = as_rows(x), torch.get_num_threads(), x.dtype
+        table, threads, y = as_rows(x), torch.get_num_threads(), torch.empty_like(x)
         width, floor = table.shape[1], table.dtype.type(floor)
-        found, near = room(threads, 2, width), room(threads, 2, width, dtype=kind)
-        factors, stats = room(3, width, dtype=kind), room(2, len(weight))
-        counts = in_parts(lambda part, rows: moments(rows, near[part], found[part]), table)
-        joined_moments(found, counts, weight.detach().numpy(), bias.detach().numpy(), norm.eps, factors, stats)
-        y = torch.empty_like(x)
-        in_parts(lambda part, rows, result: rectified(rows, result, factors, floor), table, as_rows(y))
-        follow(norm, stats, x.numel() // x.shape[1])
+        near, found = room(threads, 2, width, dtype=x.dtype), room(threads, 2, width)
+        factors, spread = room(5, width, dtype=x.dtype), room(len(weight))
+        counts = in_parts(lambda part, rows: moments(rows, near[part], found[part]), table, threads=threads)
+        running = [norm.running_mean, norm.running_var]
+        known = [each.detach().numpy() for each in (weight, bias, *running)]
+        joined_moments(found, counts, *known[:2], norm.eps, norm.momentum, *known[2:], factors, spread)
+        torch.autograd.graph.increment_version(running)  # numpy changed them
+        rectify = lambda part, *rows: rectified(*rows, factors, floor)
+        in_parts(rectify, table, as_rows(y), threads=threads)
         ctx.save_for_backward(x, weight, bias)
-        ctx.eps, ctx.floor, ctx.factors, ctx.stats = norm.eps, floor, factors, stats
+        ctx.eps, ctx.floor, ctx.near, ctx.found, ctx.factors, ctx.spread = norm.eps, floor, near, found, factors, spread
         return y
 
     @staticmethod
@@ -204,15 +199,12 @@ class NormReLU(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *differentiable(x, weight, bias, ctx.eps, ctx.floor, gradient), None, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        tables, threads, kind = (as_rows(x), as_rows(gradient)), torch.get_num_threads(), x.dtype
-        factors, floor, width = ctx.factors, ctx.floor, tables[0].shape[1]
-        found, near, more = room(threads, 2, width), room(threads, 2, width, dtype=kind), room(5, width, dtype=kind)
-        sums = lambda part, *rows: gradient_sums(*rows, factors, floor, near[part], found[part])
-        found = found[: len(in_parts(sums, *tables))]
         to_x, to_weight, to_bias = (torch.empty_like(each) for each in (x, weight, bias))
-        pixels = x.numel() // len(weight)
-        joined_sums(found, pixels, ctx.stats, ctx.eps, factors, more, to_weight.numpy(), to_bias.numpy())
-        in_parts(lambda part, *rows: gradient_rows(*rows, more, floor), *tables, as_rows(to_x))
+        tables, near, found, factors, floor = (as_rows(x), as_rows(gradient)), ctx.near, ctx.found, ctx.factors, ctx.floor
+        sums = lambda part, *rows: gradient_sums(*rows, factors, floor, near[part], found[part])
+        found = found[: len(in_parts(sums, *tables, threads=len(near)))]
+        joined_sums(found, x.numel() // len(weight), ctx.spread, factors, to_weight.numpy(), to_bias.numpy())
+        in_parts(lambda part, *rows: gradient_rows(*rows, factors, floor), *tables, as_rows(to_x), threads=len(near))
         return to_x, to_weight, to_bias, None, None
 
 
@@ -257,9 +249,11 @@ def can_loop(norm: nn.Module, x: torch.Tensor) -> bool:
         and x.ndim == 4
         and x.shape[1] > 1
         and x.is_contiguous(memory_format=torch.channels_last)
-        and None not in (norm.weight, norm.running_mean, norm.momentum)
-        and norm.weight.dtype == x.dtype == norm.running_mean.dtype
-        and len(norm.weight) == x.shape[1] < x.numel()
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and norm.weight.dtype == x.dtype
+        and norm.num_features == x.shape[1] < x.numel()
         and not heard(norm)
         and not recorded()
     )
@@ -271,5 +265,6 @@ def norm_relu(norm: nn.Module, x: torch.Tensor, *, relu: bool = True) -> torch.T
     Values agree with torch's modules up to rounding, running statistics too. The result is a new tensor.
     """
     if can_loop(norm, x):
+        norm.num_batches_tracked.add_(1)
         return NormReLU.apply(x, norm.weight, norm.bias, norm, 0.0 if relu else -np.inf)
     return F.relu(norm(x), inplace=True) if relu else norm(x)
