@@ -62,7 +62,7 @@ def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
 
     Zhang et al. 2018, Fig. 1.
     """
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    return x.movedim(1, -1).unflatten(-1, (groups, -1)).transpose(-1, -2).flatten(-2).movedim(-1, 1)
 
 # %% ../../nbs/nn/efficient.ipynb #96bd2562
 class ShuffleUnit(nn.Module):
@@ -140,7 +140,9 @@ class CondensedConv(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(norm_relu(self.norm, x).index_select(1, self.index))
+        pixels = norm_relu(self.norm, x).movedim(1, -1)  # picked there, the map's channels stay last in memory
+        picked = pixels.flatten(0, -2).index_select(1, self.index).unflatten(0, pixels.shape[:-1])
+        return self.conv(picked.movedim(-1, 1))
 
 # %% ../../nbs/nn/efficient.ipynb #d828863b
 class CondenseLayer(nn.Module):
