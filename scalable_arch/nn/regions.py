@@ -21,7 +21,9 @@ loop = compiled(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 def region_start(centre, size, reach):
     "Whole and broken part of where a region of `size` pixels begins on a map of `reach`; `centre` in [-1, 1]."
     start, before, behind = (centre * reach + reach - size) / 2, -size - 1.0, reach + 1.0
-    near = start if before <= start <= behind else (behind if start > behind else before)  # nothing is seen further away
+    near = (
+        start if before <= start <= behind else (behind if start > behind else before)
+    )  # nothing is seen further away
     whole = math.floor(near)
     return int(whole), near - whole
 
@@ -96,12 +98,11 @@ class RegionLoops(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, centres, size, plain):
-        x = x.contiguous(memory_format=torch.channels_last)
         channels, number = x.shape[1], centres.shape[1]
         regions = torch.empty(len(x), number, *size, channels, dtype=x.dtype)
         in_parts(
             lambda part, *share: read_regions(*share),
-            pixels_of(x),
+            pixels_of(x.contiguous(memory_format=torch.channels_last)),
             centres.detach().contiguous().numpy(),
             regions.numpy(),
             threads=torch.get_num_threads(),
@@ -119,10 +120,11 @@ class RegionLoops(torch.autograd.Function):
             found = dict(zip(map(id, inputs), found))
             return found.get(id(x)), found.get(id(centres)), None, None
         slopes = pixels_of(gradient.contiguous(memory_format=torch.channels_last))
-        to_x, to_centres = torch.empty_like(x), torch.empty(centres.shape, dtype=centres.dtype)
+        to_x = torch.empty_like(x, memory_format=torch.channels_last)
+        to_centres = torch.empty(centres.shape, dtype=centres.dtype)
         in_parts(
             lambda part, *share: return_regions(*share),
-            pixels_of(x),
+            pixels_of(x.contiguous(memory_format=torch.channels_last)),
             centres.detach().contiguous().numpy(),
             slopes.reshape(len(x), -1, *slopes.shape[1:]),
             pixels_of(to_x),
@@ -132,9 +134,7 @@ class RegionLoops(torch.autograd.Function):
         return to_x, to_centres, None, None
 
 
-def loop_regions(
-    plain: Callable, x: torch.Tensor, centres: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor | None:
+def loop_regions(plain: Callable, x: torch.Tensor, centres: torch.Tensor, size: tuple[int, int]) -> torch.Tensor | None:
     """`plain(x, centres, size)`, regions (B * T, C, rows, columns) of maps (B, C, H, W) around centres (B, T, 2) in
     [-1, 1], by loops on a CPU; by `plain` on other devices, in other precisions and where operations are recorded.
 

@@ -47,7 +47,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = norm_relu(self.bn1, self.conv1(x))
         x = norm_relu(self.bn2, self.conv2(x))
-        return F.relu(norm_relu(self.bn3, self.conv3(x), relu=False) + shortcut, inplace=True)
+        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 # %% ../../nbs/nn/resnet.ipynb #e57063db
 class ResNet(nn.Module):

@@ -35,10 +35,8 @@ class ConvUnit(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         conv, norm, activation = self
-        relu = type(activation) is nn.ReLU
-        if not relu and type(activation) is not nn.Identity or heard(activation):  # another than ours, or somebody listens
-            return activation(norm(conv(x)))
-        return norm_relu(norm, conv(x), relu=relu)
+        usual = type(activation) is nn.ReLU and not heard(activation)
+        return norm_relu(norm, conv(x)) if usual else activation(norm(conv(x)))
 
 # %% ../../nbs/nn/units.ipynb #1b8da473
 class BranchOutput(NamedTuple):

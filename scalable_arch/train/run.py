@@ -256,7 +256,8 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def sgd(model: torch.nn.Module, settings: Mapping[str, Any]) -> torch.optim.SGD:
     "SGD for the weights of `model` that learn, with `lr`, `momentum` and `weight_decay` of the settings."
     trained = [x for x in model.parameters() if x.requires_grad]
-    return torch.optim.SGD(trained, **{key: settings[key] for key in ("lr", "momentum", "weight_decay")})
+    fused = all(x.device.type in ("cpu", "cuda") for x in trained)  # all weights in one loop
+    return torch.optim.SGD(trained, fused=fused, **{key: settings[key] for key in ("lr", "momentum", "weight_decay")})
 
 # %% ../../nbs/train/run.ipynb #98ee801d
 def run_epochs(
