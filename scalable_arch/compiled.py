@@ -9,6 +9,7 @@ import pickle
 import tempfile
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any
@@ -19,7 +20,7 @@ from numba.core.caching import FunctionCache
 from .files import cache_dir
 
 # %% auto #0
-__all__ = ['warn_uncached', 'LenientCache', 'has_room', 'library_cache', 'disk_cache', 'compiled']
+__all__ = ['warn_uncached', 'LenientCache', 'has_room', 'library_cache', 'disk_cache', 'compiled', 'workers']
 
 # %% ../nbs/compiled.ipynb #f93e267b
 @cache
@@ -99,3 +100,9 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Call
     loop = numba.njit(nogil=True, **options)(function)
     loop._cache = disk_cache(function) or loop._cache  # what numba's own `cache=True` sets
     return loop
+
+
+@cache
+def workers(number: int) -> ThreadPoolExecutor:
+    "A pool of that many threads, for loops to share."
+    return ThreadPoolExecutor(number)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'STEP', 'DepthwiseUnit', 'ResidualUnit', 'InceptionUnit', 'global_block', 'SpatialAttention',
-           'ChannelAttention', 'SoftAttention', 'RegionAttention', 'region_height', 'crop_regions', 'Attention',
-           'HarmoniousAttention', 'FeatureHead', 'region_size', 'region_boxes', 'check_han_options', 'check_han_images',
-           'HAN', 'han_small', 'han_medium', 'han_large', 'han_residual', 'han_inception']
+           'ChannelAttention', 'SoftAttention', 'RegionAttention', 'region_height', 'crop_regions', 'sampled_regions',
+           'Attention', 'HarmoniousAttention', 'FeatureHead', 'region_size', 'region_boxes', 'check_han_options',
+           'check_han_images', 'HAN', 'han_small', 'han_medium', 'han_large', 'han_residual', 'han_inception']
 
 # %% ../nbs/ch3_han.ipynb #dcfbbec0
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import one_of
+from .nn.batchnorm import norm_relu
+from .nn.regions import loop_regions
 from .nn.units import BranchOutput, ConvUnit
 
 # %% ../nbs/ch3_han.ipynb #95248b99
@@ -122,7 +124,7 @@ class SoftAttention(nn.Module):
             blended = (pixels * self.blend(filters)).expand_as(x)
         else:
             blended = self.blend((pixels * filters).expand_as(x))
-        return F.relu(self.norm(blended)).sigmoid()
+        return norm_relu(self.norm, blended).sigmoid()
 
 # %% ../nbs/ch3_han.ipynb #758b155d
 STEP = 0.1  # of the regions; its square is how much slower they learn than the rest
@@ -155,6 +157,11 @@ def crop_regions(x: torch.Tensor, centres: torch.Tensor, size: tuple[int, int]) 
     One map pixel a step, bilinear between pixels, zero outside, differentiable in `x` and `centres`.
     Source: W Eq. 3.7 with s_h = rows / H and s_w = columns / W.
     """
+    return loop_regions(sampled_regions, x, centres, size)
+
+
+def sampled_regions(x, centres, size):
+    "`crop_regions` of any maps, on any device, by torch's own operations."
     (rows, columns), (height, width) = size, x.shape[-2:]
     # half precision cannot address pixels
     exact = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32

@@ -28,13 +28,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .compiled import compiled
+from .compiled import workers as threads_for  # a parameter of this notebook has the name
 from .errors import one_of
 from .nas import networks
 from .nas.genotype import ATTENTIONS, DYNAMICS, FEATURES, SPACES, kind_of
 from .nas.networks import CifarNetwork, ImageNetNetwork, drop_path
 from .nas.operations import FactorizedReduce, ReLUConvBN, make_operation
 from .nas.supernet import MixedNode, NodeViews, Supernet, uniform
-from .nas.supernet import workers as threads_for  # a parameter of this notebook has the name
 from .nn.cost import Cost, measure
 from .train.loop import in_mode
 

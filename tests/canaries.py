@@ -32,9 +32,11 @@ from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
 from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.nas.search import search
+from scalable_arch.nn.batchnorm import NormReLU
 from scalable_arch.nn.deeplab import DeepLabV3
 from scalable_arch.nn.detector import as_rois
 from scalable_arch.nn.inference import fold_batchnorm
+from scalable_arch.nn.regions import RegionLoops
 from scalable_arch.nn.units import BranchOutput
 from scalable_arch.study.claims import check_relation, paired_bootstrap, parse_relation, scores_by_person
 from scalable_arch.train.detection import identity_labels
@@ -421,6 +423,21 @@ def parts_of_han():
         return exercised(model, x) | {"attention": probe(*leaves(attended)), "folded": probe(fold_batchnorm(model)(x))}
 
     return of_each(run, switches | others)
+
+
+@canary("nn.loops")
+def loops():
+    x = batch(4, 16, 12).contiguous(memory_format=torch.channels_last).requires_grad_()
+    norm = nn.BatchNorm2d(3)
+    centres = torch.tensor([[[0.1, -0.4], [0.7, 1.2]]]).repeat(4, 1, 1).requires_grad_()
+    found = {
+        "norm_relu": NormReLU.apply(x, norm.weight, norm.bias, norm),
+        "regions": RegionLoops.apply(x, centres, (5, 7), None),
+    }
+    numbers = {name: probe(y) for name, y in found.items()} | {"statistics": probe(norm.running_mean, norm.running_var)}
+    for (name, y), inputs in zip(found.items(), ([norm.weight, norm.bias], [centres])):
+        numbers[f"{name}, gradient"] = gradient((y * y.cos()).sum(), x, *inputs)
+    return numbers
 
 
 # Person search

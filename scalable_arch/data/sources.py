@@ -21,7 +21,15 @@ from .readers import load_dataset
 from .render import plan_shots, split_query
 from .scenes import SceneSearch, SceneSet, choose_queries, load_scenes, load_vtest_scenes
 from .segmentation import ImageFiles, MaskFiles, load_segmentation
-from .standins import FIRST_PIDS, MOST_PEOPLE, SearchSet, TrainSet, kept_images, load_world, world_seed
+from scalable_arch.data.standins import (
+    FIRST_PIDS,
+    MOST_PEOPLE,
+    SearchSet,
+    TrainSet,
+    kept_images,
+    load_world,
+    world_seed,
+)
 from .vtest import load_vtest
 from ..errors import one_of, whole_number
 

@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['EPSILON', 'MOMENTUM', 'KERNELS', 'kernel_gradient', 'workers', 'depthwise_weight_gradient', 'DepthwiseConv',
-           'depthwise_conv', 'Statistics', 'projected_statistics', 'projection_gradients', 'add_products',
-           'NormalisedReLU', 'NormalisedMix', 'uniform', 'Projection', 'Views', 'NodeViews', 'WeightedSum',
-           'pixel_rows', 'as_maps', 'EdgeGroup', 'MixedNode', 'SearchCell', 'AlphaController', 'Supernet',
-           'check_table', 'check_image_size', 'plain_operation', 'plain_projection', 'PlainCell', 'plain']
+__all__ = ['EPSILON', 'MOMENTUM', 'KERNELS', 'kernel_gradient', 'depthwise_weight_gradient', 'DepthwiseConv', 'depthwise_conv',
+           'Statistics', 'projected_statistics', 'projection_gradients', 'add_products', 'NormalisedReLU',
+           'NormalisedMix', 'uniform', 'Projection', 'Views', 'NodeViews', 'WeightedSum', 'pixel_rows', 'as_maps',
+           'EdgeGroup', 'MixedNode', 'SearchCell', 'AlphaController', 'Supernet', 'check_table', 'check_image_size',
+           'plain_operation', 'plain_projection', 'PlainCell', 'plain']
 
 # %% ../../nbs/nas/supernet.ipynb #7f6dabcd
 import copy
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +23,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ..compiled import compiled
+from ..compiled import compiled, workers
 from ..errors import one_of
 from .genotype import CELLS, SPACES
 from .networks import cell_positions, cifar_stem
@@ -56,12 +54,6 @@ def kernel_gradient(x, g, kernel_size, stride, dilation):
     return result
 
 # %% ../../nbs/nas/supernet.ipynb #909466be
-@cache
-def workers(number):
-    "A pool of that many threads."
-    return ThreadPoolExecutor(number)
-
-
 def depthwise_weight_gradient(x, g, weight, stride, dilation):
     "Gradient of `weight` (C, 1, k, k) for maps `x` and output gradients `g`, both channels last in memory."
     size = weight.shape[2]

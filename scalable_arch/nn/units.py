@@ -8,7 +8,10 @@ __all__ = ['ConvUnit', 'BranchOutput', 'classifier']
 # %% ../../nbs/nn/units.ipynb #90c1d529
 from typing import NamedTuple
 
+import torch
 from torch import nn
+
+from .batchnorm import heard, norm_relu
 
 # %% ../../nbs/nn/units.ipynb #bc28efbe
 class ConvUnit(nn.Sequential):
@@ -29,6 +32,11 @@ class ConvUnit(nn.Sequential):
     ) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True) if relu else nn.Identity())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        conv, norm, activation = self
+        usual = type(activation) is nn.ReLU and not heard(activation)
+        return norm_relu(norm, conv(x)) if usual else activation(norm(conv(x)))
 
 # %% ../../nbs/nn/units.ipynb #1b8da473
 class BranchOutput(NamedTuple):

@@ -256,8 +256,9 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def sgd(model: torch.nn.Module, settings: Mapping[str, Any]) -> torch.optim.SGD:
     "SGD for the weights of `model` that learn, with `lr`, `momentum`, `weight_decay` and `nesterov` of the settings."
     trained = [x for x in model.parameters() if x.requires_grad]
+    fused = all(x.device.type in ("cpu", "cuda") for x in trained)  # all weights in one loop
     rates = {key: settings[key] for key in ("lr", "momentum", "weight_decay")}
-    return torch.optim.SGD(trained, **rates, nesterov=settings.get("nesterov", False))
+    return torch.optim.SGD(trained, fused=fused, **rates, nesterov=settings.get("nesterov", False))
 
 # %% ../../nbs/train/run.ipynb #98ee801d
 def run_epochs(
