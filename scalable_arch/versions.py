@@ -62,7 +62,7 @@ VERSIONS = {
     "kind.search": 1,
     "kind.segmentation": 1,
     "kind.tabular": 1,
-    "claims.bootstrap": 1,
+    "claims.rule": 2,
 }
 
 # %% ../nbs/versions.ipynb #8f862bcd
