@@ -209,7 +209,7 @@ def rests_said(entry):
         return ""
     people = f", {entry['people']} people or images" if entry["people"] else ""
     spread = f"; sd {number(entry['sd_seeds'], entry['unit'])}" if "sd_seeds" in entry else ""
-    return f"{entry['seeds']} seeds{spread}{people}"
+    return f"{entry['seeds']} seed{'s' * (entry['seeds'] != 1)}{spread}{people}"
 
 
 def claims_frame(results):

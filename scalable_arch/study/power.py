@@ -171,4 +171,5 @@ def drawn_sentence(frame):
         return "No claim has two seeds to draw from."
     held = f"{100 * above.mean():.0f} % of the {len(above)} claims with printed differences above D are supported"
     wrong = f"{100 * frame.wrong.mean():.1f} % of {len(frame)} claims are decided wrongly"
-    return f"If the print is true, {held}. If nothing differs, {wrong}."
+    true = f"If the print is true, {held}." if len(above) else "No claim prints differences above D."
+    return f"{true} If nothing differs, {wrong}."

@@ -6,7 +6,7 @@
 __all__ = ['POINTS', 'LOOKS', 'FIXED_LEVEL', 'FEWEST', 'VERDICTS', 'MOST_SEEDS', 'END', 'Scores', 'scores_by_person', 'Contrast',
            'joint_scores', 'contrast_of', 'Estimate', 'estimate', 'smallest_difference', 'planned_looks',
            'relation_verdict', 'joint_verdict', 'Decision', 'decide', 'level_at', 'widths_needed', 'seeds_needed',
-           'seeds_expected', 'undecided_said', 'places_of', 'lost_cells', 'contrast_at', 'tested_places',
+           'seeds_expected', 'undecided_said', 'more_seeds', 'places_of', 'lost_cells', 'contrast_at', 'tested_places',
            'common_contrasts', 'printed_values', 'sign_verdict', 'in_print', 'short', 'paper_verdict', 'at_an_end',
            'untrained_cell', 'hindrance', 'place_lines', 'estimate_fields', 'measured_result', 'structural_result',
            'verdict_said', 'check_claim', 'null_control', 'null_rate', 'null_sentence']
@@ -270,19 +270,24 @@ def undecided_said(decision, signs, estimates, sesois, *, fixed=False):
     "(what an undecided claim waits for, in words; {verdict: seeds} of each relation). `estimates`: of all its seeds."
     have = estimates[0].seeds if estimates else 0
     if have < 2:
-        return f"at least {FEWEST - have} seeds more", [{} for _ in signs]
+        return f"at least {more_seeds(FEWEST - have)}", [{} for _ in signs]
     parts = list(zip(signs, estimates, sesois))
     needs = [seeds_needed(*part, count=len(signs), fixed=fixed) for part in parts]
     seeds = seeds_expected(needs, decision.verdicts)
     if seeds:
         waits = [] if fixed else [look for look in LOOKS if look >= seeds and look > (decision.look or 0)]
-        return f"about {max(1, (waits or [seeds])[0] - have)} seeds more", needs
+        return f"about {more_seeds(max(1, (waits or [seeds])[0] - have))}", needs
     stuck = any(
         found.half_width(max(LOOKS.values()), 10**6) >= max(widths_needed(sign, found.mean, sesoi).values(), default=0)
         for (sign, found, sesoi), need in zip(parts, needs)
         if not any(need.values())
     )
-    return ("more people" if stuck else f"more than {MOST_SEEDS - have} seeds more"), needs
+    return ("more people" if stuck else f"more than {more_seeds(MOST_SEEDS - have)}"), needs
+
+
+def more_seeds(count):
+    "1 seed more, 4 seeds more."
+    return f"{count} seed{'s' * (count != 1)} more"
 
 # %% ../../nbs/study/rule.ipynb #e15679a8
 def places_of(claim, relation, cells):
@@ -421,7 +426,7 @@ def measured_result(claim, entries, places):
     contrasts, signs = common_contrasts(places), [relation.sign for relation in claim.estimands]
     sesois = [entry["sesoi"] for entry in entries]
     if not contrasts[0].seeds:
-        return "undecided", f"at least {FEWEST} seeds more", None
+        return "undecided", f"at least {more_seeds(FEWEST)}", None
     decision = decide(contrasts, signs, sesois, fixed=claim.fixed)
     latest = list(map(estimate, contrasts))
     for entry, verdict, found in zip(entries, decision.verdicts, decision.estimates):
@@ -489,7 +494,7 @@ def null_control(scores):
     difference = float(first.mean() - second.mean())
     if max(np.ptp(first), np.ptp(second)) == 0:
         return {"difference": short(difference), "p": float(difference == 0)}
-    return {"difference": short(difference), "p": short(ttest_ind(first, second, equal_var=False).pvalue)}
+    return {"difference": short(difference), "p": short(ttest_ind(first, second).pvalue)}
 
 
 def null_rate(nulls):

@@ -602,9 +602,7 @@ def null_lines(lines):
     return [{name: cell[name] for name in named} | cell["ours"]["null"] for cell in cells if "null" in cell["ours"]]
 
 
-NULLS_NOTE = (
-    "Null controls: the first four seeds of a cell against its next four (Welch); one in twenty differs by chance."
-)
+NULLS_NOTE = "Null controls: the first four seeds of a cell against its next four (t test): one in twenty has p < 0.05."
 
 
 def nulls_frame(nulls):
