@@ -196,7 +196,10 @@ def test_what_a_claim_may_say(tmp_path):
     more = 'average = true\nfixed = true\nuntestable = "of another world"\ndatasets = ["Market-1501"]\n'
     control = CLAIM.replace("each", "half").replace("[SSA]", "[half the people]") + "control = true\n"
     (tmp_path / "a.toml").write_text(HEAD + CLAIM + more + control, encoding="utf-8")
-    one, half = load_claims(folder=tmp_path)
+    ours = CLAIM.replace("each", "random").replace("[SSA]", "[random cell]") + 'ours = ["random cell"]\n'
+    (tmp_path / "b.toml").write_text(HEAD + ours, encoding="utf-8")
+    one, half, drawn = load_claims(folder=tmp_path)
+    assert drawn.ours == ("random cell",) and half.ours == ()
     assert (one.average, one.fixed, one.untestable, one.control) == (True, True, "of another world", False)
     assert one.datasets == ("Market-1501",) and (one.written, one.known) == ("before any run", "nothing")
     assert [relation.sign for relation in one.estimands] == [">"] and half.control  # its row is not printed

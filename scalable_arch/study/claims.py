@@ -162,9 +162,9 @@ class Claim:
     """One sentence of a paper: `relations` that must all be true of the mean over all `metrics` and `datasets` (none
     named: all that were measured).
 
-    `average`: only their mean must be. `fixed`: nothing is trained. `untestable`: why it cannot be tested here, ''
-    where it can. `control`: a difference that must be found. `written`, `known`: of its file, when and with what
-    results known.
+    `average`: only their mean must be. `ours`: rows not printed. `fixed`: nothing is trained. `untestable`: why
+    it cannot be tested here, '' where it can. `control`: a difference that must be found. `written`, `known`: of its
+    file, when and with what results known.
     """
 
     study: str
@@ -175,6 +175,7 @@ class Claim:
     metrics: tuple = ("R1", "mAP")
     datasets: tuple = ()
     average: bool = False
+    ours: tuple = ()
     fixed: bool = False
     untestable: str = ""
     control: bool = False
@@ -197,7 +198,7 @@ class Claim:
 NEEDED = ("study", "name", "text", "source", "relations")
 HEAD = ("written", "known")
 FIELDS = {name: str for name in ("study", "name", "text", "source", "group", "untestable")}
-FIELDS |= {name: list for name in ("relations", "metrics", "datasets")}
+FIELDS |= {name: list for name in ("relations", "metrics", "datasets", "ours")}
 FIELDS |= {name: bool for name in ("average", "fixed", "control")}
 KINDS_OF_FIELD = {list: "a list of texts", bool: "true or false", str: "a text"}
 
@@ -217,7 +218,7 @@ def claim_from(entry, **head):
     relations = tuple(parse_relation(text, entry.get("group", "")) for text in entry["relations"])
     if entry.get("average"):
         mean_relation(relations)
-    given = {field: tuple(entry[field]) for field in ("metrics", "datasets") if field in entry}
+    given = {field: tuple(entry[field]) for field in ("metrics", "datasets", "ours") if field in entry}
     given |= {field: entry[field] for field in ("average", "fixed", "control", "untestable") if field in entry}
     return Claim(*(entry[field] for field in NEEDED[:4]), relations, **given, **head)
 
@@ -231,7 +232,7 @@ def check_names(claim, studies):
     table = printed_table(claim.study)
     named = lambda row, group: f"[{row} | {group}]" if group else f"[{row}]"
     rows = {named(*key) for key in zip(table.row, table.group)}
-    for key in () if claim.control else claim.cells:
+    for key in (key for key in claim.cells if not claim.control and key[0] not in claim.ours):
         one_of("cell", named(*key), sorted(rows))
     for what, names, column in (("metric", claim.metrics, "metric"), ("data set", claim.datasets, "dataset")):
         for name in names:

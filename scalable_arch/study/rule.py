@@ -6,10 +6,10 @@
 __all__ = ['POINTS', 'LOOKS', 'FIXED_LEVEL', 'FEWEST', 'VERDICTS', 'MOST_SEEDS', 'END', 'Scores', 'scores_by_person', 'Contrast',
            'joint_scores', 'contrast_of', 'Estimate', 'estimate', 'smallest_difference', 'planned_looks',
            'relation_verdict', 'joint_verdict', 'Decision', 'decide', 'level_at', 'widths_needed', 'seeds_needed',
-           'seeds_expected', 'undecided_said', 'more_seeds', 'places_of', 'lost_cells', 'contrast_at', 'tested_places',
-           'common_contrasts', 'printed_values', 'sign_verdict', 'in_print', 'short', 'paper_verdict', 'at_an_end',
-           'untrained_cell', 'hindrance', 'place_lines', 'estimate_fields', 'measured_result', 'structural_result',
-           'verdict_said', 'check_claim', 'null_control', 'null_rate', 'null_sentence']
+           'seeds_expected', 'undecided_said', 'more_seeds', 'claim_places', 'lost_cells', 'contrast_at',
+           'tested_places', 'common_contrasts', 'printed_values', 'sign_verdict', 'in_print', 'short', 'paper_verdict',
+           'at_an_end', 'untrained_cell', 'hindrance', 'place_lines', 'estimate_fields', 'measured_result',
+           'structural_result', 'verdict_said', 'check_claim', 'null_control', 'null_rate', 'null_sentence']
 
 # %% ../../nbs/study/rule.ipynb #62d81278
 from dataclasses import dataclass
@@ -290,7 +290,7 @@ def more_seeds(count):
     return f"{count} seed{'s' * (count != 1)} more"
 
 # %% ../../nbs/study/rule.ipynb #e15679a8
-def places_of(claim, relation, cells):
+def claim_places(claim, relation, cells):
     "[(metric, data set)] on which all cells of a relation are there."
     wanted = lambda dataset: not claim.datasets or not dataset or dataset in claim.datasets
     here = dict.fromkeys((key[3], key[2]) for key in cells if key[3] in claim.metrics and wanted(key[2]))
@@ -299,7 +299,7 @@ def places_of(claim, relation, cells):
 
 def lost_cells(claim, relation, cells):
     "What is missing of a relation, in words; '' where nothing is."
-    found = places_of(claim, relation, cells)
+    found = claim_places(claim, relation, cells)
     metrics = [name for name in claim.metrics if name not in {metric for metric, _ in found}]
     datasets = [name for name in claim.datasets if any(d for _, d in found) and name not in {d for _, d in found}]
     if not metrics and not datasets:
@@ -327,7 +327,7 @@ def contrast_at(relation, cells):
 def tested_places(claim, relation, cells):
     "{(metric, data set): contrast} of a relation, see `contrast_at`."
     at = lambda metric, dataset: {key: cells[*key, dataset, metric] for key in relation.cells}
-    return {place: contrast_at(relation, at(*place)) for place in places_of(claim, relation, cells)}
+    return {place: contrast_at(relation, at(*place)) for place in claim_places(claim, relation, cells)}
 
 
 def common_contrasts(places):
