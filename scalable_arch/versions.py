@@ -63,7 +63,7 @@ VERSIONS = {
     "kind.search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
-    "claims.bootstrap": 1,
+    "claims.rule": 2,
 }
 
 # %% ../nbs/versions.ipynb #8f862bcd

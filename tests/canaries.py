@@ -38,7 +38,8 @@ from scalable_arch.nn.detector import as_rois
 from scalable_arch.nn.inference import fold_batchnorm
 from scalable_arch.nn.regions import RegionLoops
 from scalable_arch.nn.units import BranchOutput
-from scalable_arch.study.claims import check_relation, paired_bootstrap, parse_relation, scores_by_person
+from scalable_arch.study.claims import Claim, parse_relation
+from scalable_arch.study.rule import check_claim, scores_by_person
 from scalable_arch.train.detection import identity_labels
 from scalable_arch.versions import versions_of
 
@@ -930,22 +931,25 @@ def naming_pixels():
     return numbers | {"mIoU": found.miou, "right": found.pixel_accuracy, "model's mIoU": model.miou}
 
 
-@canary("claims.bootstrap")
-def bootstrap():
+@canary("claims.rule")
+def rule():
     rng = np.random.default_rng(0)
-    seeds = np.array([[0.0], [0.2], [0.5]])  # they vary by more than chance
-    first, second = (
-        scores_by_person(rng.random((3, 12)) + shift, np.arange(12) % 5, scale=100) for shift in (0, seeds)
-    )
-    numbers = dict(zip(("mean", "low", "high"), paired_bootstrap(second.sums - first.sums, first.sizes, draws=200)))
-    one_seed = paired_bootstrap(first.sums[:1], first.sizes, draws=200, seed=1)
-    cells = {("a", ""): first, ("b", ""): second}
-    verdicts = [check_relation(parse_relation(text), cells, margin=5, draws=200) for text in RELATIONS]
-    said = text_number(" ".join(found["verdict"] for found in verdicts))
-    return numbers | {"one seed": probe(one_seed), "verdicts": said, "low of ~": verdicts[-1]["low"]}
+    shift = np.linspace(0, 0.5, 8)[:, None]  # seeds that vary by more than chance
+    people = {"X": np.arange(24) % 9, "Y": np.arange(24) % 11}
+    cells = {
+        (row, "", dataset, "R1"): scores_by_person(rng.random((8, 24)) + by, people[dataset], scale=100)
+        for row, by in (("a", 0.1), ("b", 0.1 + shift), ("c", 0.4))
+        for dataset in people
+    }
+    about = {"study": "toy", "name": "", "text": "", "source": "", "metrics": ("R1",)}
+    claims = [Claim(**about, relations=tuple(map(parse_relation, texts))) for texts in RELATIONS]
+    found = [check_claim(claim, cells) for claim in claims]
+    said = text_number(" ".join(claim["said"] for claim in found))
+    bounds = {f"{name} {at}": claim["relations"][0][name] for at, claim in enumerate(found) for name in ("low", "high")}
+    return bounds | {"verdicts": said}
 
 
-RELATIONS = ("[b] > [a]", "[a] > [b]", "[b] > [a] + 30", "[b] < 2 * [a]", "[a] ~ [b]")
+RELATIONS = (["[b] > [a]"], ["[a] > [b]"], ["[b] > [a] + 30", "[c] > [a]"], ["[b] < 2 * [a]"], ["[a] ~ [b]"])
 
 
 # Kinds of trial, from a configuration to its record

@@ -179,7 +179,7 @@ def test_tables_can_be_downloaded(built):
 def test_every_trial_has_its_line(built):
     out, book = built
     text = (out / "chapters" / "ch3_han_trials.html").read_text(encoding="utf-8")
-    assert len(re.findall(r'class="anchor" id="0[ab]0\d"', text)) == 6 and text.count("HAN (Small), plaza") == 6
+    assert len(re.findall(r'class="anchor" id="0[ab]0\d"', text)) == 8 and text.count("HAN (Small), plaza") == 8
     assert "toy processor" in text and "../files/ch3_han/trials.jsonl" in text
     assert "../files/ch4_hdl/quick/trials.jsonl" in (out / "chapters" / "ch4_hdl_trials.html").read_text()
     assert "This chapter has no trials" in (out / "chapters" / "ch5_nge_trials.html").read_text()
@@ -389,8 +389,8 @@ def test_ledger_sorts_and_filters(built, page):
     texts = [text.lower() for text in rows.evaluate_all(open_text)]
     visible = page.locator("table.ledger tbody tr:visible")
     for asked, patterns in (
-        ("Table HAN, fails", (r"\btable", r"\bhan", r"\bfail")),
-        ("holds", (r"\bhold",)),
+        ("Table HAN, supported", (r"\btable", r"\bhan", r"\bsupported")),
+        ("undecided", (r"\bundecided",)),
         ("HAN", (r"\bhan",)),
     ):
         wanted = [
@@ -399,10 +399,12 @@ def test_ledger_sorts_and_filters(built, page):
         page.locator(".filter input").fill(asked)
         assert 0 < visible.count() == len(wanted) < total, asked
         assert f"{len(wanted)} of {total}" in page.locator(".filter").inner_text()
-    page.locator(".filter input").fill("fails")
-    assert visible.count() == len([text for text in texts if re.search(r"\d claims? fail", text)])
+    page.locator(".filter input").fill("claim supported")
+    told = [text for text in texts if re.search(r"\d (structural )?claims? supported", text)]
+    assert visible.count() == len(told) > 0
     visible.first.locator("summary").first.click()
-    assert "[" in visible.first.locator("details[open]").inner_text()  # the intervals of its claims
+    assert "[Global+Local] >" in visible.first.locator("details[open]").inner_text()
+    assert re.search(r"\+\d+\.\d \[\+\d", visible.first.locator("details[open]").inner_text())  # with its interval
 
 
 def test_plot_shows_all_models_by_data_set(built, page):
@@ -688,7 +690,8 @@ def test_tables_of_any_shape_are_read():
 
 
 def test_verdicts_are_coloured_and_texts_escaped():
-    assert verdict_html("+2.1 [+0.4, +3.9] holds") == '+2.1 [+0.4, +3.9] <span class="v good">holds</span>'
+    assert verdict_html("+2.1 [+0.4, +3.9] supported") == '+2.1 [+0.4, +3.9] <span class="v good">supported</span>'
+    assert verdict_html("undecided (a < b)") == '<span class="v open">undecided (a &lt; b)</span>'
     assert verdict_html("not run") == "not run" and verdict_html("a < b") == "a &lt; b" and verdict_html("") == ""
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 import canaries
@@ -206,11 +207,15 @@ FAULTS = {  # what is wrong: the canary that must see it, the function, and what
         "confusion_matrix",
         lambda old: lambda seen, truth, *rest, ignore: old(seen, np.where(truth == ignore, 0, truth), *rest),
     ),
-    "seeds do not vary": ("bootstrap", "seed_deviations", lambda old: lambda sums, sizes: np.zeros(len(sums))),
+    "seeds do not vary": (
+        "rule",
+        "estimate",
+        lambda old: lambda contrast: replace(old(contrast), seeds_ms=0.0),
+    ),
     "a relation is reversed": (
-        "bootstrap",
+        "rule",
         "relation_verdict",
-        lambda old: lambda sign, low, high, margin=None: old(sign, -high, -low, margin),
+        lambda old: lambda sign, estimate, *rest: old(sign, replace(estimate, mean=-estimate.mean), *rest),
     ),
     "people to train on are those of the test": (
         "people_to_train_on",
@@ -306,7 +311,7 @@ def test_an_error_in_a_canary_gives_precision_back():
 
 # The command
 
-GUARDED = "claims.bootstrap"
+GUARDED = "claims.rule"
 
 
 @pytest.fixture
@@ -386,6 +391,6 @@ def test_a_canary_that_there_is_not_is_one_sentence(run):
 def test_the_command_by_itself(tmp_path):
     file, record = tmp_path / "numbers.json", read(FILE)["naming"]
     file.write_text(json.dumps({"naming": record | {"numbers": record["numbers"] | {"loss": 9.0}}}))
-    command = [sys.executable, canaries.__file__, "--file", str(file), "naming", "bootstrap"]
+    command = [sys.executable, canaries.__file__, "--file", str(file), "naming", "rule"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "canary naming moved: 'loss' was 9.0 and is" in done.stderr

@@ -10,7 +10,7 @@ from scalable_arch import versions
 from scalable_arch.kinds import KINDS, classification, person_search, reid, segmentation, weights
 from scalable_arch.kinds.titles import model_title
 from scalable_arch.models import MODELS
-from scalable_arch.study.kind import Kind
+from scalable_arch.study.kind import NOT_NOTED, Kind, trained_above
 
 DIGITS = {"dataset": "digits", "limit": 60, "size": 8}
 RECIPE = {"epochs": 1, "batch_size": 30, "cutout": 0, "drop_path": 0.0, "crop_padding": 1}
@@ -298,3 +298,12 @@ def test_scores_in_one_line(kind, metrics, words):
 def test_models_are_spelled_as_their_papers_do():
     assert model_title("darts_v2_imagenet") == "DARTS (V2)" and model_title("condensenet_reid") == "CondenseNet"
     assert all(model_title(name)[0].isupper() for name in MODELS)
+
+
+def test_a_kind_says_whether_its_network_trained():
+    record = lambda *parts: {"metrics": {name: {of: value} for name, of, value in parts}}
+    criterion = trained_above(0.8)
+    assert criterion(record(("train", "accuracy", 0.8))) == "" and criterion(record()) == NOT_NOTED
+    assert criterion(record(("train", "accuracy", 0.091))) == "training accuracy 9 %, below 80 %"
+    assert trained_above(0.5, of="mIoU", part="fit")(record(("fit", "mIoU", 0.4))) == "training mIoU 40 %, below 50 %"
+    assert Kind("toy", None, None, None, None).criterion(record()) == ""  # whoever says nothing lets all pass

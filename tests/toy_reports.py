@@ -82,8 +82,8 @@ def executed(source, report, results):
 
 def han(reports):
     "Chapter 3, run by `desk`."
-    report = Report("ch3_han", "desk", root=reports, data="plaza", seeds=[0, 1])
-    parts = [trial(f"0a0{seed}", seed, joint=0.9, **{"global": 0.5, "local": 0.5}) for seed in range(2)]
+    report = Report("ch3_han", "desk", root=reports, data="plaza", seeds=[0, 1, 2, 3])
+    parts = [trial(f"0a0{seed}", seed, joint=0.9, **{"global": 0.5, "local": 0.5}) for seed in range(4)]
     rows = {"No Attention": trial("0b00", joint=0.7)} | {
         row: trial(f"0b0{n}", joint=0.3) for n, row in enumerate(("SSA", "SCA", "HRA"), 1)
     }

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['sortable', 'fenced', 'chips', 'verdict_html', 'claim_html', 'claims_html', 'ledger_row', 'ledger_table',
-           'totals_list', 'home_of', 'chapters_table', 'trial_row', 'trials_table', 'reading_notes', 'counts_table',
-           'dataset_section', 'dataset_sections']
+           'totals_list', 'home_of', 'counted', 'meanings_list', 'chapters_table', 'trial_row', 'trials_table',
+           'reading_notes', 'counts_table', 'dataset_section', 'dataset_sections']
 
 # %% ../../nbs/book/overview.ipynb #3ee843db
 import html
@@ -14,16 +14,19 @@ import re
 from ..data.manifests import list_datasets, load_manifest
 from ..kinds import KINDS
 from ..study.kind import kind_named
-from ..study.layout import TONES
+from ..study.layout import verdict_parts
 from scalable_arch.study.ledger import (
+    MEANINGS,
+    STRUCTURAL,
+    chapter_counts,
     circumstances,
     claim_counts,
-    claims_said,
     sections,
     stale_note,
     standing,
     tested,
     total_lines,
+    value_counts,
 )
 
 # %% ../../nbs/book/overview.ipynb #ec22e237
@@ -55,21 +58,20 @@ def chips(said):
 
 def verdict_html(text):
     "A text that may end with a verdict, this one coloured."
-    *words, last = text.split() or [""]
-    said = [*map(html.escape, words), chips([(last, TONES[last])]) if last in TONES else html.escape(last)]
-    return " ".join(said)
+    before, verdict, tone = verdict_parts(text)
+    return html.escape(before) + (chips([(verdict, tone)]) if verdict else "")
 
 
-def claim_html(claim, units):
-    "A claim with its verdict, and below it its relations with their intervals. `units`: {metric: unit}."
+def claim_html(claim):
+    "A claim with its verdict, and below it its relations with their intervals and what else there is to say."
     relations = [
-        f"<li>{html.escape(relation)}<br>"
-        + " ".join(f'<span class="tested">{html.escape(where)} {verdict_html(said)}</span>' for where, said in places)
-        + "</li>"
-        for relation, places in tested(claim, units)
+        f'<li>{html.escape(relation)}<br><span class="tested">{verdict_html(said)}</span> '
+        f'<span class="dim">{html.escape(more)}</span></li>'
+        for relation, said, more in tested(claim)
     ]
+    control = "positive control: " if claim["group"] == "control" else ""
     return (
-        f'<li>{verdict_html(claim["verdict"])} {html.escape(claim["text"])} <span class="dim">'
+        f'<li>{verdict_html(claim["said"])} {control}{html.escape(claim["text"])} <span class="dim">'
         f"({html.escape(claim['source'])}) in the paper: {verdict_html(claim['in_paper'])}</span>"
         f"<ul>{''.join(relations)}</ul></li>"
     )
@@ -77,7 +79,7 @@ def claim_html(claim, units):
 
 def claims_html(entry):
     "The claims of a line of the ledger, folded."
-    lines = [claim_html(claim, entry["units"]) for claim in entry["claims"]]
+    lines = [claim_html(claim) for claim in entry["claims"]]
     word = "claim" if len(lines) == 1 else "claims"
     return f"<details><summary>{len(lines)} {word}</summary><ul>{''.join(lines)}</ul></details>" if lines else ""
 
@@ -87,19 +89,17 @@ def ledger_row(name, entry, cells):
     title = f'<a href="{cells[entry["id"]]}">{entry["title"]}</a>' if entry["id"] in cells else entry["title"]
     caption = f'<span class="dim">{html.escape(entry["caption"])}</span>'
     counts, note = claim_counts([entry]), stale_note(entry)
-    rank = (counts["fails"], counts["undecided"], counts["holds"]) if entry["covered"] else (-1, 0, 0)
-    exact = (
-        (f"{entry['exact']} of {entry['structural']}", f"{entry['exact'] / entry['structural']:.4f}")
-        if entry["structural"]
-        else ("", -1)
-    )
+    ranked = ("contradicted", "undecided", "supported", "not testable here")
+    rank = [counts[verdict] for verdict in ranked] if entry["covered"] else (-1, 0, 0, 0)
+    values = value_counts([entry])
+    computed = sum(values[name] for name in STRUCTURAL[:3])
+    met = (f"{values['met']} of {computed}", f"{values['met'] / computed:.4f}") if computed else ("", -1)
     folded = f"<details><summary>changed since</summary>{html.escape(note)}</details>" if note else ""
-    said = [pair for pair in standing(entry) if not pair[0].endswith(" exact") or pair[1] == "bad"]
     return [
         (f'<span id="{entry["id"]}"></span>{title} {caption}{claims_html(entry)}', entry["id"]),
         html.escape(name),
-        exact,
-        (chips(said), ".".join(f"{number:03d}" for number in (count + 1 for count in rank))),
+        met,
+        (chips(standing(entry)), ".".join(f"{number:03d}" for number in (count + 1 for count in rank))),
         (f'<span class="dim">{html.escape(circumstances(entry))}</span>{folded}', entry["date"]),
     ]
 
@@ -109,10 +109,10 @@ def ledger_table(found, cells):
     rows = [ledger_row(name, entry, cells) for name, entries in sections(found["entries"]) for entry in entries]
     return (
         '<div class="play filter" hidden><label>Show lines with <input type="search" '
-        'placeholder="HAN, fails, Market-1501 ..."></label> <span aria-live="polite"></span></div>'
+        'placeholder="HAN, contradicted, Market-1501 ..."></label> <span aria-live="polite"></span></div>'
         + sortable(
             "Every printed table and figure, and what our runs say about it",
-            ["printed", "chapter", "exact values", "verdicts", "run"],
+            ["printed", "chapter", "printed digits met, of computed", "verdicts", "run"],
             rows,
             "ledger",
         )
@@ -138,44 +138,41 @@ def home_of(name, entries, chapters):
     return known or next((chapter for chapter in chapters if chapter.partition("_")[2] in systems), "")
 
 
+def counted(entries):
+    "The cells of `chapter_counts` in a chapter's line, empty where nothing was run."
+    if not any(entry["covered"] for entry in entries):
+        return [("", -1) for _ in chapter_counts(entries)]
+    by = lambda value: value if isinstance(value, int) else int(value.split()[0]) if value else -1
+    return [(str(value), by(value)) for value in chapter_counts(entries).values()]
+
+
+def meanings_list():
+    "What the words of the ledger mean, as an HTML list."
+    items = "".join(f"<li><b>{word}</b>: {html.escape(meaning)}</li>" for word, meaning in MEANINGS.items())
+    return f'<ul class="meanings">{items}</ul>'
+
+
 def chapters_table(found, chapters):
     """The ledger's summary, a line for each chapter of the sources.
 
     `chapters`: {name: (title, address, state)} of those that are written.
     """
-    rows = []
+    rows, columns = [], list(chapter_counts([]))
     for name, entries in sections(found["entries"]):
         title, address, state = chapters.get(home_of(name, entries, chapters), ("", "", "to come"))
-        covered, exact, inexact, structural = (
-            sum(entry[key] for entry in entries) for key in ("covered", "exact", "inexact", "structural")
-        )
-        compared = exact + inexact
+        covered = sum(entry["covered"] for entry in entries)
         link = f'<a href="{address}">{html.escape(title)}</a>' if address else ""
-        rows.append(
-            [
-                html.escape(name),
-                (link, title or "~"),
-                html.escape(state),
-                (f"{covered} of {len(entries)}", covered / len(entries)),
-                (f"{exact} of {compared}" if compared else "", exact / compared if compared else -1),
-                (str(structural or ""), structural),
-                chips(claims_said(entries)),
-            ]
+        first = [html.escape(name), (link, title or "~"), html.escape(state)]
+        rows.append([*first, (f"{covered} of {len(entries)}", covered / len(entries)), *counted(entries)])
+    heads = ["printed in", "chapter of this book", "state", "tables and figures covered", *columns]
+    return (
+        sortable(
+            "W, J: Wei Li's thesis and journal paper; C: the CDNet supplement; N: Chih-Ting Liu's thesis; "
+            "M: the MSINet report",
+            heads,
+            rows,
         )
-    heads = [
-        "printed in",
-        "chapter of this book",
-        "state",
-        "tables and figures covered",
-        "costs and counts exact, of those compared",
-        "costs and counts printed",
-        "claims",
-    ]
-    return sortable(
-        "W, J: Wei Li's thesis and journal paper; C: the CDNet supplement; N: Chih-Ting Liu's thesis; M: the MSINet "
-        "report",
-        heads,
-        rows,
+        + meanings_list()
     )
 
 # %% ../../nbs/book/overview.ipynb #35eee28c

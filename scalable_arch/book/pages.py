@@ -189,7 +189,7 @@ def result_name(cell):
         known = re.search(TABLE, "".join(data.get("text/html", "")))
         title = re.split("[;(]", "".join(data.get("text/plain", "")))[0].strip()
         if known or title in titles():
-            return known.group(1).removesuffix("_claims") if known else titles()[title]
+            return re.sub("_(claims|controls|nulls)$", "", known.group(1)) if known else titles()[title]
     named = re.search(NAMED, cell.source)
     return named.group(1) if named else ""
 
@@ -215,7 +215,7 @@ def trial_links(names, page, known):
 def result_files(cell, run):
     "Where a cell's result can be downloaded, from the folder of the run's files: its tables, its figure, its study."
     name, tables = result_name(cell), ["tables.md", "tables.html"] * shows_result(cell, ("text/html",))
-    found = [f"{name}.csv", f"{name}_claims.csv", *tables]
+    found = [f"{name}.csv", *tables]
     found += [f"{place}{name}.{kind}" for place in ("figures/", "") for kind in ("svg", "jpg")]
     found += ["studies.jsonl"] * (name in run.studies)
     return [path for path in found if (run.files / path).is_file()]

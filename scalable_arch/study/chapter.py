@@ -19,15 +19,17 @@ import torch
 
 from ..errors import one_of
 from .kind import Kind
+from .layout import number
 from .record import leaves, read_trials
 from .reports import Report, checkout_root, report_dir
+from .rule import null_sentence
 from .tables import Study
 from .trials import family, run_trials, stale_sentence, trials_on_record
 
 # %% auto #0
-__all__ = ['PROFILE_NAMES', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds', 'check_data_root',
-           'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials', 'photographs_as_jpeg',
-           'Chapter', 'say_if_another']
+__all__ = ['PROFILE_NAMES', 'NULL_PLACE', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds',
+           'check_data_root', 'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials',
+           'photographs_as_jpeg', 'Chapter', 'say_if_another']
 
 # %% ../../nbs/study/chapter.ipynb #c47e0e2a
 class WrongParameter(ValueError):
@@ -184,6 +186,9 @@ def photographs_as_jpeg() -> None:
         set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 75, "optimize": True})
 
 # %% ../../nbs/study/chapter.ipynb #a06c407d
+NULL_PLACE = ("row", "group", "data", "metric")
+
+
 class Chapter:
     """One run of a chapter: its parameters checked, its settings, seeds and report, its trials and studies.
 
@@ -237,24 +242,46 @@ class Chapter:
 
     def study(self, name: str, *, report: Report | None = None, **options: Any) -> Study:
         "A study of a printed table or figure in this chapter's report, or in another `report`; see `Study`."
-        return Study(name, report or self.report, **options)
+        return Study(name, report or self.report, kinds=self.kinds, **options)
 
     def claims(self, title: str) -> Any:
         "All claims of the studies that were shown, with their verdicts; says how many there are of each."
+        found = [(study, claim) for study, claim in self.tested_claims() if claim["group"] != "control"]
         rows = [
             {
                 "about": study,
                 "claim": f"{claim['name']}: {claim['text']}",
                 "source": claim["source"],
                 "in the paper": claim["in_paper"],
-                "here": claim["verdict"],
+                "here": claim["said"],
             }
-            for study, claims in sorted(self.report.studies.items())
-            for claim in claims
+            for study, claim in found
         ]
         claims = pd.DataFrame(rows, columns=["about", "claim", "source", "in the paper", "here"]).set_index("about")
-        print("; ".join(f"{number} {verdict}" for verdict, number in claims["here"].value_counts().items()))
+        counts = pd.Series([claim["verdict"] for _, claim in found], dtype=object).value_counts()
+        print("; ".join(f"{count} {verdict}" for verdict, count in counts.items()))
         return self.report.table("claims", claims, title)
+
+    def tested_claims(self) -> list[tuple[str, dict[str, Any]]]:
+        "(study, claim as tested) of the studies that were shown, controls among them."
+        return [(study, claim) for study, claims in sorted(self.report.studies.items()) for claim in claims]
+
+    def controls(self, title: str) -> Any:
+        "The controls of the studies that were shown, positive ones and null ones; says how the null ones stand."
+        rows = [
+            {"about": study, "control": claim["name"], "on": claim["text"], "here": claim["said"]}
+            for study, claim in self.tested_claims()
+            if claim["group"] == "control"
+        ]
+        nulls = [(study, null) for study, nulls in sorted(self.report.nulls.items()) for null in nulls]
+        rows += [
+            {"about": study, "control": "null", "on": " ".join(filter(None, (null[name] for name in NULL_PLACE)))}
+            | {"here": f"{number(null['difference'], null['unit'], sign=True)} (p {null['p']:.3f})"}
+            for study, null in nulls
+        ]
+        print(null_sentence([null for _, null in nulls]))
+        controls = pd.DataFrame(rows, columns=["about", "control", "on", "here"]).set_index("about")
+        return self.report.table("controls", controls, title)
 
     def compare(self) -> None:
         "Say how the trials of this run stand to those of the same name on record in the checkout."

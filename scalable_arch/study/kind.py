@@ -14,13 +14,14 @@ from ..errors import one_of
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of trial: four functions under the name by which configurations ask for it.
+    """A kind of trial: functions under the name by which configurations ask for it.
 
     `run` (config, *, checkpoint, given, progress): a dict that JSON can hold, with `metrics` and, where there are any,
     `queries`, `people`, `curves`, `genotype`, `cost`, `params`, `device`. `checkpoint`: folder in which a killed run is
     continued, or None; `given`: what is needed but makes no other trial, such as `data_root` and `device`.
     `versions` (config): names in `scalable_arch.versions.VERSIONS` of what its numbers rest on. `about` (config): what
-    it is about, in a few words. `said` (metrics): its scores in a line, in percent.
+    it is about, in a few words. `said` (metrics): its scores in a line, in percent. `criterion` (record): whether the
+    record's network trained: '' where it did, the reason where it did not, `NOT_NOTED` where the record does not tell.
     """
 
     name: str
@@ -28,9 +29,25 @@ class Kind:
     versions: Callable[[dict[str, Any]], Iterable[str]]
     about: Callable[[dict[str, Any]], str]
     said: Callable[[dict[str, Any]], str]
+    criterion: Callable[[dict[str, Any]], str] = lambda record: ""
 
 # %% auto #0
-__all__ = ['Kind', 'kind_named']
+__all__ = ['NOT_NOTED', 'Kind', 'trained_above', 'kind_named']
+
+# %% ../../nbs/study/kind.ipynb #13f5943a
+NOT_NOTED = "training accuracy not noted"
+
+
+def trained_above(threshold: float, *, of: str = "accuracy", part: str = "train") -> Callable[[dict[str, Any]], str]:
+    "A `criterion` of a kind: the record's `metrics` have a fraction `of` under `part` that is at least `threshold`."
+
+    def criterion(record: dict[str, Any]) -> str:
+        found = record["metrics"].get(part, {}).get(of)
+        if found is None:
+            return NOT_NOTED
+        return "" if found >= threshold else f"training {of} {100 * found:.0f} %, below {100 * threshold:.0f} %"
+
+    return criterion
 
 # %% ../../nbs/study/kind.ipynb #45109e60
 def kind_named(config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Kind:

@@ -134,7 +134,8 @@ class Report:
 
     `chapter`, `profile`: name the folder below the reports, see `run_place`, unless `folder` names another one as a
     tuple of parts. `root`: instead of the folder of reports. `facts`: what all results of this run rest on (data,
-    seeds, ...). `studies`: {name: claims as tested} of the studies that were shown.
+    seeds, ...). `studies`, `nulls`: {name: claims as tested, null controls} of the studies that were
+    shown.
     """
 
     def __init__(self, chapter, profile, *, folder=None, root=None, **facts):
@@ -142,7 +143,7 @@ class Report:
         self.folder = Path(root, *place) if root else report_dir(*place)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.facts = provenance(chapter=chapter, profile=profile, **facts)
-        self.studies, self.sections = {}, {}
+        self.studies, self.nulls, self.sections = {}, {}, {}
 
     def resting_on(self, **facts):
         """This report for results that rest on other `facts` than the rest of the chapter: the same folder, another
