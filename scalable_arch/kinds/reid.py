@@ -21,7 +21,7 @@ from ..metrics.reciprocal import RerankedDistances
 from ..metrics.retrieval import evaluate, multi_query
 from ..models import create_model
 from ..nn.inference import fold_batchnorm, reuse_memory
-from ..study.kind import Kind
+from ..study.kind import Kind, trained_above
 from ..train.loop import extract_features, fit, training_accuracy
 from ..train.losses import LOSSES
 
@@ -173,7 +173,8 @@ def train_and_search(config, *, checkpoint=None, given=None, progress=None):
     """Run a trial: train a network and search with it; metrics, queries and people by search set and part, and under
     `learnt` the share of its training images that it names rightly.
 
-    `config` has, beside what `trained_reid_net` needs: `search` {name: source}, `parts` of the feature, some of
+    `config` has, beside what `trained_reid_net` needs: `search` {name: source}, where one named settle opens the people
+    to settle recipes on and all others the test's, `parts` of the feature, some of
     `FEATURE_PARTS` (default joint), `attention` (note what a HAN attends to). For the other arguments see
     `scalable_arch.study.kind.Kind`.
     """
@@ -181,7 +182,8 @@ def train_and_search(config, *, checkpoint=None, given=None, progress=None):
     model, curve = trained_reid_net(config, checkpoint=checkpoint, given=given, progress=progress)
     record = {"metrics": {}, "queries": {}, "people": {}, "learnt": share_learnt(config, model, given)}
     for name, source in config["search"].items():
-        found = open_source(source, "test", task="reid", size=config["size"], data_root=given.get("data_root", ""))
+        split = "settle" if name == "settle" else "test"
+        found = open_source(source, split, task="reid", size=config["size"], data_root=given.get("data_root", ""))
         results = retrieval_scores(found, embed_images(model, found.images), config.get("parts", ["joint"]))
         for key, result in zip(("metrics", "queries", "people"), results):
             record[key][name] = result
@@ -225,4 +227,11 @@ def reid_said(metrics):
     return by_search(metrics, one)
 
 
-REID = Kind("reid", run=train_and_search, versions=reid_versions, about=reid_about, said=reid_said)
+REID = Kind(
+    "reid",
+    run=train_and_search,
+    versions=reid_versions,
+    about=reid_about,
+    said=reid_said,
+    criterion=trained_above(0.9),
+)

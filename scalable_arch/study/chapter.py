@@ -24,7 +24,7 @@ from .record import leaves, read_trials
 from .reports import Report, checkout_root, report_dir
 from .rule import null_sentence
 from .tables import Study
-from .trials import family, run_trials, stale_sentence, trials_on_record
+from .trials import family, run_trials, stale_sentence, trial_name, trials_on_record
 
 # %% auto #0
 __all__ = ['PROFILE_NAMES', 'NULL_PLACE', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds',
@@ -229,16 +229,37 @@ class Chapter:
         self.report = self.report.resting_on(**facts)
         return self.report
 
-    def run(self, plan: Mapping[Any, Mapping[str, Any]], what: str = "trials") -> dict[Any, dict[str, Any]]:
-        "The record of each configuration, under its key; says what they took, once and here."
+    def run(
+        self,
+        plan: Mapping[Any, Mapping[str, Any]],
+        what: str = "trials",
+        *,
+        only: Collection[Any] | None = None,
+    ) -> dict[Any, dict[str, Any]]:
+        """The record of each configuration, under its key; says what they took, once and here.
+
+        `only`: keys of the plan that are run where they are not there yet; of all others what is on record is taken,
+        and they are left out where nothing is.
+        """
         start = time.perf_counter()
+        chosen = {key: plan[key] for key in (plan if only is None else only)}
         how = self.running | {"rerun_stale": self.rerun_stale}
-        found = run_trials(list(plan.values()), self.folder, self.kinds, **how)
-        self.records |= {record["trial"]: record for record in found}
-        minutes = sum({record["trial"]: record["wall_seconds"] for record in found}.values()) / 60
+        found = dict(zip(chosen, run_trials(list(chosen.values()), self.folder, self.kinds, **how)))
+        self.records |= {record["trial"]: record for record in found.values()}
+        minutes = sum({record["trial"]: record["wall_seconds"] for record in found.values()}.values()) / 60
         here = (time.perf_counter() - start) / 60
         print(f"{len(found)} {what}, which took {minutes:.0f} minutes of one core; here and now {here:.1f} minutes")
-        return dict(zip(plan, found))
+        recorded = self.recorded() if len(found) < len(plan) else {}
+        others = {key: recorded.get(trial_name(config)) for key, config in plan.items() if key not in found}
+        if others := {key: record for key, record in others.items() if record}:
+            print(f"{len(others)} more {what} are taken from the record")
+        return {key: (found | others)[key] for key in plan if key in found | others}
+
+    def recorded(self) -> dict[str, dict[str, Any]]:
+        "{name: record} of the trials on record: in the checkout, and of this run's own folder."
+        root = checkout_root()
+        place = root and root / "reports" / self.name
+        return (read_trials(place) if place else {}) | trials_on_record(self.folder)
 
     def study(self, name: str, *, report: Report | None = None, **options: Any) -> Study:
         "A study of a printed table or figure in this chapter's report, or in another `report`; see `Study`."

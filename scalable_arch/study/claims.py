@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMBER', 'NEEDED', 'HEAD', 'FIELDS', 'KINDS_OF_FIELD', 'Relation', 'relation_tokens', 'parse_side', 'parse_term',
            'parse_relation', 'mean_relation', 'Claim', 'claim_from', 'check_names', 'claims_dir', 'load_claims',
-           'claims_file', 'claims_in', 'claims_mark', 'known_studies']
+           'claims_file', 'in_its_studies', 'claims_in', 'claims_mark', 'known_studies']
 
 # %% ../../nbs/study/claims.ipynb #64556beb
 import hashlib
@@ -198,7 +198,7 @@ class Claim:
 NEEDED = ("study", "name", "text", "source", "relations")
 HEAD = ("written", "known")
 FIELDS = {name: str for name in ("study", "name", "text", "source", "group", "untestable")}
-FIELDS |= {name: list for name in ("relations", "metrics", "datasets", "ours")}
+FIELDS |= {name: list for name in ("relations", "metrics", "datasets", "ours", "studies")}
 FIELDS |= {name: bool for name in ("average", "fixed", "control")}
 KINDS_OF_FIELD = {list: "a list of texts", bool: "true or false", str: "a text"}
 
@@ -270,6 +270,16 @@ def claims_file(name, content):
     return found, entries
 
 
+def in_its_studies(entry, head):
+    "The `Claim` of one [[claim]], in each of its `studies`: a control stands beside every table that rests on it."
+    named = {key: value for key, value in entry.items() if key != "studies"}
+    if "studies" not in entry:
+        return [claim_from(named, **head)]
+    if "study" in entry or not entry.get("control"):
+        raise ValueError("studies is for controls, in place of study")
+    return [claim_from(named | {"study": study}, **head) for study in entry["studies"]]
+
+
 @lru_cache(maxsize=4)
 def claims_in(files):
     "The claims of files, ((name, content), ...); kept, since each study asks for its own."
@@ -278,13 +288,13 @@ def claims_in(files):
         head, entries = claims_file(name, content)
         for number, entry in enumerate(entries, 1):
             try:
-                claim = claim_from(entry, **head)
-                check_names(claim, studies)
-                if (claim.study, claim.name) in found:
-                    raise ValueError(f"{claim.study} has a claim of this name already")
+                for claim in in_its_studies(entry, head):
+                    check_names(claim, studies)
+                    if (claim.study, claim.name) in found:
+                        raise ValueError(f"{claim.study} has a claim of this name already")
+                    found[claim.study, claim.name] = claim
             except ValueError as error:
                 raise ValueError(f"{name}, claim {entry.get('name', number)!r}: {error}") from None
-            found[claim.study, claim.name] = claim
     return list(found.values())
 
 

@@ -38,14 +38,14 @@ __all__ = ['NOT_NOTED', 'Kind', 'trained_above', 'kind_named']
 NOT_NOTED = "training accuracy not noted"
 
 
-def trained_above(threshold: float, *, of: str = "accuracy", part: str = "train") -> Callable[[dict[str, Any]], str]:
-    "A `criterion` of a kind: the record's `metrics` have a fraction `of` under `part` that is at least `threshold`."
+def trained_above(threshold: float) -> Callable[[dict[str, Any]], str]:
+    "A `criterion` of a kind: the record's `learnt`, a share of the training set, is at least `threshold`."
 
     def criterion(record: dict[str, Any]) -> str:
-        found = record["metrics"].get(part, {}).get(of)
+        found = record.get("learnt")
         if found is None:
             return NOT_NOTED
-        return "" if found >= threshold else f"training {of} {100 * found:.0f} %, below {100 * threshold:.0f} %"
+        return "" if found >= threshold else f"training accuracy {100 * found:.0f} %, below {100 * threshold:.0f} %"
 
     return criterion
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTCOMES', 'COLUMNS_OF_NEED', 'chapter_cells', 'seeds_waited_for', 'needs_frame', 'needs_row', 'variance_root',
-           'set_moments', 'drawn_again', 'claims_to_draw', 'drawn_verdicts', 'above_sesoi', 'drawn_frame',
+           'set_moments', 'drawn_luck', 'drawn_again', 'claims_to_draw', 'drawn_verdicts', 'above_sesoi', 'drawn_frame',
            'drawn_sentence']
 
 # %% ../../nbs/study/power.ipynb #8410a249
@@ -95,6 +95,19 @@ def set_moments(values):
     return np.atleast_2d(np.cov(persons)) - rest / seeds, rest
 
 
+def drawn_luck(weights, stacked, moments, independent, rng, seeds):
+    "[(seeds, relations)] of each set: what seeds add to its contrasts, the same in all unless they are independent."
+    chances = [rest / values.shape[2] for values, (_, rest) in zip(stacked, moments)]
+    if independent:
+        found = [np.atleast_2d(np.cov(values.mean(2))) - chance for values, chance in zip(stacked, chances)]
+    else:
+        means = sum(weight * values.mean(2) for weight, values in zip(weights, stacked))
+        chance = sum(weight**2 * chance for weight, chance in zip(weights, chances))
+        found = [np.atleast_2d(np.cov(means)) - chance]
+    drawn = [rng.normal(size=(seeds, len(matrix))) @ variance_root(matrix).T for matrix in found]
+    return drawn if independent else drawn * len(stacked)
+
+
 def drawn_again(contrasts, truths, rng, seeds=max(LOOKS)):
     """Contrasts drawn anew for `seeds` seeds, with the variances of those found and the true values `truths`.
 
@@ -104,15 +117,14 @@ def drawn_again(contrasts, truths, rng, seeds=max(LOOKS)):
     stacked = [np.stack([contrast.sets[at][1] for contrast in contrasts]) for at in range(len(contrasts[0].sets))]
     weights = [weight for weight, _ in contrasts[0].sets]
     moments = [set_moments(values) for values in stacked]
-    chance = sum(w**2 * rest / values.shape[2] for w, values, (_, rest) in zip(weights, stacked, moments))
-    means = sum(weight * values.mean(2) for weight, values in zip(weights, stacked))
-    luck = rng.normal(size=(seeds, count)) @ variance_root(np.atleast_2d(np.cov(means)) - chance).T
+    luck = drawn_luck(weights, stacked, moments, contrasts[0].independent, rng, seeds)
     sets = []
-    for weight, values, (persons, rest) in zip(weights, stacked, moments):
+    for weight, values, (persons, rest), lucky in zip(weights, stacked, moments, luck):
         people = values.shape[2]
-        drawn = used + luck[:, None] + rng.normal(size=(people, count)) @ variance_root(persons).T
+        drawn = used + lucky[:, None] + rng.normal(size=(people, count)) @ variance_root(persons).T
         sets.append((weight, drawn + rng.normal(size=(seeds, people, count)) @ variance_root(rest).T))
-    return [Contrast(tuple(range(seeds)), tuple((w, values[..., at]) for w, values in sets)) for at in range(count)]
+    put = lambda at: tuple((weight, values[..., at]) for weight, values in sets)
+    return [Contrast(tuple(range(seeds)), put(at), contrasts[0].independent) for at in range(count)]
 
 # %% ../../nbs/study/power.ipynb #159134be
 def claims_to_draw(studies):
@@ -124,7 +136,8 @@ def claims_to_draw(studies):
             result = results[claim.name]
             lost = any(lost_cells(claim, relation, cells.scores) for relation in claim.estimands)
             if result["group"] == "measured" and not claim.untestable and not lost:
-                contrasts = common_contrasts([tested_places(claim, part, cells.scores) for part in claim.estimands])
+                places = [tested_places(claim, part, cells.scores) for part in claim.estimands]
+                contrasts = common_contrasts(places, cells.independent)
                 shapes = {tuple(values.shape for _, values in contrast.sets) for contrast in contrasts}
                 if len(contrasts[0].seeds) > 1 and len(shapes) == 1:
                     found.append((claim, result["relations"], contrasts))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POINTS', 'LOOKS', 'FIXED_LEVEL', 'FEWEST', 'VERDICTS', 'MOST_SEEDS', 'END', 'Scores', 'scores_by_person', 'Contrast',
-           'joint_scores', 'contrast_of', 'Estimate', 'estimate', 'smallest_difference', 'planned_looks',
+           'joint_scores', 'contrast_of', 'Estimate', 'seeds_part', 'estimate', 'smallest_difference', 'planned_looks',
            'relation_verdict', 'joint_verdict', 'Decision', 'decide', 'level_at', 'widths_needed', 'seeds_needed',
            'seeds_expected', 'undecided_said', 'more_seeds', 'claim_places', 'lost_cells', 'contrast_at',
            'tested_places', 'common_contrasts', 'printed_values', 'sign_verdict', 'in_print', 'short', 'paper_verdict',
@@ -73,14 +73,20 @@ def scores_by_person(samples, people=None, *, seeds=None, scale=1.0):
 # %% ../../nbs/study/rule.ipynb #6c670ef7
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    "A relation's contrast: `seeds`, and for each test set its weight and values (seeds, persons); weights sum to 1."
+    """A relation's contrast: `seeds`, and for each test set its weight and values (seeds, persons); weights sum to 1.
+
+    `independent`: what answers in each test set was trained for it alone, so that a seed's luck in one is not its luck
+    in another.
+    """
 
     seeds: tuple
     sets: tuple
+    independent: bool = False
 
     def first(self, count):
         "The same of the first `count` seeds."
-        return Contrast(self.seeds[:count], tuple((weight, values[:count]) for weight, values in self.sets))
+        first = tuple((weight, values[:count]) for weight, values in self.sets)
+        return Contrast(self.seeds[:count], first, self.independent)
 
 
 def joint_scores(relation, cells):
@@ -101,19 +107,21 @@ def joint_scores(relation, cells):
     return Scores(sums, first.sizes, tuple(seeds), first.people)
 
 
-def contrast_of(places, seeds):
+def contrast_of(places, seeds, independent=False):
     "`Contrast` of these seeds from {(metric, data set): joint Scores}: scores of the same people are averaged."
     sets = {}
     for (_, dataset), scores in places.items():
         rows = scores.values[[scores.seeds.index(seed) for seed in seeds]]
         sets.setdefault((base_name(dataset), scores.people), []).append(rows)
-    return Contrast(tuple(seeds), tuple((len(rows) / len(places), np.mean(rows, axis=0)) for rows in sets.values()))
+    averaged = tuple((len(rows) / len(places), np.mean(rows, axis=0)) for rows in sets.values())
+    return Contrast(tuple(seeds), averaged, independent)
 
 # %% ../../nbs/study/rule.ipynb #e712a380
 @dataclass(frozen=True)
 class Estimate:
     """A contrast's `mean` over `seeds` seeds, `seeds_ms` the variance of seeds' means, `people_part` what persons add
-    to the variance of the mean, with `people_df` degrees of freedom, and the number of `people`."""
+    to the variance of the mean, with `people_df` degrees of freedom, and the number of `people`. `seeds_sets`: how many
+    independent sets the variance of seeds comes from, between 1 and all."""
 
     mean: float
     seeds: int
@@ -121,6 +129,7 @@ class Estimate:
     people_part: float
     people_df: float
     people: int
+    seeds_sets: float = 1.0
 
     def half_width(self, level, seeds=None):
         "Half of the interval's width at a two-sided `level`, for as many seeds as there are or for another number."
@@ -131,7 +140,7 @@ class Estimate:
         total = parts.sum()
         if total <= 0:
             return 0.0
-        df = total**2 / (parts**2 / (count - 1, self.people_df)).sum()
+        df = total**2 / (parts**2 / ((count - 1) * self.seeds_sets, self.people_df)).sum()
         return float(stdtrit(df, 1 - level / 2) * np.sqrt(total))
 
     def interval(self, level):
@@ -140,21 +149,31 @@ class Estimate:
         return self.mean - half, self.mean + half
 
 
+def seeds_part(contrast):
+    "(variance of the means of seeds, number of independent sets that it comes from) of a `Contrast`."
+    means = [weight * values.mean(1) for weight, values in contrast.sets]
+    if len(contrast.seeds) == 1:
+        return float("nan"), 1.0
+    if not contrast.independent:
+        return float(sum(means).var(ddof=1)), 1.0
+    parts = np.array([one.var(ddof=1) for one in means])
+    return float(parts.sum()), float(parts.sum() ** 2 / (parts**2).sum()) if parts.any() else 1.0
+
+
 def estimate(contrast):
     "`Estimate` of a `Contrast` of one seed or more; the variance of one seed is not a number."
-    count = len(contrast.seeds)
-    means = sum(weight * values.mean(1) for weight, values in contrast.sets)
     varied = [(weight, values.mean(0)) for weight, values in contrast.sets if values.shape[1] > 1]
     parts = [weight**2 * people.var(ddof=1) / len(people) for weight, people in varied]
-    total = sum(parts)
     spread = sum(part**2 / (len(people) - 1) for part, (_, people) in zip(parts, varied))
+    seeds_ms, seeds_sets = seeds_part(contrast)
     return Estimate(
-        mean=float(means.mean()),
-        seeds=count,
-        seeds_ms=float(means.var(ddof=1)) if count > 1 else float("nan"),
-        people_part=float(total),
-        people_df=float(total**2 / spread) if spread > 0 else 1.0,
+        mean=float(sum(weight * values.mean() for weight, values in contrast.sets)),
+        seeds=len(contrast.seeds),
+        seeds_ms=seeds_ms,
+        people_part=float(sum(parts)),
+        people_df=float(sum(parts) ** 2 / spread) if spread > 0 else 1.0,
         people=sum(len(people) for _, people in varied),
+        seeds_sets=seeds_sets,
     )
 
 # %% ../../nbs/study/rule.ipynb #65b25c58
@@ -330,14 +349,14 @@ def tested_places(claim, relation, cells):
     return {place: contrast_at(relation, at(*place)) for place in claim_places(claim, relation, cells)}
 
 
-def common_contrasts(places):
+def common_contrasts(places, independent=False):
     "[`Contrast`] of a claim's relations over the seeds that all have. `places`: of each, see `tested_places`."
     kept = []
     for found in places:
         least = min(FEWEST, max(len(scores.seeds) for scores in found.values()))
         kept.append({place: scores for place, scores in found.items() if len(scores.seeds) >= least})
     seeds = sorted(set.intersection(*(set(scores.seeds) for found in kept for scores in found.values())))
-    return [contrast_of(found, seeds) for found in kept]
+    return [contrast_of(found, seeds, independent) for found in kept]
 
 # %% ../../nbs/study/rule.ipynb #3200b1e0
 def printed_values(study):
@@ -421,9 +440,9 @@ def estimate_fields(found, level):
     return fields
 
 
-def measured_result(claim, entries, places):
+def measured_result(claim, entries, places, independent=False):
     "(verdict, what is said in brackets, look) of a claim that can be tested; fills `entries`."
-    contrasts, signs = common_contrasts(places), [relation.sign for relation in claim.estimands]
+    contrasts, signs = common_contrasts(places, independent), [relation.sign for relation in claim.estimands]
     sesois = [entry["sesoi"] for entry in entries]
     if not contrasts[0].seeds:
         return "undecided", f"at least {more_seeds(FEWEST)}", None
@@ -458,11 +477,12 @@ def verdict_said(verdict, entries, why):
     return f"{verdict} ({why})" if why else verdict
 
 
-def check_claim(claim, cells, *, units=None, untrained=None, control=""):
+def check_claim(claim, cells, *, units=None, untrained=None, control="", independent=False):
     """Verdict on a claim, as a dict with one entry for each relation.
 
     `cells`: {(row, group, dataset, metric): Scores or a number}. `units`: {metric: unit}, percent where none is said.
     `untrained`: {cell: why its networks count as untrained}. `control`: why the study's positive control was not found.
+    `independent`: see `Contrast`.
     """
     units = units or {}
     entries = in_print(claim, units.get(claim.metrics[0], "percent"))
@@ -473,7 +493,8 @@ def check_claim(claim, cells, *, units=None, untrained=None, control=""):
     structural = any(not isinstance(value, Scores) for found in places for value in found.values())
     result = "not testable here", claim.untestable or f"not run: {lost}", None
     if not claim.untestable and not lost:
-        result = (structural_result if structural else measured_result)(claim, entries, places)
+        parts = claim, entries, places
+        result = structural_result(*parts) if structural else measured_result(*parts, independent)
     if not (claim.untestable or lost or structural):
         kept = {"units": units, "untrained": untrained or {}, "control": control}
         if why := hindrance(claim, places, cells, **kept):

@@ -148,12 +148,14 @@ class Cells:
     `name`: id such as wei_li_thesis_t3_04. `data`: {printed data set: what was used}; the same name is the real data,
     any other a stand-in.
     `margin`: percent points within which a value measured on the real data counts as met. `kinds`: {name: `Kind`} of
-    its trials, which say whether a network trained.
+    its trials, which say whether a network trained. `independent`: each data set has networks of its own, see
+    `rule.Contrast`.
     """
 
-    def __init__(self, name, *, data=None, margin=1.0, kinds=None):
+    def __init__(self, name, *, data=None, margin=1.0, kinds=None, independent=False):
         one_of("table or figure", name, known_studies())
         self.name, self.data, self.margin, self.kinds = name, UsedData(data or {}), margin, kinds or {}
+        self.independent = independent
         self.training = {}  # what is to be said of the training behind a cell, where there is something
         self.lines, self.ours, self.scores, self.origins = printed_lines(name), {}, {}, {}
         known = {part for key in self.lines for part in (key[2], base_name(key[2])) if part}
@@ -310,7 +312,7 @@ def tested_claims(cells):
     """
     claims = sorted(load_claims(cells.name), key=lambda claim: not claim.control)
     untrained = {key: said for key, said in cells.training.items() if said != NOT_NOTED}
-    given, found = {"units": units_of(cells), "untrained": untrained}, []
+    given, found = {"units": units_of(cells), "untrained": untrained, "independent": cells.independent}, []
     for claim in claims:
         lost = "" if claim.control else control_lost(found)
         result = check_claim(claim, cells.scores, control=lost, **given)
@@ -367,6 +369,7 @@ def study_lines(cells, facts, *, trials, versions, figure=""):
         "facts": facts,
         "data": {name: {"used": used, "stand_in": cells.data.stand_in(name)} for name, used in cells.data.items()},
         "margin": cells.margin,
+        "independent": cells.independent,
         "trials": sorted(trials),
         "versions": {**versions, **versions_of(["claims.rule"])},
         "marks": {"printed values": printed_mark(cells.name), "claims": claims_mark(cells.name)},
@@ -463,7 +466,8 @@ def cells_again(study, trials, kinds=None):
     cell was not taken from trials, or one is gone: run the chapter.
     """
     used = {name: entry["used"] for name, entry in study["data"].items()}
-    cells = Cells(study["study"], data=used, margin=study["margin"], kinds=kinds)
+    more = {"margin": study["margin"], "independent": study.get("independent", False)}
+    cells = Cells(study["study"], data=used, kinds=kinds, **more)
     for cell in (cell for cell in study["cells"] if cell["ours"]):
         key, ours = tuple(cell[name] for name in KEY), cell["ours"]
         where = dict(zip(KEY, key)) | {"unit": cell["unit"], "printed": key in cells.lines}
@@ -508,13 +512,13 @@ class Shown:
 class Study(Cells):
     """One printed table or figure beside a chapter's own values, its claims, and the files of both.
 
-    `name`, `data`, `margin`, `kinds`: see `Cells`. `report`: of the running chapter. `versions`: names in the table of
-    versions of what its structural values come from; its trials have their own. `trials`: records that it rests on
-    besides those of its cells.
+    `report`: of the running chapter. `versions`: names in the table of versions of what its structural values come
+    from; its trials have their own. `trials`: records that it rests on besides those of its cells. For the rest see
+    `Cells`.
     """
 
-    def __init__(self, name, report, *, data=None, versions=(), trials=(), margin=1.0, kinds=None):
-        super().__init__(name, data=data, margin=margin, kinds=kinds)
+    def __init__(self, name, report, *, versions=(), trials=(), **options):
+        super().__init__(name, **options)
         self.report, self.versions, self.figure_file = report, versions_of(versions), ""
         self.more_trials = [record["trial"] for record in trials]
 
