@@ -450,7 +450,8 @@ def fit_person_search(
     `scenes`: a `data.scenes.SceneSet`, or anything with `names`, `boxes`, `pids`, a length and `image(i)`. `distill`:
     any of feature, attention, prediction, learnt from `teacher`; `lambda0`, `lambda1`, `lambda2` weigh prediction,
     attention and feature; `norm`, `kl`, `levels`, `temperature` as of `distillation_losses`. `schedule`,
-    `milestones`, `gamma`, `warmup`: as of `train.fit`. `num_anchors`, `num_rois`: how many a scene the losses are taken on.
+    `milestones`, `gamma`, `warmup`: as of `train.fit`. `num_anchors`, `num_rois`: how many a scene the losses are
+    taken on.
     `checkpoint`, `checkpoint_every`, `progress`, `on_epoch` as of `train.fit`: a killed run continues with the same
     bits. Errors: ValueError for scenes, boxes and settings that do not fit; FloatingPointError where a loss is not
     finite. Source: W sec. 4.2.4, 4.3.
