@@ -234,7 +234,7 @@ def ledger(args):
         )
     return 0
 
-
+# %% ../nbs/cli.ipynb #cac44bad
 def power(args):
     """Print what each undecided claim of a chapter still needs, and with `--simulate` what the planned seeds would
     decide."""

@@ -3,6 +3,7 @@
 import json
 import time
 
+import numpy as np
 import pytest
 from toy_trials import KINDS
 
@@ -202,6 +203,32 @@ def test_all_claims_of_the_studies_that_were_shown(capsys):
     assert set(page.index) == {"wei_li_thesis_t6_03"} and verdicts.sum() == len(page) > 0
     assert {path.name for path in chapter.report.folder.iterdir()} >= {"claims.csv", "tables.md", "studies.jsonl"}
     assert "data digits; seeds [0, 1, 2]" in (chapter.report.folder / "tables.md").read_text()
+
+
+def test_all_controls_of_the_studies_that_were_shown(capsys, monkeypatch, tmp_path):
+    head = 'written = "now"\nknown = "nothing"\n[[claim]]\nstudy = "wei_li_thesis_t6_03"\nname = "half"\ntext = "t"\n'
+    more = 'source = "s"\nmetrics = ["Error_C10"]\ncontrol = true\nrelations = ["[w/ AGS] < [half the images]"]\n'
+    (tmp_path / "a.toml").write_text(head + more)
+    monkeypatch.setattr("scalable_arch.study.claims.claims_dir", lambda: tmp_path)
+    chapter = opened()
+    study = chapter.study("wei_li_thesis_t6_03", data={"CIFAR-10": "digits"})
+    rng = np.random.default_rng(0)
+    trial = lambda seed, rate: {
+        "trial": f"{seed:04d} {rate}",
+        "config": {"seed": seed},
+        "queries": {"test": {"joint": {"Error_C10": (rng.random(200) < rate).astype(int).tolist()}}},
+    }
+    where = {"dataset": "CIFAR-10", "metrics": ("Error_C10",)}
+    study.searched([trial(seed, 0.1) for seed in range(8)], row="w/ AGS", **where)
+    study.control([trial(seed, 0.5) for seed in range(8)], row="half the images", **where)
+    study.show()
+    capsys.readouterr()
+    page = chapter.controls("Controls").data
+    assert page["control"].tolist() == ["half", "null", "null"] and page["here"].iloc[0] == "supported (at 4 seeds)"
+    assert page["on"].iloc[1] == "w/ AGS digits Error_C10" and "(p " in page["here"].iloc[1]
+    assert capsys.readouterr().out.startswith(("0 of 2 null controls differ", "1 of 2 null controls differ"))
+    assert chapter.claims("Claims").data.empty  # a control is no claim
+    assert (chapter.report.folder / "controls.csv").is_file()
 
 
 def test_results_that_rest_on_other_data_say_so():

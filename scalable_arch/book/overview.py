@@ -164,7 +164,7 @@ def chapters_table(found, chapters):
         link = f'<a href="{address}">{html.escape(title)}</a>' if address else ""
         first = [html.escape(name), (link, title or "~"), html.escape(state)]
         rows.append([*first, (f"{covered} of {len(entries)}", covered / len(entries)), *counted(entries)])
-    heads = ["printed in", "chapter of this book", "state", "tables and figures covered", *columns]
+    heads = ["printed in", "chapter of this book", "state", "covered", *columns]
     return (
         sortable(
             "W, J: Wei Li's thesis and journal paper; C: the CDNet supplement; N: Chih-Ting Liu's thesis; "

@@ -27,9 +27,9 @@ from .tables import Study
 from .trials import family, run_trials, stale_sentence, trial_name, trials_on_record
 
 # %% auto #0
-__all__ = ['PROFILE_NAMES', 'NULL_PLACE', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds',
-           'check_data_root', 'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials',
-           'photographs_as_jpeg', 'Chapter', 'say_if_another']
+__all__ = ['PROFILE_NAMES', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds', 'check_data_root',
+           'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials', 'photographs_as_jpeg',
+           'claims_table', 'controls_table', 'Chapter', 'say_if_another']
 
 # %% ../../nbs/study/chapter.ipynb #c47e0e2a
 class WrongParameter(ValueError):
@@ -186,9 +186,25 @@ def photographs_as_jpeg() -> None:
         set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 75, "optimize": True})
 
 # %% ../../nbs/study/chapter.ipynb #a06c407d
-NULL_PLACE = ("row", "group", "data", "metric")
+def claims_table(found: list[tuple[str, dict[str, Any]]]) -> pd.DataFrame:
+    "(study, claim as tested) as a table, a line a claim."
+    rows = [
+        (study, f"{claim['name']}: {claim['text']}", claim["source"], claim["in_paper"], claim["said"])
+        for study, claim in found
+    ]
+    return pd.DataFrame(rows, columns=["about", "claim", "source", "in the paper", "here"]).set_index("about")
 
 
+def controls_table(found: list[tuple[str, dict[str, Any]]], nulls: list[tuple[str, dict[str, Any]]]) -> pd.DataFrame:
+    "(study, positive control as tested) and (study, null control) as a table, a line a control."
+    rows = [(study, claim["name"], claim["text"], claim["said"]) for study, claim in found]
+    for study, null in nulls:
+        place = " ".join(filter(None, (null[name] for name in ("row", "group", "data", "metric"))))
+        said = f"{number(null['difference'], null['unit'], sign=True)} (p {null['p']:.3f})"
+        rows.append((study, "null", place, said))
+    return pd.DataFrame(rows, columns=["about", "control", "on", "here"]).set_index("about")
+
+# %% ../../nbs/study/chapter.ipynb #ca7411d6
 class Chapter:
     """One run of a chapter: its parameters checked, its settings, seeds and report, its trials and studies.
 
@@ -268,41 +284,20 @@ class Chapter:
     def claims(self, title: str) -> Any:
         "All claims of the studies that were shown, with their verdicts; says how many there are of each."
         found = [(study, claim) for study, claim in self.tested_claims() if claim["group"] != "control"]
-        rows = [
-            {
-                "about": study,
-                "claim": f"{claim['name']}: {claim['text']}",
-                "source": claim["source"],
-                "in the paper": claim["in_paper"],
-                "here": claim["said"],
-            }
-            for study, claim in found
-        ]
-        claims = pd.DataFrame(rows, columns=["about", "claim", "source", "in the paper", "here"]).set_index("about")
         counts = pd.Series([claim["verdict"] for _, claim in found], dtype=object).value_counts()
         print("; ".join(f"{count} {verdict}" for verdict, count in counts.items()))
-        return self.report.table("claims", claims, title)
+        return self.report.table("claims", claims_table(found), title)
+
+    def controls(self, title: str) -> Any:
+        "The controls of the studies that were shown, positive ones and null ones; says how the null ones stand."
+        found = [(study, claim) for study, claim in self.tested_claims() if claim["group"] == "control"]
+        nulls = [(study, null) for study, nulls in sorted(self.report.nulls.items()) for null in nulls]
+        print(null_sentence([null for _, null in nulls]))
+        return self.report.table("controls", controls_table(found, nulls), title)
 
     def tested_claims(self) -> list[tuple[str, dict[str, Any]]]:
         "(study, claim as tested) of the studies that were shown, controls among them."
         return [(study, claim) for study, claims in sorted(self.report.studies.items()) for claim in claims]
-
-    def controls(self, title: str) -> Any:
-        "The controls of the studies that were shown, positive ones and null ones; says how the null ones stand."
-        rows = [
-            {"about": study, "control": claim["name"], "on": claim["text"], "here": claim["said"]}
-            for study, claim in self.tested_claims()
-            if claim["group"] == "control"
-        ]
-        nulls = [(study, null) for study, nulls in sorted(self.report.nulls.items()) for null in nulls]
-        rows += [
-            {"about": study, "control": "null", "on": " ".join(filter(None, (null[name] for name in NULL_PLACE)))}
-            | {"here": f"{number(null['difference'], null['unit'], sign=True)} (p {null['p']:.3f})"}
-            for study, null in nulls
-        ]
-        print(null_sentence([null for _, null in nulls]))
-        controls = pd.DataFrame(rows, columns=["about", "control", "on", "here"]).set_index("about")
-        return self.report.table("controls", controls, title)
 
     def compare(self) -> None:
         "Say how the trials of this run stand to those of the same name on record in the checkout."

@@ -175,7 +175,7 @@ def ledger_entry(item, record, own=True):
         "commit": facts["commit"],
     }
 
-
+# %% ../../nbs/study/ledger.ipynb #aea7141b
 def of_kind(record, kind):
     "The cells of a record that we filled with structural or measured values."
     return [cell for cell in record["cells"] if cell["ours"] and cell["ours"]["kind"] == kind]
@@ -287,7 +287,7 @@ MEANINGS = {
     "transcribed": "typed in, such as counts of data sets: no finding, and in no total",
 }
 
-
+# %% ../../nbs/study/ledger.ipynb #2690047e
 def claims_said(entries):
     "How the claims of some entries stand, as [(words, tone)]."
     said = []
@@ -385,7 +385,7 @@ def total_lines(sums):
     ]
     return lines + group_lines(sums)
 
-
+# %% ../../nbs/study/ledger.ipynb #7f1f8811
 def group_lines(sums):
     "The totals of structural claims, of controls, of the paper's own numbers, and what is stale."
     costs, controls = sums["claims"]["structural"], sums["claims"]["control"]
@@ -404,9 +404,9 @@ def chapter_counts(entries):
     counts, costs, values = claim_counts(entries), claim_counts(entries, "structural"), value_counts(entries, True)
     computed = sum(values[name] for name in STRUCTURAL[:3])
     line = {verdict: counts[verdict] for verdict, *_ in CLAIM_WORDS}
-    line["structural claims supported"] = f"{costs['supported']} of {costs.total()}" if costs else ""
-    line["structural met"] = f"{values['met']} of {computed}" if computed else ""
-    return line | {"within tolerance": f"{values['within']} of {computed}" if computed else ""}
+    line = {column: count if sum(line.values()) else "" for column, count in line.items()}
+    line["structural claims"] = f"{costs['supported']} of {costs.total()}" if costs else ""
+    return line | {"structural met": f"{values['met']} of {computed}" if computed else ""}
 
 
 def sections(entries):

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NOT_MET', 'TRANSCRIBED', 'KEY', 'CELL_FIELDS', 'FORMER_RULES', 'NULLS_NOTE', 'UsedData', 'last_place',
            'printed_lines', 'check_key', 'same_digits', 'structural_verdict', 'measured_verdict', 'at_path',
-           'samples_of', 'people_of', 'training_said', 'origin_trials', 'Cells', 'own_rows', 'printed_cell',
-           'describe_cell', 'tested_claims', 'units_of', 'group_of', 'control_lost', 'cell_line', 'study_lines',
-           'put_lines', 'described', 'check_fields', 'read_studies', 'stale_words', 'cells_again', 'tested_again',
-           'Shown', 'Study', 'claims_note', 'null_lines', 'nulls_frame', 'flag_lines']
+           'samples_of', 'people_of', 'measured_fields', 'training_said', 'origin_trials', 'Cells', 'own_rows',
+           'printed_cell', 'describe_cell', 'tested_claims', 'units_of', 'group_of', 'control_lost', 'cell_line',
+           'study_lines', 'put_lines', 'described', 'check_fields', 'read_studies', 'stale_words', 'cells_again',
+           'tested_again', 'Shown', 'Study', 'claims_note', 'null_lines', 'nulls_frame', 'flag_lines']
 
 # %% ../../nbs/study/tables.ipynb #319555b0
 from pathlib import Path
@@ -130,6 +130,22 @@ def people_of(records, path):
     return found[0]
 
 
+def measured_fields(scores, unit):
+    "What is kept of the scores of a measured cell: mean, deviation and seeds, and its null control where it has one."
+    means, null = scores.means, null_control(scores)
+    found = {
+        "kind": "measured",
+        "mean": float(means.mean()),
+        "sd": float(means.std(ddof=1)) if len(means) > 1 else None,
+        "n": len(means),
+        "seeds": list(scores.seeds),
+        "queries": int(scores.sizes.sum()),
+        "people": len(scores.people),
+        "unit": unit,
+    }
+    return found | ({"null": null} if null else {})
+
+
 def training_said(records, kinds):
     "What is to be said of the training of some trials: why one did not train, else that it is not noted, else ''."
     known = [record for record in records if record["config"].get("kind") in kinds]
@@ -186,19 +202,7 @@ class Cells:
         self.scores[key] = scores = scores_by_person(
             samples, people, seeds=seeds, scale=100.0 if unit == "percent" else 1.0
         )
-        means = scores.means
-        self.ours[key] = {
-            "kind": "measured",
-            "mean": float(means.mean()),
-            "sd": float(means.std(ddof=1)) if len(means) > 1 else None,
-            "n": len(means),
-            "seeds": list(scores.seeds),
-            "queries": int(scores.sizes.sum()),
-            "people": len(scores.people),
-            "unit": unit,
-        }
-        if null := null_control(scores):
-            self.ours[key]["null"] = null
+        self.ours[key] = measured_fields(scores, unit)
         return key
 
     def scored(self, records, path, *, minus=(), **where):
@@ -226,17 +230,7 @@ class Cells:
                 self.training[key] = said
 
     def structural(
-        self,
-        value,
-        *,
-        row,
-        metric,
-        dataset="",
-        group="",
-        tolerance=0.01,
-        unit=None,
-        printed=True,
-        transcribed=False,
+        self, value, *, row, metric, dataset="", group="", tolerance=0.01, unit=None, printed=True, transcribed=False
     ):
         """Put a structural cell in: one number that depends on no data, in the unit and counting convention of the
         printed one.
@@ -345,7 +339,7 @@ def control_lost(results):
     ]
     return f"the positive control {lost[0]['name']} was not found: {lost[0]['said']}" if lost else ""
 
-
+# %% ../../nbs/study/tables.ipynb #7357b7da
 def cell_line(cells, cell):
     "A cell of ours as a line: what the printed table says of it is left there."
     kept = {name: cell[name] for name in (*KEY, "unit", "ours", "data", "stand_in", "gap", "verdict")}
