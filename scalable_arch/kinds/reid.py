@@ -145,6 +145,7 @@ def trained_reid_net(config, *, checkpoint=None, given=None, progress=None):
     people = open_source(config["train"], "train", **opening)
     model = untrained_reid_net(config, int(people.labels.max()) + 1).to(given.get("device", "cpu"))
     running = dict(seed=seed, checkpoint=checkpoint, progress=progress)
+    reuse_memory()
     return kept_or_trained(
         model,
         reid_weights_path(config),
