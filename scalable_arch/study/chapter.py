@@ -29,7 +29,7 @@ from .trials import family, run_trials, stale_sentence, trial_name, trials_on_re
 # %% auto #0
 __all__ = ['PROFILE_NAMES', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds', 'check_data_root',
            'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials', 'photographs_as_jpeg',
-           'claims_table', 'controls_table', 'Chapter', 'say_if_another']
+           'claims_table', 'controls_table', 'recorded_trials', 'Chapter', 'say_if_another']
 
 # %% ../../nbs/study/chapter.ipynb #c47e0e2a
 class WrongParameter(ValueError):
@@ -205,6 +205,12 @@ def controls_table(found: list[tuple[str, dict[str, Any]]], nulls: list[tuple[st
     return pd.DataFrame(rows, columns=["about", "control", "on", "here"]).set_index("about")
 
 # %% ../../nbs/study/chapter.ipynb #ca7411d6
+def recorded_trials(chapter: str, folder: Path) -> dict[str, dict[str, Any]]:
+    "{name: record} of the trials of a chapter on record: in the checkout, and in a run's own folder."
+    root = checkout_root()
+    return (read_trials(root / "reports" / chapter) if root else {}) | trials_on_record(folder)
+
+# %% ../../nbs/study/chapter.ipynb #12baf09f
 class Chapter:
     """One run of a chapter: its parameters checked, its settings, seeds and report, its trials and studies.
 
@@ -265,17 +271,11 @@ class Chapter:
         minutes = sum({record["trial"]: record["wall_seconds"] for record in found.values()}.values()) / 60
         here = (time.perf_counter() - start) / 60
         print(f"{len(found)} {what}, which took {minutes:.0f} minutes of one core; here and now {here:.1f} minutes")
-        recorded = self.recorded() if len(found) < len(plan) else {}
+        recorded = recorded_trials(self.name, self.folder) if len(found) < len(plan) else {}
         others = {key: recorded.get(trial_name(config)) for key, config in plan.items() if key not in found}
         if others := {key: record for key, record in others.items() if record}:
             print(f"{len(others)} more {what} are taken from the record")
         return {key: (found | others)[key] for key in plan if key in found | others}
-
-    def recorded(self) -> dict[str, dict[str, Any]]:
-        "{name: record} of the trials on record: in the checkout, and of this run's own folder."
-        root = checkout_root()
-        place = root and root / "reports" / self.name
-        return (read_trials(place) if place else {}) | trials_on_record(self.folder)
 
     def study(self, name: str, *, report: Report | None = None, **options: Any) -> Study:
         "A study of a printed table or figure in this chapter's report, or in another `report`; see `Study`."

@@ -269,7 +269,7 @@ def claims_file(name, content):
         raise ValueError(f'{name} must say in its head when its claims were written and what was known: {lost} = "..."')
     return found, entries
 
-
+# %% ../../nbs/study/claims.ipynb #e915f8eb
 def in_its_studies(entry, head):
     "The `Claim` of one [[claim]], in each of its `studies`: a control stands beside every table that rests on it."
     named = {key: value for key, value in entry.items() if key != "studies"}

@@ -489,7 +489,7 @@ def chapters_frame(entries):
     lines = [{column: str(value) for column, value in chapter_counts(part).items()} for part in found.values()]
     return pd.DataFrame(lines, index=pd.Index(list(found), name="chapter"))
 
-
+# %% ../../nbs/study/ledger.ipynb #e49c2771
 def claim_markdown(entry, claim):
     "A claim with its relations as a Markdown list."
     control = "positive control, " if claim["group"] == "control" else ""

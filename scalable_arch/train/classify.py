@@ -247,28 +247,19 @@ def fit_classifier(
 
     `model`: images (B, 3, H, W) -> logits, or in train mode (logits, auxiliary logits); its `drop_path_rate`, if it has
     one, grows linearly from 0 to `drop_path`. `images`: uint8 (N, 3, H, W), or an object with a length that gives such
-    a tensor for an index tensor. `labels`: N integers from 0. `schedule`: cosine, linear, or steps (times `gamma` at
-    each epoch of `milestones`). `clip`: norm of all gradients together, 0 or None for none. `cutout`, `crop_padding`:
-    pixels, 0 for none. `guidance`: function (stage maps, batch) -> loss to add; the model then has a method
-    forward_with_maps(batch) -> (output, stage maps). `checkpoint`: folder; the run is saved there every
-    `checkpoint_every` epochs and at the end, and a run found there with the same network, guidance, settings and data
-    is continued, with the same bits as if it had never stopped (same machine, versions and threads); what counts as
-    the same is said in `train.fit`. `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's
-    dict, after it was saved.
+    a tensor for an index tensor. `labels`: N integers from 0. `schedule`, `milestones`, `gamma`, `warmup`: see
+    `train.schedule`. `clip`: norm of all gradients together, 0 or None for none. `cutout`, `crop_padding`: pixels, 0
+    for none. `guidance`: function (stage maps, batch) -> loss to add; the model then has a method
+    forward_with_maps(batch) -> (output, stage maps). `checkpoint`, `checkpoint_every`, `progress`, `on_epoch`: as of
+    `train.fit`, and so is what counts as the same run.
     Errors: ValueError for input and settings that do not fit; the others as of `train.fit`. Source: W sec. 6.3.1 and
     6.3.5; W prints lr 0.25 for CIFAR, ten times what the papers it follows use.
     """
-    settings = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), clip=float(clip or 0))
-    settings |= dict(
-        nesterov=bool(nesterov),
-        epochs=epochs,
-        schedule=schedule,
-        milestones=list(milestones),
-        gamma=float(gamma),
-        warmup=warmup,
-    )
+    numbers = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, clip=clip or 0, gamma=gamma, warmup=warmup)
+    numbers |= dict(auxiliary_weight=auxiliary_weight, label_smoothing=label_smoothing)
+    settings = {key: float(value) for key, value in numbers.items()}
+    settings |= dict(nesterov=bool(nesterov), epochs=epochs, schedule=schedule, milestones=list(milestones))
     settings |= dict(batch_size=batch_size, cutout=cutout, crop_padding=crop_padding, flip=bool(flip), seed=seed)
-    settings |= dict(auxiliary_weight=float(auxiliary_weight), label_smoothing=float(label_smoothing))
     drop_path = float(drop_path) if hasattr(model, "drop_path_rate") else 0.0
     settings |= dict(drop_path=drop_path, guidance=guidance and function_name(guidance))
     check_classifier_recipe(settings, checkpoint_every)

@@ -171,29 +171,25 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train `model` in place by SGD; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
-    `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor.
-    `labels`: N integers from 0. `loss`: cross_entropy, triplet, cross_entropy+triplet, or a function
-    (output, labels) -> scalar. `label_smoothing`: share of each label that is spread over all, in losses with
-    cross-entropy. `schedule`: steps (`lr` times `gamma` at each of the `milestones`, epochs), cosine or linear, after
-    `warmup` epochs that lead up to `lr`. `colour`: share by which each channel's gain is changed at
-    random, see `random_colour`. `sampler`: random, or identity (batches of `num_shots` images of each person), by
-    default identity for the two losses with triplets. `checkpoint`: folder; the run is saved there every
-    `checkpoint_every` epochs and at the end, and a run found there with the same network, loss, settings and data is
-    continued, with the same bits as if it had never stopped (same machine, versions and threads). A loss of your own is
-    known by its code and the plain values it uses, one compiled from C, or whose `__qualname__` you set, by its name;
-    images that are not a tensor by 16 of them, and by the names and sizes of all files where they have `paths`.
-    `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's dict, after it was saved.
-    Errors: ValueError for input and settings that do not fit; FloatingPointError where loss or weights are not finite,
-    BlockingIOError where another run uses the folder, OSError where it cannot be written; the last good checkpoint is
-    kept. Source: W sec. 3.3.
+    `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor. `labels`: N
+    integers from 0. `loss`: cross_entropy, triplet, cross_entropy+triplet, or a function (output, labels) -> scalar.
+    `label_smoothing`: share of each label that cross-entropy spreads over all. `schedule`, `milestones`, `gamma`,
+    `warmup` (in epochs): see `train.schedule`. `colour`: see `random_colour`. `sampler`: random, or identity (batches
+    of `num_shots` images of each person), by default identity for losses with triplets. `checkpoint`: folder; the run
+    is saved there every `checkpoint_every` epochs and at the end, and a run found there with the same network, loss,
+    settings and data goes on, with the same bits as if it had never stopped (same machine, versions and threads). A
+    loss of your own is known by its code and the plain values it uses, one compiled from C, or whose `__qualname__` you
+    set, by its name; images that are no tensor by 16 of them, and by the names and sizes of all files where they have
+    `paths`. `progress`: None shows a bar on a terminal. `on_epoch`: called with the epoch's dict, after it was saved.
+    Errors: ValueError for what does not fit; FloatingPointError where loss or weights are not finite (the last good
+    checkpoint is kept), BlockingIOError for a folder in use, OSError for one that cannot be written. W sec. 3.3.
     """
     sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
-    rates = dict(lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay), gamma=float(gamma))
-    settings = rates | dict(milestones=list(milestones), loss=function_name(loss), dtype=str(placement(model)[1]))
-    settings |= dict(nesterov=bool(nesterov), schedule=schedule, label_smoothing=float(label_smoothing))
-    settings |= dict(batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed)
-    settings |= dict(flip=bool(flip), colour=float(colour), erasing=bool(erasing))
-    settings |= dict(warmup=float(warmup), epochs=epochs)
+    numbers = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma, warmup=warmup, colour=colour)
+    settings = {key: float(value) for key, value in dict(numbers, label_smoothing=label_smoothing).items()}
+    settings |= dict(milestones=list(milestones), schedule=schedule, nesterov=bool(nesterov), epochs=epochs)
+    settings |= dict(batch_size=batch_size, sampler=sampler, num_shots=num_shots, seed=seed, flip=bool(flip))
+    settings |= dict(erasing=bool(erasing), loss=function_name(loss), dtype=str(placement(model)[1]))
     check_fit_recipe(settings, epochs, checkpoint_every)
     loss_function, size = loss_by_name(loss, label_smoothing), check_image_set(images)
     labels = check_labels(labels, len(images))
@@ -201,7 +197,7 @@ def fit(
     kept = {key: settings[key] for key in settings if key != "epochs" or schedule != "steps"}
     optimizer = sgd(model.to(memory_format=torch.channels_last), settings)
     run = Run(model, [optimizer], kept, parts={"loss": loss_function}, checkpoint=checkpoint)
-    one_epoch = lambda epoch, bar: branch_epoch(model, optimizer, loss_function, images, labels, settings, epoch, bar)
+    one_epoch = lambda *place: branch_epoch(model, optimizer, loss_function, images, labels, settings, *place)
     how = dict(checkpoint_every=checkpoint_every, progress=progress, on_epoch=on_epoch)
     return run_epochs(run, one_epoch, epochs=epochs, num_images=len(labels), **how)
 
