@@ -482,7 +482,7 @@ def ledger_markdown(found):
         parts += [f"## {name}", markdown(frame), *(["\n".join(claims)] if claims else [])]
     return "\n\n".join(parts) + "\n"
 
-
+# %% ../../nbs/study/ledger.ipynb #56d7f384
 def chapters_frame(entries):
     "DataFrame of texts: a line for each chapter of the sources that was run, see `chapter_counts`."
     found = {name: part for name, part in sections(entries) if any(entry["covered"] for entry in part)}
