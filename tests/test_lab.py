@@ -34,7 +34,10 @@ def lab_command():
     "The words of the command that `make lab` runs, as make says it."
     ready = ["-o", ".venv/.ready"]  # the environment is there
     said = subprocess.run(
-        ["make", "--no-print-directory", "-n", *ready, "lab", f"BIN={Path(os.sys.executable).parent}"], cwd=root, capture_output=True, text=True
+        ["make", "--no-print-directory", "-n", *ready, "lab", f"BIN={Path(os.sys.executable).parent}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     assert said.returncode == 0, said.stderr
     return said.stdout.split()
