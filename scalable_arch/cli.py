@@ -14,6 +14,7 @@ import os
 import sys
 
 from . import __version__
+from .commands import add_own_commands
 from .errors import one_of
 from .files import user_path
 

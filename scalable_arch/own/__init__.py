@@ -2,17 +2,17 @@
 
 from scalable_arch.own.demo import run_demo, write_vtest
 from scalable_arch.own.features import open_model
-from scalable_arch.own.folders import People, read_people
+from scalable_arch.own.folders import OwnPeople, read_people
 from scalable_arch.own.lists import search_pictures
-from scalable_arch.own.scores import Score, chance, compare, evaluate_folder, score, score_table
+from scalable_arch.own.scores import Score, chance, compare_models, evaluate_folder, score, score_table
 from scalable_arch.own.training import Trained, train_folder
 
 __all__ = [
-    "People",
+    "OwnPeople",
     "Score",
     "Trained",
     "chance",
-    "compare",
+    "compare_models",
     "evaluate_folder",
     "open_model",
     "read_people",

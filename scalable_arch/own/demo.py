@@ -18,9 +18,9 @@ from ..data.vtest import VTest, load_vtest
 from ..files import new_folder
 from ..models import create_model, model_card
 from .features import SHIPPED, SIZE, describe, placed
-from .folders import People
+from .folders import OwnPeople
 from .lists import Hit, RankedList, lists_csv, lists_html, lists_picture, page_html
-from .scores import Score, compare, search_all, untrained
+from .scores import Score, compare_models, search_all, untrained
 from .shipped import card_lines
 
 CREDIT = (
@@ -32,12 +32,12 @@ CREDIT = (
 __all__ = ['CREDIT', 'PROMISE', 'vtest_people', 'write_vtest', 'chosen_queries', 'lists_with_verdicts', 'scores_html', 'run_demo']
 
 # %% ../../nbs/own/demo.ipynb #b50b92ed
-def vtest_people(found: VTest) -> People:
-    "The crops of vtest as `People`: each visit of a person counts as a camera."
+def vtest_people(found: VTest) -> OwnPeople:
+    "The crops of vtest as `OwnPeople`: each visit of a person counts as a camera."
     names = [f"person {chr(ord('A') + pid - 1)}" for pid in found.pids.unique().tolist()]
     pids = np.unique(found.pids.numpy(), return_inverse=True)[1]
     paths = [Path(f"frame {frame}") for frame in found.frames.tolist()]
-    return People(paths, found.crops, pids, names, found.camids.numpy(), [])
+    return OwnPeople(paths, found.crops, pids, names, found.camids.numpy(), [])
 
 
 def write_vtest(folder: str | Path) -> Path:
@@ -54,7 +54,7 @@ def write_vtest(folder: str | Path) -> Path:
     return Path(folder)
 
 # %% ../../nbs/own/demo.ipynb #8b1b05c8
-def chosen_queries(people: People, seed: int = 0) -> list[int]:
+def chosen_queries(people: OwnPeople, seed: int = 0) -> list[int]:
     "A picture of each person who is seen by two cameras, drawn by chance and not chosen."
     rng, rows = np.random.default_rng(seed), []
     for pid in range(len(people.names)):
@@ -65,7 +65,7 @@ def chosen_queries(people: People, seed: int = 0) -> list[int]:
 
 
 def lists_with_verdicts(
-    people: People, features: np.ndarray, queries: Sequence[int], top: int = 10
+    people: OwnPeople, features: np.ndarray, queries: Sequence[int], top: int = 10
 ) -> list[RankedList]:
     "Ranked lists of some pictures among all others, with right and wrong; pictures of the same visit are left out."
     found = search_all(features, people.pids, people.camids, top_k=len(features))
@@ -118,7 +118,7 @@ def run_demo(
     with new_folder(out) as place:
         people = vtest_people(load_vtest(size=SIZE))
         methods = {"untrained network": untrained(net), f"{SHIPPED}, weights that ship": net}
-        scores = compare(people, methods, device=device, precision=precision)
+        scores = compare_models(people, methods, device=device, precision=precision)
         features = describe(placed(net, device, precision), people.images)
         ranked = lists_with_verdicts(people, features, chosen_queries(people))
         parts = [

@@ -24,7 +24,7 @@ SUFFIXES = (*IMAGE_SUFFIXES, ".webp", ".tif", ".tiff")
 LAYOUTS = "name the files PERSON_cCAMERA_anything.jpg, or give each person a folder"
 
 # %% auto #0
-__all__ = ['SUFFIXES', 'LAYOUTS', 'NAMED', 'CAMERA', 'folder_of', 'pictures_in', 'person_and_camera', 'camera_of', 'People',
+__all__ = ['SUFFIXES', 'LAYOUTS', 'NAMED', 'CAMERA', 'folder_of', 'pictures_in', 'person_and_camera', 'named_camera', 'OwnPeople',
            'some', 'list_people', 'read_pictures', 'read_people']
 
 # %% ../../nbs/own/folders.ipynb #d6ad4665
@@ -59,10 +59,10 @@ def person_and_camera(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def camera_of(name: str) -> int | None:
+def named_camera(name: str) -> int | None:
     """Camera in the name of a file in a person's folder, or None.
 
-    >>> camera_of("c2_0017.jpg"), camera_of("0002_c1s1_000451.jpg"), camera_of("cat3.jpg")
+    >>> named_camera("c2_0017.jpg"), named_camera("0002_c1s1_000451.jpg"), named_camera("cat3.jpg")
     (2, 1, None)
     """
     match = CAMERA.search(name)
@@ -70,7 +70,7 @@ def camera_of(name: str) -> int | None:
 
 # %% ../../nbs/own/folders.ipynb #ae1c234b
 @dataclass(frozen=True, eq=False)
-class People:
+class OwnPeople:
     """Pictures of people: `paths`, `images` uint8 (N, 3, H, W), `pids` (N,) from 0, `names` by pid, and `camids` (N,)
     or None; `notes` are sentences about what was left out."""
 
@@ -81,12 +81,12 @@ class People:
     camids: np.ndarray | None
     notes: list[str]
 
-    def of(self, rows: np.ndarray) -> People:
+    def of(self, rows: np.ndarray) -> OwnPeople:
         "The pictures at `rows` (indices or booleans), their people numbered anew."
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         kept, pids = np.unique(self.pids[rows], return_inverse=True)
         names, camids = [self.names[pid] for pid in kept], None if self.camids is None else self.camids[rows]
-        return People([self.paths[row] for row in rows], self.images[rows], pids, names, camids, [])
+        return OwnPeople([self.paths[row] for row in rows], self.images[rows], pids, names, camids, [])
 
     def __str__(self) -> str:
         cameras = "" if self.camids is None else f" in {len(np.unique(self.camids))} cameras"
@@ -118,7 +118,7 @@ def list_people(folder: str | Path) -> tuple[list[tuple[Path, str, int | None]],
         notes = [f"left out, without a person and a camera in the name: {some(strange)}"] if strange else []
     else:
         inside = [path for part in sorted(root.iterdir()) if part.is_dir() for path in pictures_in(part)]
-        found = [(path, path.relative_to(root).parts[0], camera_of(path.name)) for path in inside]
+        found = [(path, path.relative_to(root).parts[0], named_camera(path.name)) for path in inside]
         notes = []
         if not found:
             raise FileNotFoundError(f"there are no pictures in {folder}: {LAYOUTS}")
@@ -154,8 +154,8 @@ def read_pictures(
     return (images if len(rows) == len(paths) else images[rows]), rows, notes
 
 
-def read_people(folder: str | Path, size: Sequence[int] = (160, 64)) -> People:
-    """The `People` in a folder of either layout.
+def read_people(folder: str | Path, size: Sequence[int] = (160, 64)) -> OwnPeople:
+    """The `OwnPeople` in a folder of either layout.
 
     FileNotFoundError or ValueError in one sentence where there are no pictures, none can be read, or the names of files
     do not say whose they are.
@@ -172,4 +172,4 @@ def read_people(folder: str | Path, size: Sequence[int] = (160, 64)) -> People:
     notes += [*unread]
     if not known and any(camera is not None for camera in cameras):
         notes.append("cameras are not used, because not every picture's name has one")
-    return People(list(paths), images, pids, names.tolist(), np.array(cameras, np.int64) if known else None, notes)
+    return OwnPeople(list(paths), images, pids, names.tolist(), np.array(cameras, np.int64) if known else None, notes)

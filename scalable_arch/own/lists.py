@@ -30,7 +30,7 @@ COLOURS = {"right": "#2a8a3e", "wrong": "#c23b3b", "": "#8a8a8a"}
 
 # %% auto #0
 __all__ = ['COLOURS', 'STYLE', 'INTENDED', 'Hit', 'RankedList', 'picture_tag', 'lists_html', 'page_html', 'lists_csv',
-           'lists_picture', 'query_crops', 'people_in_pictures', 'Gallery', 'sighted_gallery', 'folder_gallery',
+           'lists_picture', 'query_crops', 'people_in_pictures', 'OwnGallery', 'sighted_gallery', 'folder_gallery',
            'ranked_lists', 'search_pictures']
 
 # %% ../../nbs/own/lists.ipynb #7aeac16c
@@ -173,7 +173,7 @@ def people_in_pictures(paths: Sequence[Path], find: Finder, folder: Path) -> tup
 
 # %% ../../nbs/own/lists.ipynb #c98251ec
 @dataclass(frozen=True)
-class Gallery:
+class OwnGallery:
     "What is searched: `features` (G, D), `where` each is from, `image` (row) -> its crop, and `notes`."
 
     features: np.ndarray
@@ -182,15 +182,15 @@ class Gallery:
     notes: list[str]
 
 
-def sighted_gallery(model: torch.nn.Module, seen: Sequence[Sighting], notes: list[str]) -> Gallery:
-    "The `Gallery` of people found in pictures or frames."
+def sighted_gallery(model: torch.nn.Module, seen: Sequence[Sighting], notes: list[str]) -> OwnGallery:
+    "The `OwnGallery` of people found in pictures or frames."
     crops = torch.from_numpy(np.stack([one.crop for one in seen])).permute(0, 3, 1, 2).contiguous()
     box = lambda one: ", box " + " ".join(str(round(float(side))) for side in one.box)
-    return Gallery(describe(model, crops), [one.where + box(one) for one in seen], lambda row: seen[row].crop, notes)
+    return OwnGallery(describe(model, crops), [one.where + box(one) for one in seen], lambda row: seen[row].crop, notes)
 
 
-def folder_gallery(model: torch.nn.Module, folder: str | Path, find: Finder | None) -> Gallery:
-    "The `Gallery` of a folder: its pictures as they are, or the people that `find` finds in them."
+def folder_gallery(model: torch.nn.Module, folder: str | Path, find: Finder | None) -> OwnGallery:
+    "The `OwnGallery` of a folder: its pictures as they are, or the people that `find` finds in them."
     root = folder_of(folder, "gallery")
     paths = pictures_in(root)
     if not paths:
@@ -200,11 +200,13 @@ def folder_gallery(model: torch.nn.Module, folder: str | Path, find: Finder | No
     features, rows, notes = describe_files(model, paths)
     if not len(rows):
         raise ValueError(f"no picture of the gallery {folder} can be read; {notes[0]}")
-    return Gallery(features, [str(paths[row]) for row in rows], lambda row: read_image(paths[rows[row]], SIZE), notes)
+    return OwnGallery(
+        features, [str(paths[row]) for row in rows], lambda row: read_image(paths[rows[row]], SIZE), notes
+    )
 
 # %% ../../nbs/own/lists.ipynb #3717e6bb
 def ranked_lists(
-    names: Sequence[str], crops: np.ndarray, features: np.ndarray, gallery: Gallery, top: int
+    names: Sequence[str], crops: np.ndarray, features: np.ndarray, gallery: OwnGallery, top: int
 ) -> list[RankedList]:
     "The `top` of a gallery for each query; a query that lies in the gallery is left out of its own list."
     spare = 1 + len({Path(name).resolve() for name in names} & {Path(place).resolve() for place in gallery.where})

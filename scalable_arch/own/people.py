@@ -27,7 +27,7 @@ from ..train.detection import detect
 Finder = Callable[[np.ndarray], np.ndarray]  # a picture (H, W, 3) -> boxes (n, 4) of people, pixels
 
 # %% auto #0
-__all__ = ['Finder', 'HOG_HEIGHT', 'SURE', 'INSIDE', 'UPRIGHT', 'FLAT', 'hog_finder', 'network_finder', 'finder', 'cut_out',
+__all__ = ['Finder', 'HOG_HEIGHT', 'SURE', 'INSIDE', 'UPRIGHT', 'FLAT', 'hog_finder', 'network_finder', 'finder', 'person_crop',
            'query_crop', 'Sighting', 'frames_of', 'people_in_video', 'sightings']
 
 # %% ../../nbs/own/people.ipynb #4299aac2
@@ -84,7 +84,7 @@ def finder(detector: str | None = None, device: str | None = None, height: int |
     return hog_finder() if detector in (None, "hog") else network_finder(detector, device, height)
 
 # %% ../../nbs/own/people.ipynb #b261449a
-def cut_out(picture: np.ndarray, box: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
+def person_crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
     "uint8 (height, width, 3): what is in a box (4,) of a picture, resized to `size`."
     box = tuple(float(side) for side in box)
     return np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR, box=box))
@@ -105,12 +105,12 @@ def query_crop(path: str | Path, find: Callable[[], Finder] = hog_finder, size: 
     if picture.std() < FLAT:
         raise ValueError(f"the query {path} shows nobody: it is all one colour")
     if len(picture) >= UPRIGHT * picture.shape[1]:
-        return cut_out(picture, (0, 0, picture.shape[1], len(picture)), size)
+        return person_crop(picture, (0, 0, picture.shape[1], len(picture)), size)
     boxes = find()(picture)
     if len(boxes) != 1:
         found = "nobody that the detector finds" if not len(boxes) else f"{len(boxes)} people"
         raise ValueError(f"the query {path} shows {found}: crop it to the one person you look for, upright")
-    return cut_out(picture, boxes[0], size)
+    return person_crop(picture, boxes[0], size)
 
 # %% ../../nbs/own/people.ipynb #0a850149
 class Sighting(NamedTuple):
@@ -165,4 +165,4 @@ def people_in_video(
 
 def sightings(picture: np.ndarray, find: Finder, where: str, number: int, size: tuple[int, int]) -> list[Sighting]:
     "`Sighting`s in one picture."
-    return [Sighting(cut_out(picture, box, size), where, number, box) for box in find(picture)]
+    return [Sighting(person_crop(picture, box, size), where, number, box) for box in find(picture)]

@@ -16,13 +16,13 @@ from ..data.histograms import colour_histogram_stripes
 from ..metrics.retrieval import RetrievalResult, evaluate
 from ..models import create_model
 from .features import SIZE, describe, open_model, placed
-from .folders import People, read_people
+from .folders import OwnPeople, read_people
 
 DRAWS = 2000
 
 # %% auto #0
 __all__ = ['DRAWS', 'over_people', 'Score', 'score_from', 'places_of_pictures', 'check_matches', 'search_all', 'score',
-           'chance_of', 'chance', 'untrained', 'compare', 'score_table', 'evaluate_folder']
+           'chance_of', 'chance', 'untrained', 'compare_models', 'score_table', 'evaluate_folder']
 
 # %% ../../nbs/own/scores.ipynb #28a7917b
 def over_people(
@@ -124,8 +124,8 @@ def untrained(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         return create_model(model.made_by["name"], **(model.made_by["options"] | {"num_classes": None}))
 
 
-def compare(
-    people: People, models: Mapping[str, torch.nn.Module], *, device: str | None = None, precision: str = "float32"
+def compare_models(
+    people: OwnPeople, models: Mapping[str, torch.nn.Module], *, device: str | None = None, precision: str = "float32"
 ) -> dict[str, Score]:
     "{title: `Score`} of chance, of colour histograms, and of `models` by title, on the pictures of some people."
     found = {
@@ -153,4 +153,4 @@ def evaluate_folder(
     han_small. ValueError or OSError in one sentence where something does not fit.
     """
     net, people = open_model(model), read_people(folder, SIZE)
-    return compare(people, {"untrained": untrained(net), "this model": net}, device=device, precision=precision)
+    return compare_models(people, {"untrained": untrained(net), "this model": net}, device=device, precision=precision)

@@ -19,7 +19,7 @@ import torch
 from ..files import user_path, write_whole
 from ..models import create_model, load, save
 from .features import SHIPPED, SIZE, describe, open_model, pick_device, placed, training_precision
-from .folders import People, read_people
+from .folders import OwnPeople, read_people
 from .scores import Score, chance, score
 from ..progress import clock, line_a_minute, watched
 from ..train.checkpoint import CHECKPOINT_FILE, load_model
@@ -154,7 +154,7 @@ def train_and_choose(
     return looks
 
 # %% ../../nbs/own/training.ipynb #209eb206
-def hold_out(people: People, share: float, seed: int = 0) -> np.ndarray:
+def hold_out(people: OwnPeople, share: float, seed: int = 0) -> np.ndarray:
     """Booleans (N,): the pictures of people held out, a `share` of all and at least two, drawn from those who can be
     found again. ValueError in one sentence where that leaves too few."""
     if not 0 < share < 1:
