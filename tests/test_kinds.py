@@ -7,9 +7,9 @@ import warnings
 import pytest
 
 from scalable_arch import versions
-from scalable_arch.kinds import KINDS, classification, person_search, reid, segmentation
+from scalable_arch.kinds import KINDS, classification, person_search, reid, segmentation, weights
 from scalable_arch.kinds.titles import model_title
-from scalable_arch.models import MODELS, model_versions
+from scalable_arch.models import MODELS
 from scalable_arch.study.kind import Kind
 
 DIGITS = {"dataset": "digits", "limit": 60, "size": 8}
@@ -177,9 +177,9 @@ def test_a_trial_rests_on_just_this(number):
 
 
 def test_every_model_has_its_versions():
-    assert all(versions.versions_of(model_versions(name)) for name in MODELS)
+    assert all(versions.versions_of(weights.model_versions(name)) for name in MODELS)
     with pytest.raises(ValueError, match="did you mean 'han_small'"):
-        model_versions("han_smal")
+        weights.model_versions("han_smal")
 
 
 # name: configuration, what trains it, a version to raise for training again, how many trainings that takes, one beside

@@ -17,8 +17,8 @@ import torch
 from ..data.sources import open_source, source_title, source_versions
 from ..errors import one_of
 from .titles import by_search, cells_title, model_title, percentages
-from .weights import device_name, kept_or_trained, weights_path
-from ..models import create_model, model_versions
+from .weights import device_name, kept_or_trained, model_versions, weights_path
+from ..models import create_model
 from ..nas.genotype import SPACES, Genotype, random_genotype
 from ..nas.networks import CifarNetwork
 from ..nn.cost import measure

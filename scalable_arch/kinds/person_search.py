@@ -15,10 +15,10 @@ from ..data.sources import open_source, source_title, source_versions
 from ..errors import one_of
 from ..hdl import describe_boxes, detect, fit_person_search, fold
 from .titles import by_search, model_title, percentages
-from .weights import device_name, kept_or_trained, weights_path
+from .weights import device_name, kept_or_trained, model_versions, weights_path
 from ..metrics.detection import evaluate_detection
 from ..metrics.person_search import evaluate_person_search
-from ..models import MODELS, create_model, model_versions
+from ..models import MODELS, create_model
 from ..study.kind import Kind
 
 # %% ../../nbs/kinds/person_search.ipynb #c1a45bc5

@@ -16,10 +16,10 @@ from ..data.images import to_float
 from ..data.sources import open_source, source_title, source_versions
 from ..errors import one_of
 from .titles import by_search, model_title, percentages
-from .weights import device_name, kept_or_trained, weights_path
+from .weights import device_name, kept_or_trained, model_versions, weights_path
 from ..metrics.reciprocal import RerankedDistances
 from ..metrics.retrieval import evaluate, multi_query
-from ..models import create_model, model_versions
+from ..models import create_model
 from ..nn.inference import fold_batchnorm, reuse_memory
 from ..study.kind import Kind
 from ..train.loop import extract_features, fit
