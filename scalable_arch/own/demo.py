@@ -85,7 +85,7 @@ def lists_with_verdicts(
 # %% ../../nbs/own/demo.ipynb #91723b3b
 def scores_html(scores: Mapping[str, Score]) -> str:
     "HTML table of scores."
-    within = lambda pair: "" if pair is None else f" [{100 * pair[0]:.1f}, {100 * pair[1]:.1f}]"
+    within = lambda pair: "" if pair is None else f" <span>[{100 * pair[0]:.1f}, {100 * pair[1]:.1f}]</span>"
     rows = "".join(
         f"<tr><td>{escape(title)}</td><td>{100 * one.R1:.1f}{within(one.R1_interval)}</td>"
         f"<td>{100 * one.mAP:.1f}{within(one.mAP_interval)}</td></tr>"

@@ -27,11 +27,12 @@ from .people import Finder, Sighting, finder, people_in_video, query_crop, sight
 from ..progress import counted
 
 COLOURS = {"right": "#2a8a3e", "wrong": "#c23b3b", "": "#8a8a8a"}
+MARKS = {"right": "✓ ", "wrong": "✗ ", "": ""}  # for whom red and green are one
 
 # %% auto #0
-__all__ = ['COLOURS', 'STYLE', 'INTENDED', 'Hit', 'RankedList', 'picture_tag', 'lists_html', 'page_html', 'lists_csv',
-           'lists_picture', 'query_crops', 'people_in_pictures', 'OwnGallery', 'sighted_gallery', 'folder_gallery',
-           'ranked_lists', 'search_pictures']
+__all__ = ['COLOURS', 'MARKS', 'STYLE', 'INTENDED', 'Hit', 'RankedList', 'picture_tag', 'caption', 'lists_html', 'page_html',
+           'lists_csv', 'lists_picture', 'query_crops', 'people_in_pictures', 'OwnGallery', 'sighted_gallery',
+           'folder_gallery', 'ranked_lists', 'search_pictures']
 
 # %% ../../nbs/own/lists.ipynb #7aeac16c
 @dataclass(frozen=True)
@@ -73,12 +74,18 @@ figcaption { font-size: .75rem; overflow-wrap: anywhere; }
 img { border: 4px solid; border-radius: 4px; display: block; }
 .query { margin-right: 1rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
+td span { white-space: nowrap; } pre { white-space: pre-wrap; }
 @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd; } a { color: #8ab4f8; } }
 """
 INTENDED = (
     "Near is not the same: the nearest picture may show somebody else, and nobody may be decided about on this page "
     "alone. What this is for, and when to delete it: <code>scalable-arch intended-use</code>."
 )
+
+
+def caption(hit: Hit) -> str:
+    "What stands below a crop: the file's name, or frame and time."
+    return Path(hit.where.partition(", box")[0]).name[:40]
 
 
 def lists_html(ranked: Iterable[RankedList]) -> str:
@@ -88,7 +95,7 @@ def lists_html(ranked: Iterable[RankedList]) -> str:
         query = picture_tag(found.image, f"asked for: {found.name}", "currentcolor")
         hits = "".join(
             f"<figure>{picture_tag(hit.image, f'{place}. {hit.where}', COLOURS[hit.verdict])}"
-            f"<figcaption>{hit.distance:.2f} {escape(Path(hit.where).name[:40])}</figcaption></figure>"
+            f"<figcaption>{MARKS[hit.verdict]}{hit.distance:.2f} {escape(caption(hit))}</figcaption></figure>"
             for place, hit in enumerate(found.hits, 1)
         )
         rows.append(
