@@ -27,7 +27,7 @@ SHIPPED = "han_small"
 
 # %% auto #0
 __all__ = ['SIZE', 'PRECISIONS', 'SHIPPED', 'pick_device', 'open_model', 'placed', 'Counting', 'describe', 'describe_files',
-           'training_precision']
+           'check_training_precision', 'training_precision']
 
 # %% ../../nbs/own/features.ipynb #4ba34eb5
 def pick_device(name: str | None = None) -> torch.device:
@@ -115,16 +115,18 @@ def describe_files(
     return np.concatenate(features) if features else np.zeros((0, 1), np.float32), np.concatenate(kept), notes
 
 # %% ../../nbs/own/features.ipynb #ca6a7729
+def check_training_precision(precision: str) -> None:
+    "ValueError in one sentence for a precision in which no network can be trained."
+    if one_of("precision", precision, PRECISIONS) == "float16":
+        raise ValueError("float16 is for looking: training takes float32 or bfloat16, give one of these as --precision")
+
+
 @contextmanager
 def training_precision(device: torch.device, precision: str) -> Iterator[None]:
     """Autocast for the time of a training in bfloat16, nothing for float32; ValueError for another precision.
 
     Weights change from step to step, so that none may be kept in half precision between steps.
     """
-    if precision == "float16":
-        raise ValueError(
-            "float16 is for looking, training takes float32 or bfloat16: give one of these as the precision"
-        )
-    dtype = PRECISIONS[one_of("precision", precision, PRECISIONS)]
-    with torch.autocast(device.type, dtype, enabled=precision != "float32", cache_enabled=False):
+    check_training_precision(precision)
+    with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32", cache_enabled=False):
         yield

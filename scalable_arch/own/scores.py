@@ -74,7 +74,7 @@ def check_matches(pids: np.ndarray, camids: np.ndarray | None) -> None:
         raise ValueError("all pictures are of one person: finding her again needs others, at least two people")
     numbers = np.arange(len(pids)) if camids is None else camids
     pairs = np.unique(np.stack([pids, numbers], 1), axis=0)[:, 0]
-    if np.bincount(pairs).max() < 2:
+    if np.unique(pairs, return_counts=True)[1].max() < 2:
         raise ValueError(
             "nobody can be found again: "
             + (
@@ -85,13 +85,15 @@ def check_matches(pids: np.ndarray, camids: np.ndarray | None) -> None:
         )
 
 
-def search_all(features: np.ndarray, pids: np.ndarray, camids: np.ndarray | None, *, top_k: int = 0) -> RetrievalResult:
+def search_all(
+    features: np.ndarray | torch.Tensor, pids: np.ndarray, camids: np.ndarray | None, *, top_k: int = 0
+) -> RetrievalResult:
     "Every picture sought among all others: a `RetrievalResult`. ValueError where nobody can be found again."
     check_matches(pids, camids)
     return evaluate(features, features, **places_of_pictures(pids, camids), top_k=top_k)
 
 
-def score(features: np.ndarray, pids: np.ndarray, camids: np.ndarray | None) -> Score:
+def score(features: np.ndarray | torch.Tensor, pids: np.ndarray, camids: np.ndarray | None) -> Score:
     "The `Score` of features (N, D): every picture sought among all others."
     found = search_all(features, pids, camids)
     valid = found.first_match >= 0
@@ -109,6 +111,7 @@ def chance_of(right: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndar
 def chance(pids: np.ndarray, camids: np.ndarray | None) -> Score:
     "The `Score` of a random order, exactly."
     check_matches(pids, camids)
+    pids = np.unique(pids, return_inverse=True)[1]
     numbers = np.arange(len(pids)) if camids is None else camids
     same = np.bincount(pids)[pids]
     _, pair, size = np.unique(np.stack([pids, numbers], 1), axis=0, return_inverse=True, return_counts=True)

@@ -20,7 +20,7 @@ from ..files import user_path
 from ..kinds.reid import reid_training_versions, search_gallery
 from ..models import create_model, load, save_pretrained
 from ..nn.cost import measure
-from .features import SIZE, describe, pick_device, placed
+from .features import SIZE, check_training_precision, describe, pick_device, placed
 from .scores import Score, score_from
 from .training import BEST, NARROW, check_run, tell, train_and_choose
 from ..versions import versions_of
@@ -134,6 +134,7 @@ def train_weights(
     if out.exists():
         raise FileExistsError(f"{out} is there already: give a new name with --out, nothing of yours is written over")
     find_video()
+    check_training_precision(precision)
     where, config = pick_device(device), training_config(name, people, epochs, seed)
     run = out.with_name(out.name + ".run")
     check_run(run, {"model": name, "people": people, "others": others, "seed": seed, "precision": precision})

@@ -18,7 +18,16 @@ import torch
 
 from ..files import user_path, write_whole
 from ..models import create_model, load, save
-from .features import SHIPPED, SIZE, describe, open_model, pick_device, placed, training_precision
+from scalable_arch.own.features import (
+    SHIPPED,
+    SIZE,
+    check_training_precision,
+    describe,
+    open_model,
+    pick_device,
+    placed,
+    training_precision,
+)
 from .folders import OwnPeople, read_people
 from .scores import Score, chance, score
 from ..progress import clock, line_a_minute, watched
@@ -250,7 +259,9 @@ def train_folder(
     out = user_path(out)
     if out.exists():
         raise FileExistsError(f"{out} is there already: give a new name with --out, nothing of yours is written over")
-    where, people = pick_device(device), read_people(folder, SIZE)
+    where = pick_device(device)
+    check_training_precision(precision)
+    people = read_people(folder, SIZE)
     for note in people.notes:
         say(note)
     held = hold_out(people, val, seed)
