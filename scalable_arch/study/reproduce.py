@@ -111,7 +111,7 @@ def progress_line(chapter, path, notes, started):
         place = f", {done} of {len(cells)} cells"
     except (OSError, ValueError):  # not written yet, or just being written
         place = ""
-    bars = [line.strip() for line in notes.read_text(encoding="utf-8").split("\r")] if notes.is_file() else []
+    bars = [line.strip() for line in notes.read_text(encoding="utf-8").splitlines()] if notes.is_file() else []
     return ", ".join([f"{chapter}: {clock(time.monotonic() - started)}{place}", *list(filter(None, bars))[-1:]])
 
 
