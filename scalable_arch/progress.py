@@ -15,7 +15,7 @@ from typing import IO
 MINUTE = 60.0  # seconds between two lines
 
 # %% auto #0
-__all__ = ['MINUTE', 'watched', 'clock', 'line_a_minute', 'Count', 'counted']
+__all__ = ['MINUTE', 'watched', 'clock', 'line_a_minute', 'Count', 'shown_progress']
 
 # %% ../nbs/progress.ipynb #a1744d2b
 def watched(file: IO[str] | None = None) -> bool:
@@ -69,7 +69,7 @@ class Count:
 
 
 @contextmanager
-def counted(
+def shown_progress(
     what: str, total: int, unit: str = "image", *, file: IO[str] | None = None
 ) -> Iterator[Callable[[int], None]]:
     "Give a function to be called with the number of things done: a bar on a terminal, a line a minute elsewhere."

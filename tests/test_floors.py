@@ -20,7 +20,7 @@ FLOORS = [  # a room, or rooms that do not see each other, and what else they ma
     ({"own"}, {"nn", "data", "metrics", "train", "models", "kinds"}),
     ({"commands"}, {"models", "own"}),
     ({"book"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models", "kinds", "canaries"}),
-    ({"cli"}, {"data", "study", "commands"}),
+    ({"cli"}, {"data", "study", "kinds", "commands"}),
     ({"__init__"}, {"models"}),
 ]
 BELOW = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_arch.progress import Count, clock, counted, line_a_minute
+from scalable_arch.progress import Count, clock, shown_progress, line_a_minute
 from scalable_arch.study import reproduce
 
 
@@ -48,7 +48,7 @@ def test_the_thread_ends_also_after_an_error():
 def test_short_work_says_nothing_to_a_file_and_shows_a_bar_on_a_terminal():
     log, terminal = io.StringIO(), Terminal()
     for out in (log, terminal):
-        with counted("reading", 10, file=out) as update:
+        with shown_progress("reading", 10, file=out) as update:
             update(10)
     assert log.getvalue() == "" and "reading" in terminal.getvalue()
 

@@ -18,7 +18,7 @@ from ..models import MODELS, create_model, load
 from ..nn.detector import PersonSearchNet
 from ..nn.inference import fold_batchnorm, reuse_memory
 from .folders import read_pictures
-from ..progress import counted
+from ..progress import shown_progress
 from ..train.loop import extract_features
 
 SIZE = (160, 64)  # height and width at which people are looked at
@@ -88,7 +88,7 @@ class Counting:
 
 def describe(model: torch.nn.Module, images: torch.Tensor, what: str = "describing") -> np.ndarray:
     "Features (N, D), float32, of uint8 images (N, 3, H, W) by a model that is `placed`."
-    with counted(what, len(images)) as update:
+    with shown_progress(what, len(images)) as update:
         return extract_features(model, Counting(images, update), progress=False).numpy()
 
 
@@ -99,7 +99,7 @@ def describe_files(
     block, so that a gallery may be larger than the memory."""
     paths, features, kept, faults = list(paths), [], [], 0
     notes = []
-    with counted("describing", len(paths)) as update:
+    with shown_progress("describing", len(paths)) as update:
         for start in range(0, len(paths), block):
             images, rows, said = read_pictures(paths[start : start + block], size, quiet=True)
             if len(rows):

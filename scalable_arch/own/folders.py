@@ -18,7 +18,7 @@ import torch
 from ..data.images import fill_rows
 from ..data.readers import IMAGE_SUFFIXES
 from ..files import user_path
-from ..progress import counted
+from ..progress import shown_progress
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".webp", ".tif", ".tiff")
 LAYOUTS = "name the files PERSON_cCAMERA_anything.jpg, or give each person a folder"
@@ -145,7 +145,7 @@ def read_pictures(
     if quiet:
         read(lambda number: None)
     else:
-        with counted("reading", len(paths)) as update:
+        with shown_progress("reading", len(paths)) as update:
             read(update)
     bad = {path for path, _ in faults}
     rows = np.array([row for row, path in enumerate(paths) if str(path) not in bad], np.int64)

@@ -24,7 +24,7 @@ from ..metrics.neighbours import search
 from .features import SIZE, describe, describe_files, open_model, placed
 from .folders import folder_of, pictures_in, some
 from .people import Finder, Sighting, finder, people_in_video, query_crop, sightings
-from ..progress import counted
+from ..progress import shown_progress
 
 COLOURS = {"right": "#2a8a3e", "wrong": "#c23b3b", "": "#8a8a8a"}
 MARKS = {"right": "✓ ", "wrong": "✗ ", "": ""}  # for whom red and green are one
@@ -164,7 +164,7 @@ def query_crops(queries: Sequence[str | Path], find: Callable[[], Finder]) -> tu
 def people_in_pictures(paths: Sequence[Path], find: Finder, folder: Path) -> tuple[list[Sighting], list[str]]:
     "`Sighting`s in whole pictures, and sentences about those that cannot be read; ValueError where nobody is found."
     found, faults = [], []
-    with counted("looking for people", len(paths)) as update:
+    with shown_progress("looking for people", len(paths)) as update:
         for number, path in enumerate(paths, 1):
             try:
                 found += sightings(read_image(path), find, str(path), number, SIZE)

@@ -21,7 +21,7 @@ from ..models import load
 from ..nn.boxes import nms
 from ..nn.detector import PersonSearchNet
 from .features import SIZE, pick_device
-from ..progress import clock, counted
+from ..progress import clock, shown_progress
 from ..train.detection import detect
 
 Finder = Callable[[np.ndarray], np.ndarray]  # a picture (H, W, 3) -> boxes (n, 4) of people, pixels
@@ -150,7 +150,7 @@ def people_in_video(
     "All `Sighting`s in a video; ValueError in one sentence where there are none."
     found, looked, reached, frames = [], 0, 0, frames_of(video, every)
     first = next(frames)
-    with counted("looking for people", first[1], "frame") as update:
+    with shown_progress("looking for people", first[1], "frame") as update:
         for number, _, seconds, picture in chain([first], frames):
             update(number - reached)
             looked, reached = looked + 1, number
