@@ -103,7 +103,7 @@ def demo_command(args: argparse.Namespace) -> int:
     print(f"Open {page}")
     return 0
 
-
+# %% ../nbs/commands.ipynb #64f14179
 def models_command(args: argparse.Namespace) -> int:
     "Table of the models that `create_model` knows, or the card of one with weights."
     from scalable_arch.models import CHAPTERS, COSTS, MODELS, input_size, list_models, list_pretrained, model_card

@@ -390,6 +390,14 @@ def test_a_folder_is_learnt_and_the_best_epoch_kept(tmp_path, capsys):
     assert "mine.safetensors is there already" in mistake(capsys, "train", own, "--out", "mine.safetensors")
 
 
+def test_the_best_look_is_kept_and_not_the_last(tmp_path):
+    nets, looks = [create_model("han_small", **TINY) for _ in range(3)], []
+    for epoch, (net, mAP) in enumerate(zip(nets, (0.2, 0.5, 0.3))):
+        training.note_look(tmp_path, looks, net, epoch, scores.Score(0.9, mAP, None, None, 4, 2))
+    kept = load(tmp_path / training.BEST).state_dict()
+    assert all(torch.equal(kept[name], x) for name, x in nets[1].state_dict().items())
+
+
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, capsys):
     own = write_people(tmp_path / "own", 6)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_arch.progress import Count, clock, shown_progress, line_a_minute
+from scalable_arch.progress import Count, clock, line_a_minute, shown_progress
 from scalable_arch.study import reproduce
 
 
