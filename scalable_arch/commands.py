@@ -51,7 +51,7 @@ def search_command(args: argparse.Namespace) -> int:
     print(f"Open {Path(out) / 'index.html'}; as a table: {Path(out) / 'ranked.csv'}")
     return 0
 
-
+# %% ../nbs/commands.ipynb #c25590a4
 def train_command(args: argparse.Namespace) -> int:
     "Train a network on a folder of people and say how well it does on those held out."
     from scalable_arch.own.training import train_folder
