@@ -5,16 +5,21 @@ CHAPTER ?= ch3_han
 PROFILE ?= quick
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+SMALL   := $(VENV)/.small
 OUT     := reproduced/$(CHAPTER)$(if $(filter desk,$(PROFILE)),,/$(PROFILE))
 DATA    := $(if $(filter ch5% ch6%,$(CHAPTER)),fashion_mnist,vtest)
 # One OpenMP pool per process: t-SNE runs several times slower when two pools share two cores. torch sets its own.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
-.PHONY: help reproduce book test test-all lab export
+.PHONY: help demo reproduce book test test-all lab export
 
 help:       ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+# The demo needs far less than development does; where the latter is installed, it will do.
+demo: $(if $(wildcard $(READY)),$(READY),$(SMALL))  ## find real people of a video again: a page with pictures and scores, in a minute
+	$(BIN)/scalable-arch demo
 
 reproduce: $(READY)  ## run a chapter (CHAPTER=ch3_han PROFILE=quick) into reproduced/ and say where its results lie
 	-@$(BIN)/scalable-arch data get $(DATA)
@@ -43,6 +48,11 @@ export: $(READY)  ## notebooks -> library and README
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/readme.py
+
+$(SMALL): settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[video]'
+	touch $@
 
 $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -27,7 +27,10 @@ setup(
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"])
     + [f"scalable_arch.data_manifests{part}" for part in ("", ".datasets", ".printed", ".claims")],
     package_dir={"scalable_arch.data_manifests": "data_manifests"},
-    package_data={"": ["*.toml", "*.csv", "py.typed"]},
+    package_data={
+        "": ["*.toml", "*.csv", "py.typed"],
+        "scalable_arch": ["weights/*.safetensors", "intended_use.md"],
+    },
     install_requires=cfg["requirements"].split(),
     extras_require=requirements,
     entry_points={

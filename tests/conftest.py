@@ -16,6 +16,18 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.path.name.startswith(("test_ch", "test_lab", "test_book", "test_use_it")))
 
 
+@pytest.fixture(autouse=True)
+def threads_as_they_were():
+    "torch's number of threads belongs to the process: who changes it changes how later sums are rounded."
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    now = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert now == before, f"torch is left with {now} threads, it had {before}"
+
+
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory):
     "Folder of the simulated worlds that chapters render, shared by all processes of this run of the tests."

@@ -109,6 +109,7 @@ def test_every_part_is_there(built):
         "plot",
         "notes",
         "data",
+        "intended_use",
         "house",
         "api/library",
         "api/book",

@@ -14,6 +14,7 @@ import numpy as np
 import papermill
 import psutil
 import pytest
+import torch
 from chapters import ChapterTests, Run, cells_from_parameters, places, read_chapter, run_chapter, run_plan
 from nbclient import NotebookClient
 
@@ -34,10 +35,12 @@ class TestChapter(ChapterTests):
         "UMAP takes seconds to load, so `smoke` goes without it."
         [source] = [source for source in cells_from_parameters(CHAPTER) if "def laid_out(" in source]
         exec(source, names := {})
+        threads = torch.get_num_threads()
         features = np.random.default_rng(0).standard_normal((12, 8)).astype(np.float32)
         for name in ("t-SNE", "UMAP"):
             assert np.isfinite(names["laid_out"](name, features, 0)).all()
             assert names["laid_out"](name, features, 0).shape == (12, 2)
+        torch.set_num_threads(threads)  # UMAP's compiled loops take all cores, and torch's number changes with them
 
 
 def test_on_a_copy_in_the_layout_of_market(worlds, tmp_path):

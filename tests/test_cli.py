@@ -170,12 +170,12 @@ def test_ctrl_c_is_quiet_and_faults_of_ours_are_not_hidden(monkeypatch, capsys):
 
         return command
 
-    monkeypatch.setattr(cli, "models", raising(KeyboardInterrupt()))
-    assert main(["models"]) == 130
+    monkeypatch.setattr(cli, "data_list", raising(KeyboardInterrupt()))
+    assert main(["data", "list"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"
-    monkeypatch.setattr(cli, "models", raising(ZeroDivisionError()))
+    monkeypatch.setattr(cli, "data_list", raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
-        main(["models"])
+        main(["data", "list"])
 
 
 def test_as_a_program(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 package = Path(__file__).parents[1] / "scalable_arch"
-GROUND, METHODS = {"errors", "files", "versions", "compiled"}, {"han", "hdl", "nge", "nos"}
+GROUND, METHODS = {"errors", "files", "versions", "compiled", "progress"}, {"han", "hdl", "nge", "nos"}
 FLOORS = [  # a room, or rooms that do not see each other, and what else they may import besides the ground floor
     ({"nn", "data", "metrics"}, set()),
     ({"train"}, {"nn", "data", "metrics"}),
@@ -17,10 +17,19 @@ FLOORS = [  # a room, or rooms that do not see each other, and what else they ma
     ({"models"}, METHODS | {"nn", "nas", "train"}),
     ({"kinds"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models"}),
     ({"canaries"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models", "kinds"}),
-    ({"book", "cli"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models", "kinds", "canaries"}),
+    ({"own"}, {"nn", "data", "metrics", "train", "models", "kinds"}),
+    ({"commands"}, {"models", "own"}),
+    ({"book"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models", "kinds", "canaries"}),
+    ({"cli"}, {"data", "study", "kinds", "commands"}),
     ({"__init__"}, {"models"}),
 ]
-BELOW = {"errors": set(), "files": {"errors"}, "versions": {"errors"}, "compiled": {"errors", "files"}}
+BELOW = {
+    "errors": set(),
+    "files": {"errors"},
+    "versions": {"errors"},
+    "compiled": {"errors", "files"},
+    "progress": set(),
+}
 BELOW |= {room: GROUND | below for rooms, below in FLOORS for room in rooms}
 name_of = lambda path: ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
 MODULES = {name_of(path): path for path in package.rglob("*.py") if path.name != "_modidx.py"}

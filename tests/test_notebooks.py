@@ -14,6 +14,8 @@ import pytest
 from chapters import places
 from nbdev.test import test_nb as run_cells
 
+from scalable_arch.models import list_pretrained
+
 root = Path(__file__).parents[1]
 notebooks = sorted(path for path in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 read = lambda path: json.loads(path.read_text(encoding="utf-8"))
@@ -26,6 +28,8 @@ named = lambda path: str(path.relative_to(root / "nbs"))
 
 @pytest.mark.parametrize("path", [path for path in notebooks if path not in with_profiles], ids=named)
 def test_cells_run(path, monkeypatch, tmp_path):
+    if named(path) == "index.ipynb" and not list_pretrained():
+        pytest.skip("the README's examples wait for the weights that ship")
     monkeypatch.setenv("SCALABLE_ARCH_REPORTS", str(tmp_path))
     monkeypatch.setenv("IN_TEST", "1")  # test_nb sets it and leaves it; this takes it back
     monkeypatch.setenv("MPLBACKEND", "agg")

@@ -76,6 +76,17 @@ def test_command_line_of_the_wheel(clean_python, tmp_path):
     assert ran.returncode == 2 and "did you mean 'market1501'?" in ran.stderr and "Traceback" not in ran.stderr
 
 
+def test_commands_for_own_pictures_are_in_the_wheel(clean_python, tmp_path):
+    command = clean_python.with_name("scalable-arch")
+    run = lambda *words: subprocess.run([command, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert "# Intended use" in run("intended-use").stdout
+    shipped = [path.stem for path in (root / "scalable_arch" / "weights").glob("*.safetensors")]
+    table = run("models").stdout.splitlines()
+    assert [line.split()[0] for line in table if " yes " in line] == sorted(shipped)
+    ran = run("search", "me.jpg", "--gallery", "nowhere", "--model", "none.safetensors")
+    assert ran.returncode == 2 and "there is no file none.safetensors" in ran.stderr and "Traceback" not in ran.stderr
+
+
 def test_source_and_wheel_are_fit_for_an_index(tmp_path):
     sources = tmp_path / "sources"
     subprocess.run(["git", "clone", "-q", root, sources], check=True)
@@ -109,6 +120,9 @@ def test_repository_stays_small():
         ["git", "-C", root, "ls-files", "-z"], check=True, capture_output=True, text=True
     ).stdout.split("\0")[:-1]
     sizes = {name: (root / name).stat().st_size for name in tracked if (root / name).is_file()}
+    weights = {name: size for name, size in sizes.items() if name.startswith("scalable_arch/weights/")}
+    assert sum(weights.values()) <= 8e6
+    sizes = {name: size for name, size in sizes.items() if name not in weights}
     assert sum(sizes.values()) < 40e6 and max(sizes.values()) < 3e6, sorted(sizes.items(), key=lambda pair: -pair[1])[
         :5
     ]

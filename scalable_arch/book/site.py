@@ -127,6 +127,7 @@ def place_in(book, up):
         "reports/ledger.md": "ledger.md",
         "reports/ledger.html": "ledger.md",
         "reports": "ledger.md",
+        "scalable_arch/intended_use.md": "intended_use.md",
     }
     for chapter in book.chapters:
         pages |= dict.fromkeys((f"nbs/{chapter}.ipynb", f"reports/{chapter}"), book.source(f"chapters/{chapter}"))
@@ -323,7 +324,7 @@ def gather(book):
     for page in benches:
         add_run(book, page, (*RECORD, "*.csv"))
     contents = [
-        toc(["start", "ledger", "plot", "notes", "data", "house"], "The book"),
+        toc(["start", "ledger", "plot", "notes", "data", "intended_use", "house"], "The book"),
         toc([f"chapters/{chapter}" for chapter in book.chapters], "Chapters"),
         *([toc(benches, "Benchmarks")] if benches else []),
         toc(add_reference(book), "Reference"),
@@ -333,6 +334,7 @@ def gather(book):
     book.write("notes.md", book.template("notes.md", notes="\n\n".join(book.notes) or "No chapter has notes yet."))
     book.write("data.md", book.template("data.md", datasets=dataset_sections(chapter_readers(book))))
     book.write("house.md", book.template("house.md"))
+    book.write("intended_use.md", (book.root / "scalable_arch" / "intended_use.md").read_text(encoding="utf-8"))
 
 # %% ../../nbs/book/site.ipynb #45a8d973
 BUILDERS = ("sphinx", "myst_nb", "furo", "sphinx-mathjax-offline")

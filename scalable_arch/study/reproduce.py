@@ -4,17 +4,21 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'list_chapters', 'chapter_notebook', 'load_papermill', 'chapter_parameters', 'environment', 'cluster_address',
-           'terminal_name', 'run_chapter', 'reproduce']
+           'terminal_name', 'progress_line', 'told', 'run_chapter', 'reproduce']
 
 # %% ../../nbs/study/reproduce.ipynb #5f52f6e0
+import json
 import logging
 import os
 import sys
+import tempfile
+import time
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import one_of
+from ..progress import clock, line_a_minute
 from .engines import connect
 from .reports import checkout_root, run_place
 
@@ -99,6 +103,32 @@ def terminal_name():
     return os.ttyname(sys.stderr.fileno()) if hasattr(os, "ttyname") and sys.stderr.isatty() else ""
 
 
+def progress_line(chapter, path, notes, started):
+    "How far a chapter is: since when it runs, which cell of its executed notebook at `path`, and its bar of trials."
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        done = sum(cell["metadata"].get("papermill", {}).get("status") == "completed" for cell in cells)
+        place = f", {done} of {len(cells)} cells"
+    except (OSError, ValueError):  # not written yet, or just being written
+        place = ""
+    bars = [line.strip() for line in notes.read_text(encoding="utf-8").splitlines()] if notes.is_file() else []
+    return ", ".join([f"{chapter}: {clock(time.monotonic() - started)}{place}", *list(filter(None, bars))[-1:]])
+
+
+@contextmanager
+def told(chapter, path):
+    "Progress of a chapter's trials on our terminal, or a line a minute on stderr where that is none."
+    if terminal_name():
+        with environment(SCALABLE_ARCH_TERMINAL=terminal_name()):
+            yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        notes, started = Path(folder) / "trials", time.monotonic()
+        line = lambda: progress_line(chapter, path, notes, started)
+        with environment(SCALABLE_ARCH_TERMINAL=str(notes)), line_a_minute(line):
+            yield
+
+
 QUIET = [
     "--IPKernelApp.log_level=CRITICAL"
 ]  # a kernel warns of ports that only this machine sees, and of being stopped; what a cell says is no part of that
@@ -109,14 +139,15 @@ def run_chapter(chapter, path, parameters):
     papermill = load_papermill()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            chapter_notebook(chapter),
-            path,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=QUIET,
-        )
+        with told(chapter, path):
+            papermill.execute_notebook(
+                chapter_notebook(chapter),
+                path,
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=QUIET,
+            )
     except papermill.PapermillExecutionError as error:
         said = " ".join(str(error.evalue).split())
         raise ValueError(f"{chapter} stopped with {error.ename}: {said}; {path} shows where") from None
@@ -148,7 +179,6 @@ def reproduce(
     paths, stopped = [], []
     settings = {
         "SCALABLE_ARCH_REPORTS": str(out),
-        "SCALABLE_ARCH_TERMINAL": terminal_name(),
         "DASK_LOGGING__DISTRIBUTED": "error",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -216,14 +216,14 @@ def until(seconds):
 
 # %% ../../nbs/study/trials.ipynb #e5f516cb
 def trials_bar(total, progress):
-    """Bar over trials, on stderr or the terminal that $SCALABLE_ARCH_TERMINAL names; `progress` None shows it on a
-    terminal only."""
+    """Bar over trials, on stderr or the terminal or file that $SCALABLE_ARCH_TERMINAL names; `progress` None shows it
+    there, and of stderr on a terminal only."""
     name = os.environ.get("SCALABLE_ARCH_TERMINAL")
     return tqdm(
         desc="trials",
         total=total,
         file=open(name, "w") if name else sys.stderr,
-        disable=None if progress is None else not progress,
+        disable=not progress if progress is not None else False if name else None,
         bar_format="{desc}: {n_fmt} of {total_fmt} |{bar}| {elapsed}{postfix}",
     )
 
