@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from scalable_arch.kinds import KINDS
 from scalable_arch.study import claims, printed
 from scalable_arch.study.claims import claims_in
 from scalable_arch.study.ledger import ledger, value_counts, write_ledger
-from scalable_arch.study.record import read_jsonl, read_trials, write_jsonl
+from scalable_arch.study.record import read_jsonl, read_trials, write_jsonl, write_trials
 from scalable_arch.study.reports import Report
 from scalable_arch.study.tables import Study
 from scalable_arch.study.trials import family, stale_sentence
-from scalable_arch.versions import VERSIONS, outdated
+from scalable_arch.versions import VERSIONS, outdated, versions_of
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = ("ch3_han", "ch4_hdl", "ch5_nge", "ch6_nos")
@@ -32,8 +33,7 @@ def versions_now(record):
 
 def made_now(folder):
     "Let the trials in a copied folder be as if they were made now."
-    path = folder / "trials.jsonl"
-    write_jsonl(path, [record | {"versions": versions_now(record)} for record in read_jsonl(path)])
+    write_trials(folder, [record | {"versions": versions_now(record)} for record in read_trials(folder).values()])
 
 
 @pytest.fixture(scope="module")
