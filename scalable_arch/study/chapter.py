@@ -233,10 +233,12 @@ class Chapter:
     ) -> None:
         usual = {"profile": list(PROFILE_NAMES), "dataset": dataset, "data_root": str, "seed": 0, "seeds": str}
         usual |= {"epochs": 0, "workers": 0, "scheduler": str, "rerun_stale": bool}
+        usual |= {"from_record": bool} if "from_record" in names else {}
         check_parameters(names, **usual, **valid)
         photographs_as_jpeg()
         check_data_root(names["dataset"], names["data_root"], without)
         self.name, self.profile, self.kinds, self.rerun_stale = name, names["profile"], kinds, names["rerun_stale"]
+        self.from_record = names.get("from_record", False)
         settings = profile_settings(profiles, self.profile)
         self.settings = settings | {key: names[key] for key in settings if key in usual | valid and names.get(key)}
         self.seeds = listed_seeds(names["seeds"], names["seed"], settings["num_seeds"])
@@ -260,11 +262,11 @@ class Chapter:
     ) -> dict[Any, dict[str, Any]]:
         """The record of each configuration, under its key; says what they took, once and here.
 
-        `only`: keys of the plan that are run where they are not there yet; of all others what is on record is taken,
-        and they are left out where nothing is.
+        `only`: keys of the plan that are run where they are not there yet, none with the parameter `from_record`; of
+        all others what is on record is taken, and they are left out where nothing is.
         """
         start = time.perf_counter()
-        chosen = {key: plan[key] for key in (plan if only is None else only)}
+        chosen = {} if self.from_record else {key: plan[key] for key in (plan if only is None else only)}
         how = self.running | {"rerun_stale": self.rerun_stale}
         found = dict(zip(chosen, run_trials(list(chosen.values()), self.folder, self.kinds, **how)))
         self.records |= {record["trial"]: record for record in found.values()}
