@@ -182,6 +182,23 @@ def test_the_first_line_says_what_is_stale_and_it_is_run_again_where_asked(repor
     assert chapter.run({0: COUNT})[0]["versions"] == {"kind.tabular": 2}
 
 
+def test_a_part_of_a_plan_is_run_and_the_rest_is_taken_from_the_record(reports, capsys):
+    plan = {seed: COUNT | {"seed": seed} for seed in range(4)}
+    desk = opened(profile="desk")
+    assert list(desk.run(plan, only=[0, 2])) == [0, 2]
+    capsys.readouterr()
+    found = opened(profile="desk").run(plan, only=[3])
+    assert list(found) == [0, 2, 3] and found[2] == desk.run({2: plan[2]})[2]
+    assert (
+        "1 trials, which took" in (said := capsys.readouterr().out)
+        and "2 more trials are taken from the record" in said
+    )
+    laid_out = opened(profile="desk", from_record=True)
+    assert list(laid_out.run(plan)) == [0, 2, 3] and laid_out.records == {}
+    with pytest.raises(WrongParameter, match="parameter from_record must be of type bool, not 1"):
+        opened(from_record=1)
+
+
 def test_all_claims_of_the_studies_that_were_shown(capsys):
     chapter = opened()
     chapter.rests_on(data="digits", seeds=[0, 1, 2])

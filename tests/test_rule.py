@@ -82,12 +82,17 @@ def test_samples_that_do_not_fit(samples, options, sentence):
 # the interval
 
 
-def by_loops(sets, level):
+def by_loops(sets, level, independent=False):
     "(mean, low, high) as the notebook's formulas say, number by number."
     seeds = len(sets[0][1])
     of_seed = [sum(w * sum(values[s]) / len(values[s]) for w, values in sets) for s in range(seeds)]
     mean = sum(of_seed) / seeds
-    parts, dfs = [sum((x - mean) ** 2 for x in of_seed) / (seeds - 1) / seeds], [seeds - 1]
+    apart = [[w * sum(values[s]) / len(values[s]) for s in range(seeds)] for w, values in sets]
+    parts, dfs = [], []
+    for means in apart if independent else [of_seed]:
+        centre = sum(means) / seeds
+        parts.append(sum((x - centre) ** 2 for x in means) / (seeds - 1) / seeds)
+        dfs.append(seeds - 1)
     for w, values in sets:
         people = len(values[0])
         if people > 1:
@@ -101,14 +106,26 @@ def by_loops(sets, level):
     return mean, mean - half, mean + half
 
 
-@given(st.integers(0, 2**31), st.integers(2, 6), st.lists(st.integers(1, 7), min_size=1, max_size=3))
-def test_the_interval_is_that_of_the_loops(seed, seeds, people):
+@given(st.integers(0, 2**31), st.integers(2, 6), st.lists(st.integers(1, 7), min_size=1, max_size=3), st.booleans())
+def test_the_interval_is_that_of_the_loops(seed, seeds, people, independent):
     rng = np.random.default_rng(seed)
     sets = [(1 / len(people), rng.normal(size=(seeds, count))) for count in people]
-    found = estimate(Contrast(tuple(range(seeds)), tuple(sets)))
+    found = estimate(Contrast(tuple(range(seeds)), tuple(sets), independent))
     got = found.mean, *found.interval(0.015)
-    np.testing.assert_allclose(got, by_loops([(w, values.tolist()) for w, values in sets], 0.015), rtol=1e-8, atol=1e-9)
+    wanted = by_loops([(w, values.tolist()) for w, values in sets], 0.015, independent)
+    np.testing.assert_allclose(got, wanted, rtol=1e-8, atol=1e-9)
     assert found.people == sum(count for count in people if count > 1)
+
+
+def test_independent_sets_cover_too_and_with_narrower_intervals():
+    rng, inside, widths = np.random.default_rng(0), {False: 0, True: 0}, {False: 0.0, True: 0.0}
+    for _ in range(1500):
+        sets = tuple((0.5, rng.normal(0, 3, (4, 1)) + rng.normal(0, 3, (1, 50))) for _ in range(2))
+        for independent in inside:
+            low, high = estimate(Contrast((0, 1, 2, 3), sets, independent)).interval(0.05)
+            inside[independent] += low <= 0 <= high
+            widths[independent] += high - low
+    assert min(inside.values()) > 0.93 * 1500 and widths[True] < 0.95 * widths[False]
 
 
 @settings(max_examples=50)
