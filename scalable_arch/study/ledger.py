@@ -277,14 +277,14 @@ CLAIM_WORDS = (
     ("not testable here", "not testable here", "minor"),
 )
 MEANINGS = {
-    "supported": "the interval of every relation of the sentence lies on the side that it says",
-    "contradicted": "that of one relation lies wholly on the other side",
-    "no difference": "whatever difference there is is smaller than D, half of the printed one (one point at least)",
+    "supported": "the interval of every relation of the sentence lies wholly on the side that the sentence says",
+    "contradicted": "the interval of at least one relation lies wholly on the other side",
+    "no difference": "any difference is smaller than D, which is half of the printed one (one point at least)",
     "undecided": "more seeds or people are needed; the claim says about how many",
-    "not testable here": "what it is about is not run here, or could not have been shown; the claim says why",
-    "met": "costs and counts that our networks give, each distinct number once: equal to the last printed digit",
+    "not testable here": "what it speaks of is not run here, or could not have been shown; the claim says why",
+    "met": "costs and counts that our networks give, each distinct number once: they meet the last printed digit",
     "within": "the same, within the tolerance that the table states (0.5 to 2 %)",
-    "transcribed": "typed in, such as counts of data sets: no finding, and in no total",
+    "transcribed": "typed in, such as counts of data sets: no finding, and never counted as met",
 }
 
 # %% ../../nbs/study/ledger.ipynb #2690047e
@@ -506,15 +506,16 @@ def problem_lines(problems):
 
 
 INTRODUCTION = (
-    "Every table and every figure with results of the five sources (W: Wei Li's thesis, J: its HAN journal paper, C: "
-    "the CDNet supplement, N: Chih-Ting Liu's thesis, "
-    "M: the MSINet report), and what the runs in this folder say about it. Structural values (costs, counts) are "
-    "computed and compared with the printed ones, or transcribed. What was measured on stand-ins is never compared "
-    "with printed numbers. The papers' sentences are tested instead: the contrast that a sentence is about, averaged "
-    "over scores and test sets, above 0 as the sentence says, with its interval over seeds and people after 4, 8 or 16 "
-    "seeds. A verdict is about these conditions only: narrow networks, short trainings, simulated or other images. Of "
-    "each table the best run counts: paper before desk before quick, and quick has one seed. (W L1531: about line 1531 "
-    "of the thesis, in the text that we worked from.)"
+    "Here is every table of the five sources, and every figure with results, with what the runs in this folder say "
+    "about it. (W: Wei Li's thesis, J: its HAN journal paper, C: the CDNet supplement, N: Chih-Ting Liu's thesis, M: "
+    "the MSINet report. W L1531: about line 1531 of the thesis, in the text that we worked from.) Structural values "
+    "(costs, counts) are computed and compared with the printed ones, or transcribed. What was measured on stand-ins "
+    "is never compared with printed numbers. The papers' sentences are tested instead. Each is about a contrast of cells, "
+    "averaged over scores and test sets, with its sign turned so that the sentence claims: above 0. Beside it stands "
+    "its interval over seeds and people. It is looked at after 4, 8 and 16 seeds; fewer than 4 trainings decide "
+    "nothing. A verdict is about these conditions only: narrow networks, short trainings, simulated or other images. Of "
+    "each table the best run counts: paper before desk before quick, and quick has one seed. A stale result was made "
+    "with another version of what it rests on; it decides nothing until it is run again."
 )
 
 # %% ../../nbs/study/ledger.ipynb #9bfc9a6b
