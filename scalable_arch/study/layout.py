@@ -154,16 +154,12 @@ def ranked_columns(cells):
 
 
 def row_remark(cells):
-    "What is to be said of a whole row: needs data, not run, printed only, not printed, or nothing."
+    """What is to be said of a whole row: needs data, not run, printed only, not printed, or nothing. It needs no data
+    where a stand-in's run stands beside."""
     verdicts = {cell["verdict"] for cell in cells}
-    return next(
-        (
-            word
-            for word in ("needs data", "not run", "printed only", "not printed")
-            if verdicts == {word} or word == "needs data" in verdicts
-        ),
-        "",
-    )
+    if "needs data" in verdicts:
+        return "" if any(cell["ours"] and cell["stand_in"] for cell in cells) else "needs data"
+    return next((word for word in ("not run", "printed only", "not printed") if verdicts == {word}), "")
 
 
 def wide_frame(cells):
