@@ -11,6 +11,7 @@ __all__ = ['sortable', 'fenced', 'chips', 'verdict_html', 'claim_html', 'claims_
 # %% ../../nbs/book/overview.ipynb #3ee843db
 import html
 import re
+from hashlib import sha256
 
 from ..data.manifests import list_datasets, load_manifest
 from ..kinds import KINDS
@@ -186,11 +187,11 @@ def flat(config, name=""):
 
 
 def value_said(value):
-    "A value of a configuration in a few words, '' for none."
+    "A value of a configuration in a few words, '' for none; a long text, such as a genotype, by its checksum."
     if isinstance(value, (list, tuple)):
         return " ".join(map(value_said, value))
     said = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "" if value is None else said if len(said) < 40 else f"{said[:37]}..."
+    return "" if value is None else said if len(said) < 40 else sha256(said.encode()).hexdigest()[:6]
 
 
 def differences(records):
@@ -227,7 +228,7 @@ def real_people_said(records):
     if not numbers:
         return ""
     said = {1: "one seed"}.get(numbers[-1], f"{' to '.join(map(str, numbers))} seeds")
-    return f"The video vtest: 7 people who come back, {said}."
+    return f"Real people (vtest): 7 who come back, {said}."
 
 
 def trial_row(record, difference):

@@ -159,7 +159,7 @@ def add_run(book, page, kinds, **trials):
     carry(run.folder, run.files, kinds)
     write_downloads(run)
     source = book.root / "nbs" / run.path.name
-    (run.files / "source").mkdir()
+    (run.files / "source").mkdir(exist_ok=True)
     shutil.copy(source, run.files / "source")
     notebook = page_notebook(
         run,
@@ -199,7 +199,6 @@ def add_trials(book, chapter, title):
     files = [f"../{book.files(holder)}/{name}" for name in ("trials.jsonl", "scores.npz")]
     links = " and ".join(f'<a href="{path}" download>{Path(path).name}</a>' for path in files)
     table = f"<p>All of it, to download: {links}.</p>{trials_table(records.values())}" if records else ""
-    video = real_people_said(records.values())
     book.write(
         f"chapters/{chapter}_trials.md",
         book.template(
@@ -207,7 +206,7 @@ def add_trials(book, chapter, title):
             title=title.partition(":")[0].partition(". ")[0],
             chapter=chapter,
             table=fenced(table) or "This chapter has no trials.",
-            video=f"Scores of real people: {video}" if video else "",
+            video=real_people_said(records.values()),
         ),
     )
     return records
@@ -335,7 +334,7 @@ def add_gallery(book):
     "Write the page of all figures, a section a page that has some."
     parts = []
     for page, pictures in book.pictures.items():
-        title = title_and_promise(book.runs[page].notebook)[0].partition(":")[0]
+        title = title_and_promise(book.runs[page].notebook)[0]
         parts += [f"## [{title}]({page}.ipynb)\n\n{fenced(gallery_html(pictures))}"] if pictures else []
     book.write("gallery.md", book.template("gallery.md", figures="\n\n".join(parts) or "No chapter has figures yet."))
 

@@ -154,11 +154,9 @@ def ranked_columns(cells):
 
 
 def row_remark(cells):
-    """What is to be said of a whole row: needs data, not run, printed only, not printed, or nothing. It needs no data
-    where a stand-in's run stands beside."""
+    """What is to be said of a whole row: not run, printed only, not printed, or nothing where a run stands in it, a
+    stand-in's too."""
     verdicts = {cell["verdict"] for cell in cells}
-    if "needs data" in verdicts:
-        return "" if any(cell["ours"] and cell["stand_in"] for cell in cells) else "needs data"
     return next((word for word in ("not run", "printed only", "not printed") if verdicts == {word}), "")
 
 

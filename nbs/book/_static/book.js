@@ -31,7 +31,7 @@ function sortableTable(table) {
   });
 }
 
-// ---- tables as cards, for narrow screens: each cell is told its heading, each line whose it is where that stands in a line above
+// ---- tables as cards, on phones and where a table is many times too wide: each cell is told its heading, each line whose it is where that stands in a line above
 function headings(table) {  // the words above each column, those that span several included
   const names = [], until = [];
   [...table.tHead.rows].forEach((row, line) => {
@@ -48,11 +48,18 @@ function headings(table) {  // the words above each column, those that span seve
   return names.map((words) => [...new Set(words.filter(Boolean))].join(", "));
 }
 
-function stack(table) {
+const PHONE = matchMedia("(max-width: 46rem)");
+
+function cards(table) {
   if (!table.tHead?.rows.length || !table.tBodies.length) return;
   const names = headings(table), above = [];
   if (names.length < 3) return;
-  table.classList.add("stack");
+  const decide = () => {
+    table.classList.remove("cards");
+    table.classList.toggle("cards", PHONE.matches || table.scrollWidth > 3 * table.parentElement.clientWidth);
+  };
+  decide();
+  PHONE.addEventListener("change", decide);
   table.setAttribute("role", "table");  // a card is a line of a table still
   for (const row of table.tBodies[0].rows) {
     row.setAttribute("role", "row");
@@ -76,13 +83,18 @@ function stack(table) {
 }
 
 // ---- pictures that a click, or Enter, shows as large as they are drawn, or twice that where they stay sharp
+const LARGER = 1.35;  // drawings, where there is room
+
 function zoomable(image) {
   if (image.closest("a, button, .play, dialog")) return;
+  const drawing = image.src.endsWith(".svg"), widen = () => { image.style.width = `${LARGER * image.naturalWidth}px`; };
+  if (drawing && image.complete) widen();
+  else if (drawing) image.addEventListener("load", widen);
   const button = make("button", { type: "button", class: "zoom", "aria-label": `Enlarge: ${image.alt}` });
   image.replaceWith(button);
   button.append(image);
   button.addEventListener("click", () => {
-    const large = make("img", { src: image.src, alt: image.alt }), sharp = image.src.endsWith(".svg") ? 2 : 1.25;
+    const large = make("img", { src: image.src, alt: image.alt }), sharp = drawing ? 2 : 1.25;
     large.style.width = `${Math.max(image.naturalWidth * sharp, 1.5 * image.clientWidth)}px`;
     const close = make("button", { type: "button" }, "Close"), dialog = make("dialog", { class: "zoomed", "aria-label": image.alt }, make("div", { tabindex: 0 }, large), close);
     large.addEventListener("click", () => large.classList.toggle("fit"));
@@ -209,7 +221,7 @@ function scatter(box) {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll("table.sortable, .cell_output table").forEach(stack);
+  document.querySelectorAll("table.sortable, .cell_output table").forEach(cards);
   document.querySelectorAll("table.sortable").forEach(sortableTable);
   document.querySelectorAll(".cell_output img, figure img").forEach(zoomable);
   document.querySelectorAll(".filter").forEach(filter);
