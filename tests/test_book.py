@@ -23,8 +23,16 @@ from toy_reports import make_reports
 
 from scalable_arch.book import site as module
 from scalable_arch.book.downloads import read_table
-from scalable_arch.book.overview import verdict_html
-from scalable_arch.book.pages import ExecutedRun, executed_runs, formulas_apart, page_notebook, relink, shows_result
+from scalable_arch.book.overview import differences, flat, gallery_html, real_people_said, verdict_html
+from scalable_arch.book.pages import (
+    SIGNS,
+    ExecutedRun,
+    executed_runs,
+    formulas_apart,
+    page_notebook,
+    relink,
+    shows_result,
+)
 from scalable_arch.book.reference import docstring_markdown, room_pages
 from scalable_arch.book.site import Book, build_book, gather, main
 from scalable_arch.book.widgets import WHITE, all_points, cut_picture, cut_places
@@ -186,6 +194,71 @@ def test_every_trial_has_its_line(built):
     assert "This chapter has no trials" in (out / "chapters" / "ch5_nge_trials.html").read_text()
 
 
+def test_gallery_leads_to_every_figure(built):
+    out, book = built
+    text = (out / "gallery.html").read_text(encoding="utf-8")
+    for page, run in book.runs.items():
+        cells = {
+            cell.id
+            for cell in run.notebook.cells
+            if cell.cell_type == "code" and shows_result(cell, ("image/",)) and not cell.source.startswith("#| hide")
+        }
+        found = re.findall(rf'<li><a href="{page}.html#cell-([\w-]+)"><img src="([^"]+)"', text)
+        assert {cell for cell, _ in found} == cells and all((out / path).stat().st_size for _, path in found), page
+    assert text.count("<li><a href") == sum(map(len, book.pictures.values())) > 2
+
+
+def test_a_page_leads_to_its_notebook(built):
+    out, book = built
+    for page, run in book.runs.items():
+        text = (out / f"{page}.html").read_text(encoding="utf-8")
+        said = re.search(r"This page as a notebook: (.*?)</p>", text, re.S).group(1)
+        ran, source = ((out / page).parent / path for path in re.findall(r'href="([^"]+)" download', said))
+        assert ran.read_bytes() == run.path.read_bytes()
+        assert source.read_bytes() == (root / "nbs" / run.path.name).read_bytes()
+
+
+def test_signs_are_explained_once_and_real_people_everywhere(built):
+    text = (built[0] / "chapters" / "ch3_han.html").read_text(encoding="utf-8")
+    for meaning in (list(SIGNS.values())[0], list(SIGNS.values())[1]):
+        assert text.count(meaning) == 1
+    records = [{"config": {"search": {"real people": {"video": "vtest"}}, "seed": seed}} for seed in (0, 1, 2)]
+    one, three = (real_people_said(records[:n]) for n in (1, 3))
+    assert one == "Real people (vtest): 7 who come back, one seed." and "3 seeds" in three
+    assert real_people_said([{"config": {"search": {"budget": 3}}}, {"config": {}}]) == ""
+    run = built[1].runs["chapters/ch3_han"]
+    page = page_notebook(
+        run, source=root / "nbs" / "ch3_han.ipynb", folder="nbs", place=lambda path: None, real_people=one
+    )
+    named = [cell for cell in run.notebook.cells if re.search(r"real people|vtest", str(cell.get("outputs", "")))]
+    assert sum(one in cell.source for cell in page.cells) == len(named) > 1
+
+
+CONFIGS = st.fixed_dictionaries(
+    {
+        "options": st.dictionaries(st.sampled_from("abc"), st.integers(0, 2)),
+        "recipe": st.fixed_dictionaries({"a": st.booleans()}),
+    }
+)
+
+
+@given(st.lists(CONFIGS, min_size=1, max_size=6), st.integers(0, 3))
+def test_trials_are_told_apart_by_what_differs(configs, seed):
+    common = {"kind": "reid", "model": "han_small", "train": {"world": "plaza"}, "seed": seed}
+    records = [{"trial": str(number), "config": common | config} for number, config in enumerate(configs)]
+    said = differences(records)
+    for one in records:
+        for other in records:
+            same = flat(one["config"]) == flat(other["config"])
+            assert (said[one["trial"]] == said[other["trial"]]) == same
+    if len({repr(flat(record["config"])) for record in records}) == 1:
+        assert set(said.values()) == {""}  # seeds have a column
+
+
+def test_gallery_escapes_its_words():
+    assert 'alt="a &lt; b"' in gallery_html([("a.jpg", "b.html", "a < b")])
+
+
 def test_the_house_has_every_room():
     table = re.findall(r"^\| (`.*?) \|", (root / "nbs" / "book" / "house.md").read_text(encoding="utf-8"), re.M)
     named = re.findall(r"`(\w+)`", " ".join(table))
@@ -337,6 +410,84 @@ def test_search_works_in_a_plain_folder(built, page):
     assert page.wrong == []
 
 
+# ---- what fits on a screen
+
+
+def test_code_and_tables_take_the_width(built, page):
+    show(page, built[0] / "chapters" / "ch3_han.html")
+    line = "x" * 120
+    widths = page.evaluate(
+        """(line) => {
+          const pre = document.querySelector('.cell_input pre'), before = pre.innerHTML;
+          pre.textContent = line;
+          const code = pre.scrollWidth - pre.clientWidth;
+          pre.innerHTML = before;
+          const prose = Math.max(...[...document.querySelectorAll('article section > p')].map((p) => p.clientWidth));
+          return {code, article: document.querySelector('article').clientWidth, prose};
+        }""",
+        line,
+    )
+    assert widths["code"] <= 0  # a line as long as ruff lets it be
+    assert widths["article"] > 900 and widths["prose"] <= 46 * 16
+    past = "nodes => nodes.filter((node) => node.scrollWidth > node.clientWidth + 1).length"
+    assert page.locator(".cell_output").evaluate_all(past) == 0
+
+
+def test_on_a_phone_tables_are_cards_with_every_number(built, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    seen = """(cell) => {
+      const box = cell.getBoundingClientRect(), inside = box.left >= 0 && box.right <= 390 && box.height > 0;
+      return [cell.dataset.label ?? null, inside, cell.textContent.trim()];
+    }"""
+    for name, table, labels in (
+        ("chapters/ch3_han", "#T_wei_li_thesis_t3_03", {"plaza, stand-in for Market-1501, R1 ours"}),
+        ("chapters/ch3_han", "#T_wei_li_thesis_t3_03_claims", {"estimate", "D", "rests on", "printed"}),
+        ("ledger", "table.ledger", {"verdicts", "printed digits met, of computed"}),
+        ("chapters/ch3_han_trials", "table.sortable", {"scores or errors, %", "seed"}),
+    ):
+        show(page, built[0] / f"{name}.html")
+        cells = page.locator(f"{table} tbody td").evaluate_all(f"nodes => nodes.map({seen})")
+        assert all(visible for _, visible, words in cells if words), (name, table)
+        assert labels <= {label for label, _, words in cells if words}
+    show(page, built[0] / "ledger.html")
+    page.set_viewport_size({"width": 1440, "height": 844})  # a phone that is turned, or a window that is drawn wide
+    assert page.locator("table.cards").count() == 0 and page.locator("table.ledger thead").is_visible()
+
+
+def test_a_card_says_whose_line_it_is(built, page):
+    "A claim of several relations is named on the card of each."
+    page.set_viewport_size({"width": 390, "height": 844})
+    show(page, built[0] / "chapters" / "ch3_han.html")
+    rows = page.locator("#T_wei_li_thesis_t3_03_claims tbody tr")
+    of = rows.evaluate_all("nodes => nodes.map((row) => [row.dataset.of ?? null, row.cells[0].rowSpan])")
+    first = rows.first.locator("th").first.inner_text()
+    assert of[0][0] is None and of[0][1] == len(of) > 1 and {said for said, _ in of[1:]} == {first}
+
+
+def test_pictures_are_enlarged_by_a_click_and_by_the_keyboard(built, page):
+    show(page, built[0] / "chapters" / "ch3_han.html")
+    button = page.locator(".cell_output button.zoom").first
+    assert button.get_attribute("aria-label").startswith("Enlarge: ")
+    before = button.locator("img").bounding_box()["width"]
+    button.click()
+    large = page.locator("dialog.zoomed img")
+    assert large.bounding_box()["width"] > before
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").count() == 0
+    button.focus()
+    page.keyboard.press("Enter")
+    page.locator("dialog.zoomed button").click()
+    assert page.locator("dialog").count() == 0 and page.evaluate("document.activeElement.className") == "zoom"
+    assert page.wrong == []
+
+
+def test_code_has_a_copy_button_and_results_have_none(built, page):
+    show(page, built[0] / "chapters" / "ch3_han.html")
+    inputs = page.locator(".cell_input pre").count()
+    assert page.locator(".cell_input .copybtn").count() == inputs > 10
+    assert page.locator(".cell_output .copybtn").count() == 0
+
+
 # ---- what readers play with
 
 
@@ -446,7 +597,13 @@ def test_plot_shows_all_models_by_data_set(built, page):
 @pytest.fixture
 def copy(tmp_path):
     "A checkout of its own with two chapters, one of them run, and its reports."
-    for name in ("nbs/book", "scalable_arch/errors.py", "settings.ini", "nbs/index.ipynb"):
+    for name in (
+        "nbs/book",
+        "scalable_arch/errors.py",
+        "scalable_arch/intended_use.md",
+        "settings.ini",
+        "nbs/index.ipynb",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
     (tmp_path / "scalable_arch" / "__init__.py").write_text('"Toy."\n')

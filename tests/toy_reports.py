@@ -111,7 +111,7 @@ def han(reports):
         r"open_study\(\s*\"wei_li_thesis_t3_07": shown(units.show()),
         r"study\(\s*\"wei_li_thesis_f3_07": drawn(attention) + shown(levels.show()),
         r"report\.figure\(\s*\"ranked_lists": drawn(ranked),
-        r"report\.figure\(\s*\"training": drawn(report.figure("training", figure, "Training of HAN")),
+        r"report\.figure\(\s*\"embeddings": drawn(report.figure("embeddings", figure, "Features of people")),
         r"report\.table\(\s*\"costs": shown(report.table("costs", costs, "Costs", digits=0)),
     }
     executed("ch3_han.ipynb", report, results)

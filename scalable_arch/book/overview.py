@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['sortable', 'fenced', 'chips', 'verdict_html', 'claim_html', 'claims_html', 'ledger_row', 'ledger_table',
-           'totals_list', 'home_of', 'counted', 'meanings_list', 'chapters_table', 'trial_row', 'trials_table',
-           'reading_notes', 'counts_table', 'dataset_section', 'dataset_sections']
+           'totals_list', 'home_of', 'counted', 'meanings_list', 'chapters_table', 'flat', 'value_said', 'differences',
+           'real_people_said', 'trial_row', 'trials_table', 'gallery_html', 'reading_notes', 'counts_table',
+           'dataset_section', 'dataset_sections']
 
 # %% ../../nbs/book/overview.ipynb #3ee843db
 import html
 import re
+from hashlib import sha256
 
 from ..data.manifests import list_datasets, load_manifest
 from ..kinds import KINDS
@@ -176,13 +178,67 @@ def chapters_table(found, chapters):
     )
 
 # %% ../../nbs/book/overview.ipynb #35eee28c
-def trial_row(record):
-    "A line of a chapter's table of trials."
+def flat(config, name=""):
+    "{dotted name: value} of a configuration without its seed."
+    if not isinstance(config, dict) or not config:
+        return {name: config}
+    parts = {f"{name}.{key}".lstrip("."): value for key, value in config.items() if key != "seed"}
+    return {inner: value for key, part in parts.items() for inner, value in flat(part, key).items()}
+
+
+def value_said(value):
+    "A value of a configuration in a few words, '' for none; a long text, such as a genotype, by its checksum."
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(value_said, value))
+    said = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "" if value is None else said if len(said) < 40 else sha256(said.encode()).hexdigest()[:6]
+
+
+def differences(records):
+    """{trial: how its configuration differs from those that are about the same, "reduction 4, recipe.epochs 6"}.
+
+    What all of them share is left out, and seeds, which have a column. A name is its last part where that is
+    unambiguous; a trial that only lacks what others have is "as it stands".
+    """
+    groups, found = {}, {}
+    for record in records:
+        groups.setdefault(kind_named(record["config"], KINDS).about(record["config"]), []).append(record)
+    for group in groups.values():
+        flats = [flat(record["config"]) for record in group]
+        names = list(dict.fromkeys(name for config in flats for name in config))
+        varying = [name for name in names if len({repr(config.get(name)) for config in flats}) > 1]
+        ends = [name.rpartition(".")[2] for name in varying]
+        short = {name: end if ends.count(end) == 1 else name for name, end in zip(varying, ends)}
+        for record, config in zip(group, flats):
+            said = [f"{short[name]} {value_said(config[name])}".strip() for name in varying if name in config]
+            found[record["trial"]] = ", ".join(said) or ("as it stands" if varying else "")
+    return found
+
+
+def real_people_said(records):
+    "A sentence on how few people and seeds the scores on the video of real people rest on; '' where none was searched."
+    seeds = {}
+    for record in records:
+        searched = record["config"].get("search")
+        sources = searched.values() if isinstance(searched, dict) else ()  # other kinds search for cells
+        if any(isinstance(source, dict) and "video" in source for source in sources):
+            key = repr(sorted(flat(record["config"]).items(), key=repr))
+            seeds.setdefault(key, set()).add(record["config"].get("seed"))
+    numbers = sorted({len(found) for found in seeds.values()})
+    if not numbers:
+        return ""
+    said = {1: "one seed"}.get(numbers[-1], f"{' to '.join(map(str, numbers))} seeds")
+    return f"Real people (vtest): 7 who come back, {said}."
+
+
+def trial_row(record, difference):
+    "A line of a chapter's table of trials. `difference`: from those that are about the same."
     config, name = record["config"], record["trial"]
     kind, made = kind_named(config, KINDS), f"{record['date'][:10]}, {record['commit']}"
+    apart = f' <span class="dim">{html.escape(difference)}</span>' if difference else ""
     return [
         (f'<span class="anchor" id="{name}"></span><code>{name}</code>', name),
-        html.escape(kind.about(config)),
+        html.escape(kind.about(config)) + apart,
         str(config.get("seed", "")),
         html.escape(kind.said(record["metrics"])),
         (f"{record['wall_seconds']:.0f} s", record["wall_seconds"]),
@@ -192,8 +248,22 @@ def trial_row(record):
 
 def trials_table(records):
     "All trials of a chapter."
-    heads = ["trial", "of", "seed", "scores or errors, %", "time", "run on"]
-    return sortable(f"{len(records)} trials, each one configuration and seed", heads, map(trial_row, records))
+    heads, apart = ["trial", "of", "seed", "scores or errors, %", "time", "run on"], differences(records)
+    said = f"{len(records)} trials, each one configuration and seed; in grey what differs among those about the same"
+    return sortable(said, heads, [trial_row(record, apart[record["trial"]]) for record in records])
+
+# %% ../../nbs/book/overview.ipynb #2c1b7f47
+def gallery_html(pictures):
+    """Pictures as a list of cards.
+
+    `pictures`: [(address of the picture, address of where it stands, words)].
+    """
+    cards = "".join(
+        f'<li><a href="{place}"><img src="{address}" alt="{html.escape(words)}" loading="lazy"></a>'
+        f"{html.escape(words.partition(' (ch')[0])}</li>"
+        for address, place, words in pictures
+    )
+    return f'<ul class="gallery">{cards}</ul>'
 
 # %% ../../nbs/book/overview.ipynb #edd72dba
 def reading_notes(notebook):

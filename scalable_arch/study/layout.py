@@ -154,16 +154,10 @@ def ranked_columns(cells):
 
 
 def row_remark(cells):
-    "What is to be said of a whole row: needs data, not run, printed only, not printed, or nothing."
+    """What is to be said of a whole row: not run, printed only, not printed, or nothing where a run stands in it, a
+    stand-in's too."""
     verdicts = {cell["verdict"] for cell in cells}
-    return next(
-        (
-            word
-            for word in ("needs data", "not run", "printed only", "not printed")
-            if verdicts == {word} or word == "needs data" in verdicts
-        ),
-        "",
-    )
+    return next((word for word in ("not run", "printed only", "not printed") if verdicts == {word}), "")
 
 
 def wide_frame(cells):

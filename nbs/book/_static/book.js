@@ -31,6 +31,81 @@ function sortableTable(table) {
   });
 }
 
+// ---- tables as cards, on phones and where a table is many times too wide: each cell is told its heading, each line whose it is where that stands in a line above
+function headings(table) {  // the words above each column, those that span several included
+  const names = [], until = [];
+  [...table.tHead.rows].forEach((row, line) => {
+    let column = 0;
+    for (const cell of row.cells) {
+      while (until[column] > line) column++;
+      const words = cell.textContent.replace(/\u00a0/g, " ").trim();
+      for (let span = 0; span < cell.colSpan; span++, column++) {
+        (names[column] ??= []).push(words);
+        until[column] = line + cell.rowSpan;
+      }
+    }
+  });
+  return names.map((words) => [...new Set(words.filter(Boolean))].join(", "));
+}
+
+const PHONE = matchMedia("(max-width: 46rem)");
+
+function cards(table) {
+  if (!table.tHead?.rows.length || !table.tBodies.length) return;
+  const names = headings(table), above = [];
+  if (names.length < 3) return;
+  const decide = () => {
+    table.classList.remove("cards");
+    table.classList.toggle("cards", PHONE.matches || table.scrollWidth > 3 * table.parentElement.clientWidth);
+  };
+  decide();
+  PHONE.addEventListener("change", decide);
+  table.setAttribute("role", "table");  // a card is a line of a table still
+  for (const row of table.tBodies[0].rows) {
+    row.setAttribute("role", "row");
+    let column = 0;
+    const inherit = () => {
+      for (; above[column]?.left > 0; column++) {
+        above[column].left--;
+        if (column === 0) row.dataset.of = above[0].words;
+      }
+    };
+    for (const cell of row.cells) {
+      inherit();
+      const words = cell.textContent.replace(/\u00a0/g, " ").trim(), head = cell.tagName === "TH";
+      cell.setAttribute("role", head ? "rowheader" : "cell");
+      if (!head || column > 0) cell.dataset.label = names[column] ?? "";
+      cell.classList.toggle("empty", words === "" && !cell.querySelector("img, input"));
+      if (cell.rowSpan > 1) above[column] = { left: cell.rowSpan - 1, words };
+      column += cell.colSpan;
+    }
+  }
+}
+
+// ---- pictures that a click, or Enter, shows as large as they are drawn, or twice that where they stay sharp
+const LARGER = 1.35;  // drawings, where there is room
+
+function zoomable(image) {
+  if (image.closest("a, button, .play, dialog")) return;
+  const drawing = image.src.endsWith(".svg"), widen = () => { image.style.width = `${LARGER * image.naturalWidth}px`; };
+  if (drawing && image.complete) widen();
+  else if (drawing) image.addEventListener("load", widen);
+  const button = make("button", { type: "button", class: "zoom", "aria-label": `Enlarge: ${image.alt}` });
+  image.replaceWith(button);
+  button.append(image);
+  button.addEventListener("click", () => {
+    const large = make("img", { src: image.src, alt: image.alt }), sharp = drawing ? 2 : 1.25;
+    large.style.width = `${Math.max(image.naturalWidth * sharp, 1.5 * image.clientWidth)}px`;
+    const close = make("button", { type: "button" }, "Close"), dialog = make("dialog", { class: "zoomed", "aria-label": image.alt }, make("div", { tabindex: 0 }, large), close);
+    large.addEventListener("click", () => large.classList.toggle("fit"));
+    close.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => { dialog.remove(); button.focus(); });
+    document.body.append(dialog);
+    dialog.showModal();
+    close.focus();
+  });
+}
+
 // ---- the ledger's filter: words as they begin in a line, not in what is folded away there
 function filter(box) {
   const rows = [...box.parentElement.querySelectorAll("table.ledger tbody tr")], [input, said] = [box.querySelector("input"), box.querySelector("span")];
@@ -146,7 +221,9 @@ function scatter(box) {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll("table.sortable, .cell_output table").forEach(cards);
   document.querySelectorAll("table.sortable").forEach(sortableTable);
+  document.querySelectorAll(".cell_output img, figure img").forEach(zoomable);
   document.querySelectorAll(".filter").forEach(filter);
   document.querySelectorAll(".ranked").forEach(rankedLists);
   document.querySelectorAll(".levels").forEach(attentionLevels);
