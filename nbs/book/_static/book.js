@@ -53,6 +53,7 @@ const PHONE = matchMedia("(max-width: 46rem)");
 function cards(table) {
   if (!table.tHead?.rows.length || !table.tBodies.length) return;
   const names = headings(table), above = [];
+  for (const head of table.querySelectorAll("thead th")) if (!head.childElementCount) head.replaceChildren(...head.textContent.split(/(?<=_)/).flatMap((part) => [part, make("wbr")]));
   if (names.length < 3) return;
   const decide = () => {
     table.classList.remove("cards");
@@ -75,7 +76,7 @@ function cards(table) {
       const words = cell.textContent.replace(/\u00a0/g, " ").trim(), head = cell.tagName === "TH";
       cell.setAttribute("role", head ? "rowheader" : "cell");
       if (!head || column > 0) cell.dataset.label = names[column] ?? "";
-      cell.classList.toggle("empty", words === "" && !cell.querySelector("img, input"));
+      cell.classList.toggle("empty", ["", "\u2013"].includes(words) && !cell.querySelector("img, input"));
       if (cell.rowSpan > 1) above[column] = { left: cell.rowSpan - 1, words };
       column += cell.colSpan;
     }
@@ -94,7 +95,7 @@ function zoomable(image) {
   image.replaceWith(button);
   button.append(image);
   button.addEventListener("click", () => {
-    const large = make("img", { src: image.src, alt: image.alt }), sharp = drawing ? 2 : 1.25;
+    const large = make("img", { src: image.src, alt: image.alt }), sharp = drawing && !PHONE.matches ? 2 : 1.25;
     large.style.width = `${Math.max(image.naturalWidth * sharp, 1.5 * image.clientWidth)}px`;
     const close = make("button", { type: "button" }, "Close"), dialog = make("dialog", { class: "zoomed", "aria-label": image.alt }, make("div", { tabindex: 0 }, large), close);
     large.addEventListener("click", () => large.classList.toggle("fit"));
