@@ -214,7 +214,7 @@ def differences(records):
             found[record["trial"]] = ", ".join(said) or ("as it stands" if varying else "")
     return found
 
-
+# %% ../../nbs/book/overview.ipynb #c8e7f7fc
 def real_people_said(records):
     "A sentence on how few people and seeds the scores on the video of real people rest on; '' where none was searched."
     seeds = {}
@@ -230,7 +230,7 @@ def real_people_said(records):
     said = {1: "one seed"}.get(numbers[-1], f"{' to '.join(map(str, numbers))} seeds")
     return f"Real people (vtest): 7 who come back, {said}."
 
-
+# %% ../../nbs/book/overview.ipynb #2cd97953
 def trial_row(record, difference):
     "A line of a chapter's table of trials. `difference`: from those that are about the same."
     config, name = record["config"], record["trial"]

@@ -306,7 +306,7 @@ def page_pictures(notebook):
         if kind.startswith("image/")
     ]
 
-
+# %% ../../nbs/book/pages.ipynb #639b6708
 def page_notebook(run, *, source, folder, place, files="", widgets=None, real_people="", **trials):
     """The notebook that Sphinx shows for a `ExecutedRun`.
 

@@ -176,7 +176,7 @@ def add_run(book, page, kinds, **trials):
         for picture in page_pictures(notebook)
     ]
 
-
+# %% ../../nbs/book/site.ipynb #d43b3eb7
 def picture_file(book, run, cell, words, kind, data):
     "Address of a picture for the gallery: that of its own file, or of one that is written for a picture without."
     name = next((name for name, shown in result_cells(run).items() if shown == cell), "")
@@ -189,7 +189,7 @@ def picture_file(book, run, cell, words, kind, data):
     path.write_bytes(data.encode() if kind == "image/svg+xml" else b64decode(data))
     return address
 
-
+# %% ../../nbs/book/site.ipynb #71dab926
 def add_trials(book, chapter, title):
     "Write the page of the trials that a chapter's run rests on; returns {name: trial}."
     folder = book.runs[f"chapters/{chapter}"].folder
@@ -329,7 +329,7 @@ def add_ledger(book):
     book.write("plot.md", book.template("plot.md", plot=fenced(plot)))
     return found
 
-
+# %% ../../nbs/book/site.ipynb #c4faa084
 def add_gallery(book):
     "Write the page of all figures, a section a page that has some."
     parts = []
