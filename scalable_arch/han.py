@@ -18,9 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import one_of
-from .nn.batchnorm import norm_relu
-from .nn.regions import loop_regions
-from .nn.units import BranchOutput, ConvUnit
+from .nn.units import BranchOutput, ConvUnit, relu_of
 
 # %% ../nbs/ch3_han.ipynb #95248b99
 class DepthwiseUnit(nn.Sequential):
@@ -124,7 +122,7 @@ class SoftAttention(nn.Module):
             blended = (pixels * self.blend(filters)).expand_as(x)
         else:
             blended = self.blend((pixels * filters).expand_as(x))
-        return norm_relu(self.norm, blended).sigmoid()
+        return relu_of(self.norm, blended).sigmoid()
 
 # %% ../nbs/ch3_han.ipynb #758b155d
 STEP = 0.1  # of the regions; its square is how much slower they learn than the rest
@@ -157,6 +155,8 @@ def crop_regions(x: torch.Tensor, centres: torch.Tensor, size: tuple[int, int]) 
     One map pixel a step, bilinear between pixels, zero outside, differentiable in `x` and `centres`.
     Source: W Eq. 3.7 with s_h = rows / H and s_w = columns / W.
     """
+    from scalable_arch.nn.regions import loop_regions  # at its first use: compiled loops take a second to load
+
     return loop_regions(sampled_regions, x, centres, size)
 
 

@@ -213,7 +213,12 @@ def begin(name, *, left_over=None, **given):
 
 
 class ChapterTests:
-    """Tests of a chapter's `smoke` run: a file of tests names the `chapter`, its `studies` and `most_trials`."""
+    """Tests of a chapter's `smoke` run: a file of tests names the `chapter`, its `studies` and `most_trials`.
+
+    `waiting`: how many trials of a profile are not on record yet, where a plan is new and its record is made in parts.
+    """
+
+    waiting = {}
 
     def test_every_study_is_shown(self, smoke):
         assert set(self.studies) == set(smoke.studies())
@@ -267,7 +272,8 @@ class ChapterTests:
     @pytest.mark.parametrize("profile", ["quick", "desk"])
     def test_every_trial_of_a_profile_is_on_record(self, profile, tmp_path):
         missing = unrecorded(self.chapter, profile, tmp_path)
-        assert not missing, f"{len(missing)} trials of {profile} are not on record, the first: {missing[:1]}"
+        said = f"{len(missing)} trials of {profile} are not on record, the first: {missing[:1]}"
+        assert len(missing) == self.waiting.get(profile, 0), said
 
     def test_one_call_begins_it_and_one_table_has_its_profiles(self):
         cells = cells_from_parameters(self.chapter)

@@ -78,7 +78,6 @@ def test_all_cells_run_twice_in_one_kernel(smoke, worlds, tmp_path, monkeypatch)
     for key, value in places(tmp_path, worlds).items():
         monkeypatch.setenv(key, value)
     shutil.copytree(smoke.record, tmp_path / "reports" / CHAPTER, ignore=shutil.ignore_patterns("smoke"))
-    shutil.copytree(smoke.folder / "cache/models", tmp_path / "cache/models")
     notebook = read_chapter(CHAPTER)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     [parameters] = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]

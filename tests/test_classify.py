@@ -151,7 +151,8 @@ def test_fit_is_the_plain_loop(options):
     recipe = RECIPE | {"epochs": 2} | options
     history = fit_classifier(ours, IMAGES, LABELS, **recipe)
     plain.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(plain.parameters(), lr=1, momentum=recipe.get("momentum", 0.9), weight_decay=3e-4)
+    momentum = recipe.get("momentum", 0.9)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1, momentum=momentum, weight_decay=3e-4, fused=True)
     losses = []
     for epoch in range(2):
         order, own = epoch_seeds(0, epoch)

@@ -48,9 +48,10 @@ def lab(tmp_path, worlds):
     """Address of a JupyterLab on a copy of the notebooks, with an executed chapter and its picture; chapter 3 is set to
     `smoke`, and its reports and cache lie in `tmp_path`."""
     shutil.copytree(root / "nbs", tmp_path / "nbs")
-    executed = tmp_path / "reports/ch3_han"
-    (executed / "figures").mkdir(parents=True)
-    Image.new("RGB", (32, 16), "green").save(executed / "figures/ranked_lists.jpg")
+    executed, pictures = tmp_path / "reports/ch3_han", tmp_path / "reports/demo/figures"
+    for folder in (executed, pictures):
+        folder.mkdir(parents=True)
+    Image.new("RGB", (32, 16), "green").save(pictures / "ranked_lists.jpg")
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# As it was run")]), executed / "ch3_han.ipynb"
     )

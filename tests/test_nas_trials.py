@@ -19,6 +19,7 @@ from scalable_arch.kinds.classification import (
     trained_classifier,
     untrained_classifier,
 )
+from scalable_arch.kinds.weights import training_seed
 from scalable_arch.nas.genotype import PUBLISHED, Genotype
 from scalable_arch.train.classify import accuracy
 
@@ -181,7 +182,8 @@ def test_a_seed_and_a_recipe_reach_the_training(monkeypatch, kind):
     for seed in (3, 4):
         train({**config, "seed": seed})
     (seed, recipe, images), (other, _, others) = given_to_fit
-    assert (seed, other) == (3, 4) and recipe == config["recipe"]
+    assert (seed, other) == tuple(training_seed({**config, "seed": given}) for given in (3, 4)) and seed != other
+    assert recipe == config["recipe"]
     assert torch.equal(images, others)  # a seed is one of weights and batches
 
 
@@ -203,6 +205,7 @@ def test_calibrations_reach_the_network():
         "model": "resnet18_cifar",
         "options": {"width": 16},
         "calibration": {"name": "dynamic_conv_3x3", "dilation": 2},
+        "train": CELLS["train"],
         "seed": 0,
     }
     with_it, without = (

@@ -396,7 +396,7 @@ def test_label_smoothing_spreads_a_share():
     "wrong, sentence",
     [
         (dict(schedule="cosin"), "did you mean 'cosine'"),
-        (dict(warmup=9), "warmup=9.0 epochs must be fewer than epochs=4"),
+        (dict(warmup=9), "warmup=9 epochs must be fewer than epochs=4"),
         (dict(label_smoothing=1.0), "label_smoothing must be at least 0 and less than 1, not 1.0"),
         (dict(colour=-0.1), "colour must be at least 0 and less than 1, not -0.1"),
     ],

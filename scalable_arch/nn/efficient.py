@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .batchnorm import norm_relu
-from .units import ConvUnit, classifier
+from .units import ConvUnit, classifier, relu_of
 
 # %% ../../nbs/nn/efficient.ipynb #2fd5679b
 def scaled(channels: int, width: float, divisor: int = 1) -> int:
@@ -140,7 +139,7 @@ class CondensedConv(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pixels = norm_relu(self.norm, x).movedim(1, -1)  # picked there, the map's channels stay last in memory
+        pixels = relu_of(self.norm, x).movedim(1, -1)  # picked there, the map's channels stay last in memory
         picked = pixels.flatten(0, -2).index_select(1, self.index).unflatten(0, pixels.shape[:-1])
         return self.conv(picked.movedim(-1, 1))
 
@@ -158,7 +157,7 @@ class CondenseLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = channel_shuffle(self.condense(x), self.groups)
-        return torch.cat([x, self.conv(norm_relu(self.norm, found))], 1)
+        return torch.cat([x, self.conv(relu_of(self.norm, found))], 1)
 
 # %% ../../nbs/nn/efficient.ipynb #eeb39e48
 CONDENSE_STAGES = [(4, 8), (6, 16), (8, 32), (10, 64), (8, 128)]  # layers, growth
@@ -188,7 +187,7 @@ class CondenseNet(nn.Module):
         self.fc = classifier(kept, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = norm_relu(self.norm, self.layers(self.stem(images)))
+        x = relu_of(self.norm, self.layers(self.stem(images)))
         return self.fc(x.mean((2, 3)).index_select(1, self.kept))
 
 # %% ../../nbs/nn/efficient.ipynb #396b87ea

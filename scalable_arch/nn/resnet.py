@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn import functional as F
 
-from .batchnorm import norm_relu
-from .units import classifier
+from .units import classifier, relu_of
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +44,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = norm_relu(self.bn1, self.conv1(x))
-        x = norm_relu(self.bn2, self.conv2(x))
+        x = relu_of(self.bn1, self.conv1(x))
+        x = relu_of(self.bn2, self.conv2(x))
         return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 # %% ../../nbs/nn/resnet.ipynb #e57063db
@@ -76,7 +75,7 @@ class ResNet(nn.Module):
         self.fc = classifier(channels, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = norm_relu(self.bn1, self.conv1(images))
+        x = relu_of(self.bn1, self.conv1(images))
         x = F.max_pool2d(x, 3, 2, 1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean((2, 3)))

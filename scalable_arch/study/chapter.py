@@ -29,7 +29,7 @@ from .trials import family, run_trials, stale_sentence, trial_name, trials_on_re
 # %% auto #0
 __all__ = ['PROFILE_NAMES', 'WrongParameter', 'check_parameter', 'check_parameters', 'listed_seeds', 'check_data_root',
            'profile_settings', 'how_to_run', 'seed_noise', 'beside_record', 'compare_trials', 'photographs_as_jpeg',
-           'claims_table', 'controls_table', 'recorded_trials', 'Chapter', 'say_if_another']
+           'claims_table', 'controls_table', 'taken_from_record', 'Chapter', 'say_if_another']
 
 # %% ../../nbs/study/chapter.ipynb #c47e0e2a
 class WrongParameter(ValueError):
@@ -205,10 +205,12 @@ def controls_table(found: list[tuple[str, dict[str, Any]]], nulls: list[tuple[st
     return pd.DataFrame(rows, columns=["about", "control", "on", "here"]).set_index("about")
 
 # %% ../../nbs/study/chapter.ipynb #ca7411d6
-def recorded_trials(chapter: str, folder: Path) -> dict[str, dict[str, Any]]:
-    "{name: record} of the trials of a chapter on record: in the checkout, and in a run's own folder."
-    root = checkout_root()
-    return (read_trials(root / "reports" / chapter) if root else {}) | trials_on_record(folder)
+def taken_from_record(chapter: str, folder: Path, plan: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    "{key: record} of the configurations of a plan that are on record, in the checkout or in a run's own folder."
+    root = checkout_root() if plan else None
+    recorded = (read_trials(root / "reports" / chapter) if root else {}) | (trials_on_record(folder) if plan else {})
+    found = {key: recorded.get(trial_name(config)) for key, config in plan.items()}
+    return {key: record for key, record in found.items() if record}
 
 # %% ../../nbs/study/chapter.ipynb #12baf09f
 class Chapter:
@@ -262,20 +264,18 @@ class Chapter:
     ) -> dict[Any, dict[str, Any]]:
         """The record of each configuration, under its key; says what they took, once and here.
 
-        `only`: keys of the plan that are run where they are not there yet, none with the parameter `from_record`; of
-        all others what is on record is taken, and they are left out where nothing is.
+        `only`: keys of the plan that are run, none with the parameter `from_record`; the others come from the record,
+        if they are there.
         """
         start = time.perf_counter()
         chosen = {} if self.from_record else {key: plan[key] for key in (plan if only is None else only)}
         how = self.running | {"rerun_stale": self.rerun_stale}
-        found = dict(zip(chosen, run_trials(list(chosen.values()), self.folder, self.kinds, **how)))
+        found = dict(zip(chosen, run_trials([*chosen.values()], self.folder, self.kinds, **how)))
         self.records |= {record["trial"]: record for record in found.values()}
-        minutes = sum({record["trial"]: record["wall_seconds"] for record in found.values()}.values()) / 60
-        here = (time.perf_counter() - start) / 60
+        took = {record["trial"]: record["wall_seconds"] for record in found.values()}
+        minutes, here = sum(took.values()) / 60, (time.perf_counter() - start) / 60
         print(f"{len(found)} {what}, which took {minutes:.0f} minutes of one core; here and now {here:.1f} minutes")
-        recorded = recorded_trials(self.name, self.folder) if len(found) < len(plan) else {}
-        others = {key: recorded.get(trial_name(config)) for key, config in plan.items() if key not in found}
-        if others := {key: record for key, record in others.items() if record}:
+        if others := taken_from_record(self.name, self.folder, {key: plan[key] for key in plan.keys() - found.keys()}):
             print(f"{len(others)} more {what} are taken from the record")
         return {key: (found | others)[key] for key in plan if key in found | others}
 

@@ -510,12 +510,12 @@ INTRODUCTION = (
     "about it. (W: Wei Li's thesis, J: its HAN journal paper, C: the CDNet supplement, N: Chih-Ting Liu's thesis, M: "
     "the MSINet report. W L1531: about line 1531 of the thesis, in the text that we worked from.) Structural values "
     "(costs, counts) are computed and compared with the printed ones, or transcribed. What was measured on stand-ins "
-    "is never compared with printed numbers. The papers' sentences are tested instead. Each is about a contrast of cells, "
-    "averaged over scores and test sets, with its sign turned so that the sentence claims: above 0. Beside it stands "
-    "its interval over seeds and people. It is looked at after 4, 8 and 16 seeds; fewer than 4 trainings decide "
-    "nothing. A verdict is about these conditions only: narrow networks, short trainings, simulated or other images. Of "
-    "each table the best run counts: paper before desk before quick, and quick has one seed. A stale result was made "
-    "with another version of what it rests on; it decides nothing until it is run again."
+    "is never compared with printed numbers. The papers' sentences are tested instead. Each is about a contrast of "
+    "cells, averaged over scores and test sets, with its sign turned so that the sentence claims: above 0. Beside it "
+    "stands its interval over seeds and people. It is looked at after 4, 8 and 16 seeds; fewer than 4 trainings decide "
+    "nothing. A verdict is about these conditions only: narrow networks, short trainings, simulated or other images. "
+    "Of each table the best run counts: paper before desk before quick, and quick has one seed. A stale result was "
+    "made with another version of what it rests on; it decides nothing until it is run again."
 )
 
 # %% ../../nbs/study/ledger.ipynb #9bfc9a6b

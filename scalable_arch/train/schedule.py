@@ -44,7 +44,7 @@ def check_schedule(settings: Mapping[str, Any]) -> None:
     "ValueError in one sentence where the settings of a run name no schedule that it can have."
     one_of("schedule", settings["schedule"], SCHEDULES)
     if not 0 <= settings["warmup"] < settings["epochs"]:
-        raise ValueError(f"warmup={settings['warmup']} epochs must be fewer than epochs={settings['epochs']}")
+        raise ValueError(f"warmup={settings['warmup']:g} epochs must be fewer than epochs={settings['epochs']}")
     if settings["milestones"] != sorted(settings["milestones"]):
         raise ValueError(f"milestones must be epochs in rising order, not {tuple(settings['milestones'])}")
 
