@@ -9,6 +9,7 @@ CHAPTER = "ch4_hdl"
 
 class TestChapter(ChapterTests):
     chapter, real, most_trials = CHAPTER, "prw", 20
+    waiting = {"quick": 1, "desk": 8}  # of its teachers alone, since warm-up is in epochs and a control is new
     studies = [f"wei_li_thesis_t4_{n:02d}" for n in range(1, 7)] + [f"wei_li_thesis_f4_{n:02d}" for n in (4, 5)]
 
 
