@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -607,3 +608,22 @@ def test_pictures_of_vtest_become_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "load_vtest", lambda **options: few_people())
     own = folders.read_people(demo.write_vtest(tmp_path / "own"))
     assert own.names == ["A", "B", "C"] and own.camids.tolist() == [1, 1, 2, 1, 2, 1]
+
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def test_readme_prints_the_scores_that_the_demo_made():
+    scores = json.loads((CHECKOUT / "reports/demo/scores.json").read_text())
+    rows = {"chance": "chance", "colour histograms": "colour histograms", "untrained network": "the network, untrained"}
+    rows["han_small, weights that ship"] = "the network, with the weights that ship"
+    within = lambda pair: f"[{100 * pair[0]:.1f}, {100 * pair[1]:.1f}]"
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    for method, title in rows.items():
+        one = scores[method]
+        cells = [f"{100 * one[key]:.1f} {within(one[f'{key}_interval'])}" for key in ("R1", "mAP")]
+        assert f"| {title} | {cells[0]} | {cells[1]} |" in readme
+    card = models.load_card(CHECKOUT / "scalable_arch/weights/han_small.safetensors")  # others are made up here
+    [vtest] = [entry for entry in card["scores"] if entry["set"] == "vtest"]
+    shipped = scores["han_small, weights that ship"]
+    assert (vtest["R1"], vtest["mAP"]) == pytest.approx((shipped["R1"], shipped["mAP"]), abs=1e-3)

@@ -22,23 +22,11 @@ from ..models import create_model, load, save_pretrained
 from ..nn.cost import measure
 from .features import SIZE, check_training_precision, describe, pick_device, placed
 from .scores import Score, score_from
-from .training import BEST, NARROW, check_run, tell, train_and_choose
+from .training import BEST, NARROW, VARIED, check_run, tell, train_and_choose
 from ..versions import versions_of
 
 RECIPES = {  # of `train.fit`
-    "han_small": {
-        "epochs": 30,
-        "batch_size": 64,
-        "lr": 0.15,
-        "schedule": "cosine",
-        "warmup": 3,
-        "milestones": (),
-        "nesterov": True,
-        "label_smoothing": 0.1,
-        "flip": True,
-        "colour": 0.2,
-        "erasing": True,
-    }
+    "han_small": {"epochs": 30, "batch_size": 64, "lr": 0.15, "warmup": 3, **VARIED}
 }
 OPTIONS = {"han_small": NARROW}
 PEOPLE, OTHERS = 2000, 200  # to train on; to settle on, and to test with

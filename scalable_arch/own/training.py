@@ -37,10 +37,21 @@ from ..train.loop import fit
 NARROW = {"widths": (64, 128, 192), "stem_width": 16, "feature_dim": 512}  # half of the paper's width: for a CPU
 
 # %% auto #0
-__all__ = ['NARROW', 'LOOKS', 'BEST', 'ABOUT', 'own_recipe', 'read_looks', 'note_look', 'without_classes', 'tell', 'continued',
-           'train_and_choose', 'hold_out', 'Trained', 'starting_network', 'check_run', 'train_folder']
+__all__ = ['NARROW', 'VARIED', 'LOOKS', 'BEST', 'ABOUT', 'own_recipe', 'read_looks', 'note_look', 'without_classes', 'tell',
+           'continued', 'train_and_choose', 'hold_out', 'Trained', 'starting_network', 'check_run', 'train_folder']
 
 # %% ../../nbs/own/training.ipynb #3f82f7cb
+VARIED = {  # of every training on people: one cycle, and each picture otherwise than it was
+    "schedule": "cosine",
+    "milestones": (),
+    "nesterov": True,
+    "label_smoothing": 0.1,
+    "flip": True,
+    "colour": 0.2,
+    "erasing": True,
+}
+
+
 def own_recipe(
     num_images: int, *, begun: bool, epochs: int | None = None, lr: float | None = None, batch_size: int | None = None
 ) -> dict[str, Any]:
@@ -51,14 +62,8 @@ def own_recipe(
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr or (0.02 if begun else 0.15) * batch_size / 64,
-        "schedule": "cosine",
         "warmup": min(2, epochs / 4),
-        "milestones": (),
-        "nesterov": True,
-        "label_smoothing": 0.1,
-        "flip": True,
-        "colour": 0.2,
-        "erasing": True,
+        **VARIED,
     }
 
 # %% ../../nbs/own/training.ipynb #3431f55e
