@@ -30,6 +30,7 @@ from scalable_arch.nas.genotype import (
     random_genotype,
     slots,
     style_of,
+    uniform_genotype,
 )
 
 seeds = st.integers(0, 10_000)
@@ -496,3 +497,16 @@ def test_kinds_are_drawn_apart_and_as_lines():
     looks = {style_of(operation) for operation in (*FEATURES, *ATTENTIONS, "dynamic_conv_3x3")}
     assert looks == {"convolution", "pooling", "identity", "attention", "dynamic convolution"}
     assert len(draw(genotype, "reduction").axes) == 1
+
+
+@pytest.mark.parametrize("name", ["nge", "darts", "nos"])
+def test_a_uniform_genotype_has_one_operation_everywhere(name):
+    space = SPACES[name]
+    genotype = uniform_genotype(space, "sep_conv_3x3")
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    for cell in CELLS:
+        for node, edges in enumerate(genotype.nodes(cell), 2):
+            assert [source for _, source in edges] == [0, 1, node][: 3 if space.second_tier else 2]
+            assert {operation for operation, _ in edges} == {"sep_conv_3x3"}
+    with pytest.raises(ValueError, match="sep_conv_3x3"):
+        uniform_genotype(space, "sep_conv_4x4")

@@ -230,6 +230,10 @@ def test_what_stands_in_for_what(dataset, used):
         both, limits = learnt_and_tested(source, 200, 100), (None, None) if "people" in source else (200, 100)
         assert (both["train"].get("limit"), both["test"]["test"].get("limit")) == limits
         assert source.items() <= both["train"].items() and source["size"] == 16
+        quarter = learnt_and_tested(source, 200, 100, 0.25)
+        assert quarter["test"] == both["test"]
+        assert (quarter["train"].get("limit"), quarter["train"].get("shots")) in {(50, None), (None, 1)}
+        assert ("held_out" in source) == (source.get("dataset") in ("digits", "fashion_mnist"))
 
 
 @pytest.mark.parametrize(
@@ -244,3 +248,14 @@ def test_what_stands_in_for_what(dataset, used):
 def test_mistakes_in_a_configuration_are_one_sentence(config, words):
     with pytest.raises(ValueError, match=words):
         run(config)
+
+
+def test_a_test_named_settle_opens_images_to_settle_on():
+    held_out = DIGITS | {"held_out": True}
+    record = run({**CELLS, "train": held_out, "test": {"settle": held_out, "digits": held_out}})
+    opened = {
+        name: len(open_source(held_out, split, task="classification")[1])
+        for name, split in (("settle", "settle"), ("digits", "test"))
+    }
+    assert {name: len(wrong["top1"]) for name, wrong in record["queries"].items()} == opened
+    assert record["queries"]["settle"]["top1"] != record["queries"]["digits"]["top1"]

@@ -34,11 +34,11 @@ from .vtest import load_vtest
 from ..errors import one_of, whole_number
 
 # %% auto #0
-__all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'is_parted',
-           'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video',
-           'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
-           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions', 'masked_versions',
-           'opener_of', 'open_source', 'source_versions', 'source_title']
+__all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'tested_split', 'options_of',
+           'is_parted', 'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'open_reid_dataset',
+           'check_video', 'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video',
+           'area_resized', 'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions',
+           'masked_versions', 'opener_of', 'open_source', 'source_versions', 'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
 SOURCE_SPLITS = ("train", "settle", "test")
@@ -51,6 +51,11 @@ class Opener(NamedTuple):
     open: Callable[..., Any]
     keys: tuple[str, ...]
     rests_on: Callable[[Mapping[str, Any]], list[str]]
+
+
+def tested_split(name):
+    "The split that a trial opens for a search or test of this name: settle for one named settle, test for all others."
+    return "settle" if name == "settle" else "test"
 
 
 def options_of(source, *names):

@@ -11,7 +11,7 @@ __all__ = ['SEARCHERS', 'PERSON_SEARCH_TRAINING', 'PERSON_SEARCH', 'person_searc
 import numpy as np
 import torch
 
-from ..data.sources import open_source, source_title, source_versions
+from ..data.sources import open_source, source_title, source_versions, tested_split
 from ..errors import one_of
 from ..hdl import describe_boxes, detect, fit_person_search, fold
 from .titles import by_search, model_title, percentages
@@ -137,7 +137,7 @@ def train_and_find(config, *, checkpoint=None, given=None, progress=None):
     record, folded = {"metrics": {}, "queries": {}, "people": {}}, fold(model)
     opening = dict(task="person_search", size=config["size"], data_root=given.get("data_root", ""))
     for name, source in config["search"].items():
-        found = open_source(source, "test", **opening)
+        found = open_source(source, tested_split(name), **opening)
         detections, queries = find_people(folded, found, progress=progress)
         results = person_search_scores(found, detections, queries, config.get("galleries", [0]))
         for key, result in zip(("metrics", "queries", "people"), results):

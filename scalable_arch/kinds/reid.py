@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..data.images import to_float
-from ..data.sources import open_source, source_title, source_versions
+from ..data.sources import open_source, source_title, source_versions, tested_split
 from ..errors import one_of
 from .titles import by_search, model_title, percentages
 from .weights import device_name, kept_or_trained, model_versions, training_seed, weights_path
@@ -183,8 +183,8 @@ def train_and_search(config, *, checkpoint=None, given=None, progress=None):
     model, curve = trained_reid_net(config, checkpoint=checkpoint, given=given, progress=progress)
     record = {"metrics": {}, "queries": {}, "people": {}, "learnt": share_learnt(config, model, given)}
     for name, source in config["search"].items():
-        split = "settle" if name == "settle" else "test"
-        found = open_source(source, split, task="reid", size=config["size"], data_root=given.get("data_root", ""))
+        opening = dict(task="reid", size=config["size"], data_root=given.get("data_root", ""))
+        found = open_source(source, tested_split(name), **opening)
         results = retrieval_scores(found, embed_images(model, found.images), config.get("parts", ["joint"]))
         for key, result in zip(("metrics", "queries", "people"), results):
             record[key][name] = result

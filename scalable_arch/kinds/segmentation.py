@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..data.segmentation import segmentation_classes
-from ..data.sources import open_source, source_title, source_versions
+from ..data.sources import open_source, source_title, source_versions, tested_split
 from .classification import configured_genotype
 from .titles import by_search, cells_title, percentages
 from .weights import device_name, kept_or_trained, training_seed, weights_path
@@ -86,7 +86,7 @@ def train_segmenter(config, *, checkpoint=None, given=None, progress=None):
     record = {"metrics": {}, "curves": curve, "device": device_name(model)}
     classes = segmentation_classes(config["train"]["dataset"], data_root)
     for name, source in config["test"].items():
-        images, masks = open_source(source, "test", task="segmentation", data_root=data_root)
+        images, masks = open_source(source, tested_split(name), task="segmentation", data_root=data_root)
         result = evaluate_segmentation(predict_segmentation(model, images, progress=progress), masks, len(classes))
         iou = {label: None if np.isnan(value) else float(value) for label, value in zip(classes, result.iou)}
         record["metrics"][name] = {"mIoU": result.miou, "pixel_accuracy": result.pixel_accuracy, "IoU": iou}

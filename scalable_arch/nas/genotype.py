@@ -12,7 +12,7 @@ __all__ = ['FEATURES', 'ATTENTIONS', 'DYNAMICS', 'WIDE', 'CELLS', 'SPACES', 'DAR
            'check_space', 'node_choices', 'slots', 'Genotype', 'checked_nodes', 'checked_node', 'check_operation',
            'is_whole', 'check_source', 'check_edge_counts', 'checked_concat', 'genotype_from_json', 'nodes_of',
            'derive', 'extend_front', 'pareto', 'trace', 'edge_table', 'log_probabilities', 'table_places',
-           'table_entries', 'checked_budget', 'genotype_cost', 'random_genotype', 'choice_sizes',
+           'table_entries', 'checked_budget', 'genotype_cost', 'random_genotype', 'uniform_genotype', 'choice_sizes',
            'genotype_from_choices', 'style_of', 'label_of', 'draw', 'draw_cell', 'draw_lane', 'draw_node']
 
 # %% ../../nbs/nas/genotype.ipynb #77eadb92
@@ -589,6 +589,16 @@ def random_genotype(
     )
 
 # %% ../../nbs/nas/genotype.ipynb #8dfe75ce
+def uniform_genotype(space: Space, operation: str) -> Genotype:
+    """The genotype with one operation on every edge: each node hears the two inputs of its cell and, in a space of two
+    tiers, itself. A control: nobody has to search for it. ValueError for an operation that the space lacks."""
+    one_of("operation", operation, space.operations)
+    ends = range(2, 2 + space.inner_nodes)
+    sources = [(*range(space.edges_per_node), *([node] if space.second_tier else [])) for node in ends]
+    nodes = tuple(tuple((operation, source) for source in heard) for heard in sources)
+    return Genotype(nodes, nodes, space)
+
+
 def choice_sizes(
     space: Space, *, exclude: Collection[str] = (), required: Collection[str] | None = None
 ) -> tuple[int, ...]:
