@@ -14,12 +14,12 @@ __all__ = ['PARTS', 'SHORTCUTS', 'INVERTED', 'VGG', 'vgg16_cifar', 'vgg19_cifar'
 from collections.abc import Sequence
 
 import torch
-from .prune import PadChannels
 from torch import nn
 from torch.nn import functional as F
 
 from ..errors import one_of
 from .cifar import draw_weights
+from .prune import PadChannels
 from .units import classifier
 
 # %% ../../nbs/nn/classic.ipynb #b082194d
@@ -116,7 +116,7 @@ def make_shortcut(in_channels, out_channels, stride, shortcut, loose):
         return PadChannels([*range(in_channels), *[-1] * (out_channels - in_channels)], stride=stride)
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
-
+# %% ../../nbs/nn/classic.ipynb #c3b94d71
 class BasicResNet(nn.Module):
     """Images (B, 3, H, W) -> logits (B, num_classes), or features when `num_classes` is None. A stage a number in
     `depths`, of so many blocks; channels double and the size halves from one to the next.
@@ -178,7 +178,7 @@ def conv_norm(in_channels, out_channels, kernel_size=1, stride=1, groups=1, act=
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels), *([nn.ReLU6(inplace=True)] if act else [])]
 
-
+# %% ../../nbs/nn/classic.ipynb #dd246764
 class InvertedResidual(nn.Module):
     """Widen by `expansion`, filter each channel alone, narrow: (B, in_channels, H, W) -> (B, out_channels, ceil(H /
     stride), ceil(W / stride)). Sandler et al. 2018, Fig. 3."""
@@ -196,7 +196,7 @@ class InvertedResidual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.layers(x) if self.adds else self.layers(x)
 
-
+# %% ../../nbs/nn/classic.ipynb #a6a31084
 class MobileNetV2(nn.Module):
     """Images (B, 3, H, W) -> logits (B, num_classes), or features when `num_classes` is None. Source: Sandler et al.,
     CVPR 2018.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['ONE_BY_ONE', 'PAIRS', 'SILENT', 'RULES', 'PadChannels', 'padded_channels', 'Ties', 'Use', 'Reader', 'stays', 'alike',
-           'over_pixels', 'convolution', 'linear', 'batch_norm', 'prelu', 'concatenated', 'reshaped', 'indexed',
-           'padded', 'shortcut', 'paired', 'Group', 'Channels', 'read_channels', 'leaves_of', 'groups_of', 'use_macs',
+           'over_pixels', 'convolution', 'rows', 'batch_norm', 'prelu', 'concatenated', 'reshaped', 'indexed', 'padded',
+           'shortcut', 'paired', 'Group', 'Channels', 'read_channels', 'leaves_of', 'groups_of', 'use_macs',
            'check_numbers', 'owner_of', 'masked', 'read_masked', 'pruned', 'replace_tensors', 'tell_sizes',
            'systolic_cycles']
 
@@ -153,7 +153,7 @@ def over_pixels(reader, name, result, x, dim=None, *args, **kwargs):
     alone = x.ndim > 1 and all(d % x.ndim > 1 for d in dims)
     (alike if alone else stays)(reader, name, result, x)
 
-
+# %% ../../nbs/nn/prune.ipynb #c6f93d43
 def convolution(reader, name, result, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     "Of a convolution: a new channel a filter; a depthwise one keeps channels."
     inputs, kernel, pixels = reader.of(x), math.prod(weight.shape[2:]), math.prod(result.shape[2:])
@@ -171,7 +171,7 @@ def convolution(reader, name, result, x, weight, bias=None, stride=1, padding=0,
     reader.uses.append(Use(name, None if depthwise else inputs, outputs, kernel, 1 if depthwise else groups, pixels))
 
 
-def linear(reader, name, result, x, weight, bias=None):
+def rows(reader, name, result, x, weight, bias=None):
     "Of a linear layer on rows (B, C): as a convolution of one pixel."
     if x.ndim != 2:
         return stays(reader, name, result, x)
@@ -182,7 +182,7 @@ def linear(reader, name, result, x, weight, bias=None):
     reader.note(result, outputs)
     reader.uses.append(Use(reader.names[id(weight)], inputs, outputs, 1, 1, 1))
 
-
+# %% ../../nbs/nn/prune.ipynb #b477e793
 def batch_norm(reader, name, result, x, mean=None, variance=None, weight=None, bias=None, *args, **kwargs):
     "Of a batch normalisation: scale, shift and statistics hang on its channels."
     for one in (mean, variance, weight, bias):
@@ -204,7 +204,7 @@ def concatenated(reader, name, result, tensors, dim=0):
     else:
         stays(reader, name, result, tensors)
 
-
+# %% ../../nbs/nn/prune.ipynb #98ec89f7
 def reshaped(reader, name, result, x, *args, **kwargs):
     "Of a flattening: each channel as often as it has pixels. Of other views: alike if dimension 1 is as it was."
     if id(x) not in reader.channels:
@@ -252,7 +252,7 @@ def paired(reader, name, result, first, second, *args, **kwargs):
         reader.hang(x, place(x), found) if id(x) in reader.names else None
     reader.note(result, found)
 
-
+# %% ../../nbs/nn/prune.ipynb #c206a6b2
 ONE_BY_ONE = """
     relu relu_ relu6 hardtanh hardtanh_ leaky_relu leaky_relu_ elu elu_ gelu silu hardswish hardsigmoid
     sigmoid sigmoid_ tanh
@@ -268,7 +268,7 @@ RULES = {
     **dict.fromkeys(("mean", "sum", "amax", "amin"), over_pixels),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenated),
-    **{"linear": linear, "batch_norm": batch_norm, "prelu": prelu, "__getitem__": indexed, "pad": padded},
+    **{"linear": rows, "batch_norm": batch_norm, "prelu": prelu, "__getitem__": indexed, "pad": padded},
     "padded_channels": shortcut,
 }
 
@@ -280,7 +280,7 @@ class Group:
     channels: np.ndarray
     layers: tuple[str, ...]
 
-
+# %% ../../nbs/nn/prune.ipynb #c68ce741
 class Channels:
     """The channels of a network: what hangs together, what it costs without some of them, and the network without them.
 
@@ -331,7 +331,7 @@ class Channels:
         "What the network costs without the channels `removed`, as `nn.cost.measure` counts."
         return Cost(*(int(part + rest) for part, rest in zip(self.counted(self.gone(removed)), self.rest)))
 
-
+# %% ../../nbs/nn/prune.ipynb #7faad59a
 def read_channels(model, input_size):
     "The `Reader` after one pass of `model`."
     weightless = without_weights(model).eval()
@@ -438,7 +438,7 @@ def pruned(channels: Channels, removed: Iterable[int]) -> nn.Module:
         tell_sizes(module)
     return model
 
-
+# %% ../../nbs/nn/prune.ipynb #33ab6c07
 def replace_tensors(module, smaller):
     "Put smaller tensors in place of a module's own; what was shared stays shared."
     for own in (module._parameters, module._buffers):
