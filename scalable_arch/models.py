@@ -45,6 +45,12 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     "condensenet_reid": "nn.embedding",
     "resnet18_cifar": "nn.cifar",
     "pyramidnet110_cifar": "nn.cifar",
+    "vgg16_cifar": "nn.classic",
+    "vgg19_cifar": "nn.classic",
+    "resnet32_cifar": "nn.classic",
+    "resnet34_cifar": "nn.classic",
+    "resnet34": "nn.classic",
+    "mobilenetv2": "nn.classic",
     **{
         f"{cells}_{images}": "nas.networks"
         for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet")
@@ -80,6 +86,7 @@ MODULE_VERSIONS = {
     "nn.efficient": "model.efficient",
     "nn.embedding": "model.embedding",
     "nn.cifar": "model.cifar",
+    "nn.classic": "model.classic",
     "nas.networks": "model.cells",
 }
 BACKBONE_VERSIONS = {
@@ -149,17 +156,23 @@ COSTS = {  # name: (parameters, multiply-adds)
     "hdl_teacher": (34_558_128, 4_727_624_496),
     "mobilenet": (3_206_976, 567_716_352),
     "mobilenet_reid": (3_206_976, 115_860_480),
+    "mobilenetv2": (2_223_872, 299_494_272),
     "nasnet_cifar": (3_823_740, 603_445_248),
     "nasnet_imagenet": (4_603_320, 603_071_616),
     "pyramidnet110_cifar": (2_524_702, 506_848_896),
     "resnet18_cifar": (11_168_832, 555_417_600),
+    "resnet32_cifar": (1_859_232, 275_611_648),
+    "resnet34": (21_110_848, 3_643_981_824),
+    "resnet34_cifar": (21_276_992, 1_159_397_376),
     "resnet50": (23_508_032, 4_087_136_256),
     "resnet50_reid": (23_508_032, 834_109_440),
     "shufflenet": (904_728, 136_500_672),
     "shufflenet_reid": (904_728, 27_857_280),
+    "vgg16_cifar": (14_723_136, 313_196_544),
+    "vgg19_cifar": (20_035_392, 398_131_200),
 }
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
-CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6"}
+CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.classic": "13"}
 
 
 def input_size(name: str) -> tuple[int, int]:

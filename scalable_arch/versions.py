@@ -36,6 +36,9 @@ VERSIONS = {
     "model.efficient": 2,  # 2: channels last throughout, other last bits in float32
     "model.embedding": 1,
     "model.cifar": 1,
+    "model.classic": 1,  # VGG, VDSR, basic ResNets, MobileNetV2
+    "model.caie": 1,
+    "nn.prune": 1,  # which channels hang together, and removal
     "model.cells": 1,
     "model.deeplab": 1,
     "model.nge": 1,
@@ -63,6 +66,7 @@ VERSIONS = {
     "kind.search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
+    "kind.pruning": 1,
     "claims.rule": 2,
 }
 

@@ -26,12 +26,13 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from scalable_arch import create_model, data, hdl, metrics, nas, nge, nos, train
+from scalable_arch import caie, create_model, data, hdl, metrics, nas, nge, nos, train
 from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
 from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.nas.search import search
+from scalable_arch.nn import prune
 from scalable_arch.nn.batchnorm import NormReLU
 from scalable_arch.nn.deeplab import DeepLabV3
 from scalable_arch.nn.detector import as_rois
@@ -390,6 +391,11 @@ FAMILIES = {
         **{f"{name}_reid": dict(width=1 / 8) for name in ("mobilenet", "shufflenet", "condensenet")},
     },
     "model.cifar": {"resnet18_cifar": dict(width=4), "pyramidnet110_cifar": dict(depth=11, alpha=6, width=4)},
+    "model.classic": {
+        **{name: dict(width=2) for name in ("vgg16_cifar", "vgg19_cifar")},
+        **{name: dict(width=4, depths=(1, 1)) for name in ("resnet32_cifar", "resnet34_cifar", "resnet34")},
+        "mobilenetv2": dict(width=0.125),
+    },
     "model.cells": {
         f"{cells}_{images}": SMALL_CELLS
         for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet")
@@ -484,6 +490,23 @@ def street_batch():
     images, sizes = hdl.collate_scenes(list(STREET.pixels))
     labels, _ = identity_labels(STREET.pids)
     return images.double(), sizes, [boxes.double() for boxes in STREET.boxes], labels
+
+
+@canary("nn.prune", "model.caie", "model.classic")
+def pruning():
+    "Removed channels under two budgets, by loss a unit of what has still to go and by loss alone."
+    x, labels = batch(4, 16, 16), torch.tensor([0, 1, 2, 0])
+    make = lambda: create_model("resnet32_cifar", num_classes=3, width=4, depths=(1, 1))
+    batches = lambda: iter(lambda: (x, labels), None)
+    settings = dict(filters=2, steps=2, floor=0.25)
+
+    def smaller(aware):
+        model, log = caie.prune(make(), (3, 16, 16), {"macs": 0.6, "params": 0.5}, batches(), aware=aware, **settings)
+        found = prune.Channels(model, (3, 16, 16))
+        left = {f"left {at} {name}": share for at, entry in enumerate(log) for name, share in entry["left"].items()}
+        return exercised(model, x) | left | {"cycles": float(prune.systolic_cycles(found))}
+
+    return of_each(smaller, {"aware": {"aware": True}, "loss alone": {"aware": False}})
 
 
 @canary("loss.detection", "model.hdl")
@@ -1014,6 +1037,14 @@ TRIALS = {
         "space": "nos",
         "teacher": CLASSIFIER | {"model": "pyramidnet110_cifar", "options": {"depth": 11, "alpha": 6, "width": 4}},
         "guidance": {"weight": 10},
+    },
+    "pruning trial": CLASSIFIER
+    | {
+        "kind": "pruning",
+        "model": "resnet32_cifar",
+        "options": {"width": 4, "depths": [1, 1]},
+        "prune": {"targets": {"macs": 0.6}, "filters": 2, "steps": 2, "floor": 0.25, "batch_size": 4},
+        "tune": SHORT | PLAIN,
     },
     "segmentation trial": {
         "kind": "segmentation",

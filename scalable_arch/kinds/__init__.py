@@ -2,6 +2,7 @@
 from scalable_arch.kinds.cell_search import SEARCH
 from scalable_arch.kinds.classification import CLASSIFICATION
 from scalable_arch.kinds.person_search import PERSON_SEARCH
+from scalable_arch.kinds.pruning import PRUNING
 from scalable_arch.kinds.reid import REID
 from scalable_arch.kinds.segmentation import SEGMENTATION
 from scalable_arch.kinds.tabular import TABULAR
@@ -13,6 +14,7 @@ KINDS = {
     "search": SEARCH,
     "segmentation": SEGMENTATION,
     "tabular": TABULAR,
+    "pruning": PRUNING,
 }
 
-__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
+__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "PRUNING", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
