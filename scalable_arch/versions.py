@@ -36,6 +36,8 @@ VERSIONS = {
     "model.efficient": 2,  # 2: channels last throughout, other last bits in float32
     "model.embedding": 1,
     "model.necks": 1,
+    "model.osnet": 1,
+    "model.cdnet": 1,
     "model.cifar": 1,
     "model.cells": 1,
     "model.deeplab": 1,
@@ -63,6 +65,7 @@ VERSIONS = {
     "kind.person_search": 2,
     "kind.classification": 2,
     "kind.search": 1,
+    "kind.reid_search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
     "claims.rule": 2,

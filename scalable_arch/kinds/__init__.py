@@ -3,11 +3,13 @@ from scalable_arch.kinds.cell_search import SEARCH
 from scalable_arch.kinds.classification import CLASSIFICATION
 from scalable_arch.kinds.person_search import PERSON_SEARCH
 from scalable_arch.kinds.reid import REID
+from scalable_arch.kinds.reid_search import REID_SEARCH
 from scalable_arch.kinds.segmentation import SEGMENTATION
 from scalable_arch.kinds.tabular import TABULAR
 
 KINDS = {
     "reid": REID,
+    "reid_search": REID_SEARCH,
     "person_search": PERSON_SEARCH,
     "classification": CLASSIFICATION,
     "search": SEARCH,
@@ -15,4 +17,4 @@ KINDS = {
     "tabular": TABULAR,
 }
 
-__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
+__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "REID", "REID_SEARCH", "SEARCH", "SEGMENTATION", "TABULAR"]
