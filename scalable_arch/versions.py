@@ -35,6 +35,9 @@ VERSIONS = {
     "model.resnet": 1,
     "model.efficient": 2,  # 2: channels last throughout, other last bits in float32
     "model.embedding": 1,
+    "model.necks": 1,
+    "model.osnet": 1,
+    "model.cdnet": 1,
     "model.cifar": 1,
     "model.classic": 1,  # VGG, VDSR, basic ResNets, MobileNetV2
     "model.caie": 1,
@@ -45,6 +48,7 @@ VERSIONS = {
     "model.nos": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
+    "loss.balance": 1,  # cross-entropy behind a neck, the hardest triplets before it
     "loss.detection": 1,
     "loss.distillation": 1,
     "loss.guidance": 1,
@@ -64,6 +68,7 @@ VERSIONS = {
     "kind.person_search": 2,
     "kind.classification": 2,
     "kind.search": 1,
+    "kind.reid_search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
     "kind.pruning": 1,

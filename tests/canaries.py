@@ -27,6 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from scalable_arch import caie, create_model, data, hdl, metrics, nas, nge, nos, train
+from scalable_arch.cdnet import CDSupernet
 from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
@@ -37,6 +38,7 @@ from scalable_arch.nn.batchnorm import NormReLU
 from scalable_arch.nn.deeplab import DeepLabV3
 from scalable_arch.nn.detector import as_rois
 from scalable_arch.nn.inference import fold_batchnorm
+from scalable_arch.nn.necks import NECKS
 from scalable_arch.nn.regions import RegionLoops
 from scalable_arch.nn.units import BranchOutput
 from scalable_arch.study.claims import Claim, parse_relation
@@ -390,6 +392,13 @@ FAMILIES = {
         "resnet50_reid": dict(width=1 / 16, feature_dim=8),
         **{f"{name}_reid": dict(width=1 / 8) for name in ("mobilenet", "shufflenet", "condensenet")},
     },
+    "model.necks": {"bag_of_tricks": dict(width=1 / 16)},
+    "model.osnet": {f"osnet_x{width}": dict(width=1 / 8) for width in ("1_0", "0_75", "0_5", "0_25")},
+    "model.cdnet": {
+        name: dict(width=1 / 8)
+        for family in ("cdnet", "cnet")
+        for name in (family, *(f"{family}_top{k}" for k in range(1, 5)))
+    },
     "model.cifar": {"resnet18_cifar": dict(width=4), "pyramidnet110_cifar": dict(depth=11, alpha=6, width=4)},
     "model.classic": {
         **{name: dict(width=2) for name in ("vgg16_cifar", "vgg19_cifar")},
@@ -402,7 +411,12 @@ FAMILIES = {
         for images in ("cifar", "imagenet")
     },
 }
-INSIDE = {"model.embedding": ("model.resnet", "model.efficient")}  # what a family is made of
+INSIDE = {  # what a family is made of
+    "model.embedding": ("model.resnet", "model.efficient"),
+    "model.necks": ("model.resnet",),
+    "model.osnet": ("model.necks",),
+    "model.cdnet": ("model.osnet", "model.necks"),
+}
 
 
 def family(models):
@@ -416,6 +430,25 @@ def family(models):
 
 for version, models in FAMILIES.items():
     CANARIES[version] = Canary(version, (version, *INSIDE.get(version, ())), partial(family, models), TINY)
+
+
+@canary("model.cdnet", "model.osnet", "model.necks")
+def layers_drawn_from_all():
+    x = batch(4, 32, 32)
+
+    def run(**options):
+        supernet = CDSupernet(3, width=1 / 8, **options)
+        output, _ = supernet.forward_with_maps(x)
+        value = train.losses.balance(output, LABELS[:4])
+        return {
+            "loss": value,
+            "gradient": gradient(value, *supernet.controller.parameters()),
+            "drawn": probe(*[layer.drawn for layer in supernet.frame.blocks]),
+            "found": text_number(supernet.derive(supernet.probabilities()).to_json()),
+        }
+
+    variants = {"plain": {}, "single path": {"k": 1}, "all": {"k": None}, "cnet": {"repeats": (1,), "k": 2}}
+    return of_each(run, variants | {"constant": {"unsampled": "constant"}})
 
 
 @canary("model.han")
@@ -645,7 +678,22 @@ def retrieval_options():
 @canary("recipe.retrieval", "loss.cross_entropy", "loss.triplet")
 def retrieval_losses():
     smoothed = {"smoothed": {"loss": "cross_entropy", "label_smoothing": 0.1}}
-    return of_each(retrieval_training, {loss: {"loss": loss, "num_shots": 2} for loss in train.LOSSES} | smoothed)
+    losses = ("cross_entropy", "triplet", "cross_entropy+triplet")
+    return of_each(retrieval_training, {loss: {"loss": loss, "num_shots": 2} for loss in losses} | smoothed)
+
+
+@canary("recipe.retrieval", "loss.balance", "model.necks")
+def balanced_losses():
+    maps = [torch.randn(6, c, 4, 2, generator=torch.Generator().manual_seed(c)).double() for c in (4, 6)]
+    found = {}
+    for name in NECKS:
+        torch.manual_seed(0)
+        neck = NECKS[name]((4, 6), 3, hidden=5)
+        output = neck(maps)
+        loss = train.losses.balance(output, LABELS[:6], label_smoothing=0.1)
+        found |= {f"{name} loss": loss, f"{name} gradient": gradient(loss, *neck.parameters())}
+        found |= {f"{name} feature": probe(neck.eval()(maps)), f"{name} parts": probe(*neck.pooled(maps))}
+    return found
 
 
 def toy_guidance(maps, images):
@@ -753,6 +801,29 @@ def search_options():
             "seed": {"seed": 1},
         },
     )
+
+
+@canary("recipe.search", "recipe.classification", "model.cells")
+def searches_for_people():
+    split = nas.search.split_images(LABELS.repeat(2), 2)
+    people = {"num_shots": 2, "split": split}
+    apart = nas.search.split_identities(LABELS.repeat(2), overlap=1 / 3)
+    return of_each(
+        architecture_search,
+        {
+            "plain": people,
+            "other people": people | {"split": apart},
+            "rates": people | {"lr_min": 0.005, "controller_milestones": [0]},
+            "colours": people | {"colour": 0.2},
+            "erasing": people | {"erasing": True},
+            "losses": people | {"loss": named_squares, "architecture_loss": F.cross_entropy},
+        },
+    )
+
+
+def named_squares(output, targets):
+    "A loss that no version stands for, and what it names by."
+    return F.mse_loss(output, F.one_hot(targets, 3).double()), output
 
 
 @canary("recipe.search", "recipe.classification", "model.cells", "model.nge")
@@ -984,6 +1055,24 @@ SHORT = {"epochs": 1, "batch_size": 4, "lr": 1e-3}
 PLAIN = {"cutout": 0, "crop_padding": 0}
 CLASSIFIER = {"train": DIGITS, "test": {"digits": DIGITS}, "recipe": SHORT | PLAIN, "seed": 1}
 SEARCH = {"kind": "search", "train": DIGITS, "supernet": {"channels": 4, "cells": 3}, "search": SHORT, "seed": 1}
+PEOPLE_SEARCH = {
+    "kind": "reid_search",
+    "supernet": "cdnet",
+    "options": {"k": 2, "width": 1 / 8},
+    "train": {"world": "gate", "people": 3},
+    "size": [32, 16],
+    "split": {"by": "image", "number": 2},
+    "search": SHORT | {"loss": "balance", "num_shots": 2, "alternate": "batch"},
+    "seed": 1,
+}
+WAYS = {
+    "drawn": {},
+    "other people": {"split": {"by": "identity", "overlap": 0.34}},
+    "random": {
+        "method": "random",
+        "search": {"candidates": 2, "network": {"width": 1 / 8}, "recipe": SHORT | {"loss": "balance", "num_shots": 2}},
+    },
+}
 TRIALS = {
     "reid trial": {
         "kind": "reid",
@@ -1032,6 +1121,7 @@ TRIALS = {
         f"search trial, {kind}": SEARCH | {"space": "nge", "controller": {"kind": kind}, "embeddings": 1}
         for kind in ("alphas", "plain", "rnn", "nge")
     },
+    **{f"reid search trial, {way}": PEOPLE_SEARCH | options for way, options in WAYS.items()},
     "guided search trial": SEARCH
     | {
         "space": "nos",

@@ -1,14 +1,17 @@
 "Kinds of trial: how one of each task is run, which scores it has, how it is said in a line, and what it rests on."
+
 from scalable_arch.kinds.cell_search import SEARCH
 from scalable_arch.kinds.classification import CLASSIFICATION
 from scalable_arch.kinds.person_search import PERSON_SEARCH
 from scalable_arch.kinds.pruning import PRUNING
 from scalable_arch.kinds.reid import REID
+from scalable_arch.kinds.reid_search import REID_SEARCH
 from scalable_arch.kinds.segmentation import SEGMENTATION
 from scalable_arch.kinds.tabular import TABULAR
 
 KINDS = {
     "reid": REID,
+    "reid_search": REID_SEARCH,
     "person_search": PERSON_SEARCH,
     "classification": CLASSIFICATION,
     "search": SEARCH,
@@ -17,4 +20,14 @@ KINDS = {
     "pruning": PRUNING,
 }
 
-__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "PRUNING", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
+__all__ = [
+    "CLASSIFICATION",
+    "KINDS",
+    "PERSON_SEARCH",
+    "PRUNING",
+    "REID",
+    "REID_SEARCH",
+    "SEARCH",
+    "SEGMENTATION",
+    "TABULAR",
+]
