@@ -30,15 +30,16 @@ from scalable_arch.data.standins import (
     load_world,
     world_seed,
 )
+from .traffic import load_traffic
 from .vtest import load_vtest
 from ..errors import one_of, whole_number
 
 # %% auto #0
-__all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'is_parted',
-           'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video',
-           'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
-           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions', 'masked_versions',
-           'opener_of', 'open_source', 'source_versions', 'source_title']
+__all__ = ['SOURCE_SPLITS', 'WORLD_KEYS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of',
+           'is_parted', 'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'open_reid_dataset',
+           'check_video', 'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video',
+           'area_resized', 'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions',
+           'masked_versions', 'opener_of', 'open_source', 'source_versions', 'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
 SOURCE_SPLITS = ("train", "settle", "test")
@@ -103,9 +104,17 @@ def open_mixed(source, split, size, data_root):
     return people_set(split, images, pids, camids)
 
 
+WORLD_KEYS = {"traffic": ("vehicles",)}  # of all other worlds: people and boxes
+
+
 def open_world(source, split, size, data_root):
-    "A stand-in of `load_world`."
-    return load_world(source["world"], split, size=tuple(size), **options_of(source, "world"))
+    "A stand-in of `load_world`, or of `load_traffic`."
+    name, options = one_of("world", source["world"], (*standins.WORLDS, *WORLD_KEYS)), options_of(source, "world")
+    for key in options:
+        one_of(f"key for the world {name}:", key, WORLD_KEYS.get(name, ("people", "boxes")))
+    if name == "traffic":
+        return load_traffic(split, size=tuple(size), **options)
+    return load_world(name, split, size=tuple(size), **options)
 
 # %% ../../nbs/data/sources.ipynb #74e4ecf1
 def open_reid_dataset(source, split, size, data_root):
@@ -250,7 +259,11 @@ def masked_versions(source):
 
 OPENERS = {
     "reid": {
-        "world": Opener(open_world, ("people", "boxes"), stand_in_versions(standins.WORLDS, "world.people")),
+        "world": Opener(
+            open_world,
+            ("people", "boxes", "vehicles"),
+            stand_in_versions((*standins.WORLDS, *WORLD_KEYS), "world.people"),
+        ),
         "mixed": Opener(open_mixed, ("people",), lambda source: ["world.people", "world.mixed"]),
         "video": Opener(open_video, (), lambda source: ["data.vtest"]),
         "dataset": Opener(open_reid_dataset, ("boxes", "check", "held_out"), lambda source: ["data.images"]),
