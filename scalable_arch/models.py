@@ -35,6 +35,7 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     "han_inception": "han",
     "hdl_teacher": "hdl",
     "hdl_student": "hdl",
+    "msinet": "msinet",
     "resnet50": "nn.resnet",
     "mobilenet": "nn.efficient",
     "shufflenet": "nn.efficient",
@@ -76,6 +77,7 @@ def as_plain(value: Any) -> Any:
 MODULE_VERSIONS = {
     "han": "model.han",
     "hdl": "model.hdl",
+    "msinet": "model.msinet",
     "nn.resnet": "model.resnet",
     "nn.efficient": "model.efficient",
     "nn.embedding": "model.embedding",
@@ -149,6 +151,7 @@ COSTS = {  # name: (parameters, multiply-adds)
     "hdl_teacher": (34_558_128, 4_727_624_496),
     "mobilenet": (3_206_976, 567_716_352),
     "mobilenet_reid": (3_206_976, 115_860_480),
+    "msinet": (2_328_035, 1_119_890_944),
     "nasnet_cifar": (3_823_740, 603_445_248),
     "nasnet_imagenet": (4_603_320, 603_071_616),
     "pyramidnet110_cifar": (2_524_702, 506_848_896),
@@ -159,12 +162,12 @@ COSTS = {  # name: (parameters, multiply-adds)
     "shufflenet_reid": (904_728, 27_857_280),
 }
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
-CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6"}
+CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "msinet": "8"}
 
 
 def input_size(name: str) -> tuple[int, int]:
     "Height and width of the images for which `COSTS` counts: person crops, scenes, CIFAR's or ImageNet's."
-    sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256)}
+    sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256), "msinet": (256, 128)}
     return sizes.get(MODELS[name], (32, 32) if name.endswith("_cifar") else (224, 224))
 
 # %% ../nbs/models.ipynb #b08d2dd6

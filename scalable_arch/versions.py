@@ -41,11 +41,14 @@ VERSIONS = {
     "model.deeplab": 1,
     "model.nge": 1,
     "model.nos": 1,
+    "model.msinet": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.detection": 1,
     "loss.distillation": 1,
     "loss.guidance": 1,
+    "loss.msinet": 1,  # alignment, and what goes with it
+    "loss.twins": 1,  # two memories of identities
     "recipe.retrieval": 2,  # 2, and of the next three: fused SGD, other last bits in float32
     "recipe.classification": 2,
     "recipe.segmentation": 2,
