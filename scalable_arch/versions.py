@@ -36,6 +36,7 @@ VERSIONS = {
     "model.resnet": 1,
     "model.efficient": 2,  # 2: channels last throughout, other last bits in float32
     "model.embedding": 1,
+    "model.necks": 1,
     "model.cifar": 1,
     "model.cells": 1,
     "model.deeplab": 1,
@@ -44,6 +45,7 @@ VERSIONS = {
     "model.msinet": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
+    "loss.balance": 1,  # cross-entropy behind a neck, the hardest triplets before it
     "loss.detection": 1,
     "loss.distillation": 1,
     "loss.guidance": 1,

@@ -36,6 +36,7 @@ from scalable_arch.nn.batchnorm import NormReLU
 from scalable_arch.nn.deeplab import DeepLabV3
 from scalable_arch.nn.detector import as_rois
 from scalable_arch.nn.inference import fold_batchnorm
+from scalable_arch.nn.necks import NECKS
 from scalable_arch.nn.regions import RegionLoops
 from scalable_arch.nn.units import BranchOutput
 from scalable_arch.study.claims import Claim, parse_relation
@@ -622,7 +623,22 @@ def retrieval_options():
 @canary("recipe.retrieval", "loss.cross_entropy", "loss.triplet")
 def retrieval_losses():
     smoothed = {"smoothed": {"loss": "cross_entropy", "label_smoothing": 0.1}}
-    return of_each(retrieval_training, {loss: {"loss": loss, "num_shots": 2} for loss in train.LOSSES} | smoothed)
+    losses = ("cross_entropy", "triplet", "cross_entropy+triplet")
+    return of_each(retrieval_training, {loss: {"loss": loss, "num_shots": 2} for loss in losses} | smoothed)
+
+
+@canary("recipe.retrieval", "loss.balance", "model.necks")
+def balanced_losses():
+    maps = [torch.randn(6, c, 4, 2, generator=torch.Generator().manual_seed(c)).double() for c in (4, 6)]
+    found = {}
+    for name in NECKS:
+        torch.manual_seed(0)
+        neck = NECKS[name]((4, 6), 3, hidden=5)
+        output = neck(maps)
+        loss = train.losses.balance(output, LABELS[:6], label_smoothing=0.1)
+        found |= {f"{name} loss": loss, f"{name} gradient": gradient(loss, *neck.parameters())}
+        found |= {f"{name} feature": probe(neck.eval()(maps)), f"{name} parts": probe(*neck.pooled(maps))}
+    return found
 
 
 def toy_guidance(maps, images):
@@ -730,6 +746,29 @@ def search_options():
             "seed": {"seed": 1},
         },
     )
+
+
+@canary("recipe.search", "recipe.classification", "model.cells")
+def searches_for_people():
+    split = nas.search.split_images(LABELS.repeat(2), 2)
+    people = {"num_shots": 2, "split": split}
+    apart = nas.search.split_identities(LABELS.repeat(2), overlap=1 / 3)
+    return of_each(
+        architecture_search,
+        {
+            "plain": people,
+            "other people": people | {"split": apart},
+            "rates": people | {"lr_min": 0.005, "controller_milestones": [0]},
+            "colours": people | {"colour": 0.2},
+            "erasing": people | {"erasing": True},
+            "losses": people | {"loss": named_squares, "architecture_loss": F.cross_entropy},
+        },
+    )
+
+
+def named_squares(output, targets):
+    "A loss that no version stands for, and what it names by."
+    return F.mse_loss(output, F.one_hot(targets, 3).double()), output
 
 
 @canary("recipe.search", "recipe.classification", "model.cells", "model.nge")

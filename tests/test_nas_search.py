@@ -10,12 +10,14 @@ import textwrap
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from scalable_arch.data.images import to_float
 from scalable_arch.nas.genotype import SPACES, Genotype, Space
-from scalable_arch.nas.search import constant, halves, moved, search, turns
+from scalable_arch.nas.search import constant, halves, moved, search, split_identities, split_images, turns
 from scalable_arch.nas.supernet import Supernet, plain
 from scalable_arch.nge import NGEController
 
@@ -345,3 +347,160 @@ def test_another_seed_makes_other_halves_and_turns():
     ]
     firsts = [set(plan[0][1].tolist()) for plan in plans]
     assert firsts[0] != firsts[1] and firsts[0] != firsts[2]
+
+
+# People instead of classes: batches of several images of each, a split of one's own, losses of one's own
+
+
+class Memory(torch.nn.Module):
+    "A loss with a state: similarity to a running mean of each person's features, which every call moves."
+
+    def __init__(self, people=4):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(people, 3))
+
+    def forward(self, output, targets):
+        logits = output @ self.rows.T.clone()  # the rows move before the gradient is asked for
+        loss = F.cross_entropy(logits + output.sum(1, keepdim=True) * 0.01 * F.one_hot(targets, 4), targets)
+        with torch.no_grad():
+            self.rows[targets] = 0.2 * self.rows[targets] + 0.8 * output
+        return loss, logits
+
+
+class Remembering(Supernet):
+    "A supernet without names of its own, whose two memories travel with it."
+
+    num_classes = None
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.memories = torch.nn.ModuleDict({"weights": Memory(), "architecture": Memory()})
+
+
+def remembering(seed=0):
+    torch.manual_seed(seed)
+    return Remembering(SMALL, channels=2, cells=3, num_classes=3)
+
+
+PEOPLE = torch.arange(32) % 4
+
+
+def search_people(net, **options):
+    losses = dict(loss=net.memories["weights"], architecture_loss=net.memories["architecture"])
+    recipe = dict(QUICK, num_shots=2, split=split_images(PEOPLE, 4), alternate="batch", **losses)
+    return search(net, digits()[0], PEOPLE, **recipe | options)
+
+
+def test_losses_with_memories_are_resumed_to_the_bit(tmp_path):
+    undisturbed, begun, resumed = remembering(), remembering(), remembering(seed=9)
+    filled = []
+
+    def fill(net):
+        def before_epoch(epoch):
+            filled.append(epoch)
+            net.memories["weights"].rows += 0.1
+
+        return before_epoch
+
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def stop(maps, batch):
+        calls.append(1)
+        if len(calls) == 7:
+            raise Stop
+        return maps[-1].mean() * 0.0
+
+    wanted = search_people(undisturbed, before_epoch=fill(undisturbed), guidance=Killer())
+    saved = dict(checkpoint=tmp_path, checkpoint_every=1)
+    with pytest.raises(Stop):
+        search_people(begun, before_epoch=fill(begun), guidance=stop, **saved)
+    calls[:] = [1] * 20
+    found = search_people(resumed, before_epoch=fill(resumed), guidance=stop, **saved)
+    assert filled == [0, 1] * 2  # whole once; then once until it stops, and not again where it goes on
+    assert without_times(found) == without_times(wanted)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), undisturbed.state_dict().values()))
+    assert undisturbed.memories["weights"].rows.any() and undisturbed.memories["architecture"].rows.any()
+
+
+@given(st.integers(2, 6), st.integers(2, 12), st.integers(1, 5), st.integers(0, 3))
+def test_a_split_by_image_gives_everybody_to_both(people, images, number, seed):
+    labels = torch.arange(people).repeat(images)
+    train, check = split_images(labels, number, seed=seed)
+    assert torch.equal(torch.cat([train, check]).sort().values, torch.arange(len(labels)))
+    assert labels[check].bincount().tolist() == [min(number, images // 2)] * people
+
+
+@given(st.integers(5, 12), st.floats(0.4, 0.6), st.sampled_from([0.0, 0.4]), st.integers(0, 3))
+def test_a_split_by_identity_keeps_people_apart(people, share, overlap, seed):
+    labels = torch.arange(people).repeat(4)
+    train, check = split_identities(labels, share, overlap=overlap, seed=seed)
+    assert torch.equal(torch.cat([train, check]).sort().values, torch.arange(len(labels)))
+    both = set(labels[train].tolist()) & set(labels[check].tolist())
+    assert len(both) == round(people * overlap)
+    for person in both:
+        assert (labels[train] == person).sum() == (labels[check] == person).sum() == 2
+
+
+def test_batches_show_several_images_of_each_person():
+    labels = torch.arange(4).repeat(8)
+    settings = dict(seed=0, batch_size=6, num_shots=3, alternate="batch")
+    plan = turns(*split_identities(labels), settings, 0, labels)
+    for _, index, check in plan:
+        for part in (index,) if check is None else (index, check):
+            assert labels[part].unique(return_counts=True)[1].tolist() == [3, 3]
+
+
+def test_rates_follow_their_schedules():
+    rates = []
+
+    class Seen(torch.optim.Adam):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "Adam", Seen)
+        history = search(
+            tiny(), *digits(), **QUICK | dict(epochs=4), lr_min=0.01, controller_milestones=[1, 3], guided="weights"
+        )
+    assert [round(r["lr"], 6) for r in history] == [
+        round(0.01 + 0.09 * (1 + math.cos(math.pi * e / 4)) / 2, 6) for e in range(4)
+    ]
+    assert [round(x, 6) for x in rates[::2]] == [0.05, 0.005, 0.005, 0.0005]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(num_shots=3), "batch_size=8 must be a multiple of num_shots=3"),
+        (dict(batch_size=4, num_shots=4), "for two people at least"),
+        (dict(num_shots=2, batch_size=16), "a batch of 8 people x 2 images needs as many people.* weights show 4"),
+        (dict(num_shots=1), "num_shots must be a whole number of at least 2"),
+        (dict(split=([0, 1], [1, 2])), "none twice"),
+        (dict(split=([0, 1], [2, 99])), "split names image 99, but there are 32"),
+        (dict(split=([0.5, 1], [2, 3])), "split must be two rows of image numbers"),
+        (dict(order=2), "order=2 goes with the cross-entropy"),
+        (dict(shots=4), "unknown option of a search 'shots' \\(did you mean 'num_shots'"),
+        (dict(loss="tripled"), "unknown loss 'tripled'"),
+        (dict(loss=lambda output, targets: output.mean(), architecture_loss=None, num_shots=None), "^$"),
+    ],
+)
+def test_what_a_search_for_people_cannot_have_is_named(change, words):
+    if words == "^$":  # logits that are there are used
+        assert search_people(remembering(), **change)[-1]["accuracy"] >= 0
+        return
+    with pytest.raises(ValueError, match=words):
+        search_people(remembering(), **change)
+
+
+def test_splits_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match="identity 1 has one image"):
+        split_images([0, 0, 1, 2, 2])
+    for share in (0, 0.1, 1.0):
+        with pytest.raises(ValueError, match="leave two identities or more"):
+            split_identities(torch.arange(6).repeat(2), share)
+    with pytest.raises(ValueError, match="leave two identities or more"):
+        split_identities([0, 0, 0, 0])

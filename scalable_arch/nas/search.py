@@ -6,28 +6,38 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['ALTERNATIONS', 'GUIDED', 'search_loss', 'constant', 'architecture_gradient', 'momentum_step', 'moved',
-           'second_order_gradient', 'halves', 'turns', 'step_seed', 'SearchRun', 'update_weights',
-           'update_architecture', 'undecided', 'search_record', 'check_search_recipe', 'check_supernet',
-           'supernet_settings', 'search', 'run_learners', 'search_epoch']
+__all__ = ['ALTERNATIONS', 'GUIDED', 'Searchable', 'logits_and_loss', 'named_loss', 'search_loss', 'count_right', 'constant',
+           'architecture_gradient', 'momentum_step', 'moved', 'second_order_gradient', 'halves', 'turns', 'step_seed',
+           'split_images', 'split_identities', 'split_images_of', 'parts_of', 'check_split', 'check_batches',
+           'SearchRun', 'update_weights', 'update_architecture', 'undecided', 'search_record', 'asked_settings',
+           'check_search_recipe', 'check_supernet', 'Asked', 'search', 'run_settings', 'run_learners', 'set_rates',
+           'search_epoch']
 
 # %% ../../nbs/nas/search.ipynb #f6b9bb90
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..data.batches import random_colour, random_erasing
 from ..errors import one_of
-from .genotype import derive
 from ..train.classify import augmented_batch
-from ..train.inputs import check_image_set, check_labels, check_whole_numbers, data_settings
+from scalable_arch.train.inputs import (
+    as_integers,
+    check_image_set,
+    check_labels,
+    check_whole_numbers,
+    data_fingerprint,
+    data_settings,
+)
 from ..train.loop import epoch_batches
+from ..train.losses import loss_by_name
 from scalable_arch.train.run import (
     Run,
     at_step,
@@ -45,17 +55,72 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from scalable_arch.nas.supernet import Supernet
     from scalable_arch.train.inputs import Images
 
 # %% ../../nbs/nas/search.ipynb #5d443e02
-def search_loss(supernet, batch, targets, guidance=None, probabilities=None):
-    "(loss, cross-entropy, images named rightly) of a batch; `guidance`: function (stage maps, batch) -> loss to add."
-    logits, maps = supernet.forward_with_maps(batch, probabilities)
-    entropy = F.cross_entropy(logits, targets)
-    loss = entropy + guidance(maps, batch) if guidance else entropy
-    finite(loss)
-    return loss, entropy.item(), (logits.argmax(1) == targets).sum().item()
+class Searchable(Protocol):
+    """What `search` asks of a supernet, an `nn.Module` on images (B, 3, H, W).
+
+    `controller`: module whose parameters are the architecture. `num_classes`: labels that it can name, None where the
+    loss itself names. `forward_with_maps`: (output, list of maps), output being logits (B, num_classes) or what the
+    loss takes, such as a `BranchOutput`; it draws operations, where some are drawn, from torch's own generator.
+    `probabilities`: {kind of cell: (E, O)}, rows that add up to 1. `derive`: what these imply, with `to_json()`.
+    `settings`: what JSON holds and a checkpoint must find unchanged, beside the modules themselves. A loss with a state
+    of its own, such as a memory, is a submodule without parameters: so it is saved and resumed with the supernet.
+    """
+
+    controller: nn.Module
+    num_classes: int | None
+
+    def weights(self) -> list[nn.Parameter]: ...
+    def probabilities(self) -> dict[str, torch.Tensor]: ...
+    def forward_with_maps(
+        self, images: torch.Tensor, probabilities: dict[str, torch.Tensor] | None = None
+    ) -> tuple[Any, list[torch.Tensor]]: ...
+    def derive(self, probabilities: dict[str, torch.Tensor]) -> Any: ...
+    def settings(self) -> dict[str, Any]: ...
+
+# %% ../../nbs/nas/search.ipynb #6229afe4
+def logits_and_loss(output, targets):
+    "Cross-entropy of logits, and these."
+    return F.cross_entropy(output, targets), output
+
+
+def named_loss(loss):
+    """A loss of `train.losses` by its name, or a function (output, targets) -> scalar or (scalar, logits), as one that
+    always gives both; None for the cross-entropy of an output that is logits."""
+    if loss is None:
+        return logits_and_loss
+    function = loss_by_name(loss)
+
+    def both(output, targets):
+        found = function(output, targets)
+        if isinstance(found, tuple):
+            return found
+        logits = output if isinstance(output, torch.Tensor) else getattr(output, "logits", ())
+        return found, logits if isinstance(logits, torch.Tensor) else sum(logits)
+
+    return both
+
+
+def search_loss(supernet, batch, targets, guidance=None, probabilities=None, loss=logits_and_loss):
+    """(what is minimised, loss without guidance, images named rightly) of a batch; `guidance`: function (stage maps,
+    batch) -> loss to add; `loss`: see `named_loss`."""
+    output, maps = supernet.forward_with_maps(batch, probabilities)
+    own, logits = loss(output, targets)
+    whole = own + guidance(maps, batch) if guidance else own
+    finite(whole)
+    return whole, own.item(), count_right(logits, targets)
+
+
+def count_right(logits, targets):
+    "How many images the logits name rightly; ValueError where there are none to name by."
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(
+            "the loss must return (loss, logits), logits (B, num_classes) to name images by, where the supernet's "
+            "output has none"
+        )
+    return (logits.argmax(1) == targets).sum().item()
 
 # %% ../../nbs/nas/search.ipynb #d16e37bc
 @contextmanager
@@ -71,12 +136,12 @@ def constant(parameters):
             x.requires_grad_(need)
 
 
-def architecture_gradient(supernet, batch, targets, guidance=None):
+def architecture_gradient(supernet, batch, targets, guidance=None, loss=logits_and_loss):
     """Gradients of the loss with respect to the controller's parameters, weights taken as constants, and what
     `search_loss` counts."""
     with constant(supernet.weights()):
-        loss, entropy, right = search_loss(supernet, batch, targets, guidance)
-        return torch.autograd.grad(loss, list(supernet.controller.parameters())), entropy, right
+        whole, own, right = search_loss(supernet, batch, targets, guidance, loss=loss)
+        return torch.autograd.grad(whole, list(supernet.controller.parameters())), own, right
 
 # %% ../../nbs/nas/search.ipynb #d16523de
 def momentum_step(supernet, optimizer, batch, targets, guidance=None):
@@ -141,11 +206,15 @@ def halves(number, validation, seed):
     return order[cut:].sort().values, order[:cut].sort().values
 
 
-def turns(train, validation, settings, epoch):
-    "The turns of an epoch: (`weights`, train indices, None) or (`architecture`, train indices, validation indices)."
-    generator = torch.Generator().manual_seed(step_seed(settings["seed"], epoch))
+def turns(train, validation, settings, epoch, labels=None):
+    """The turns of an epoch: (`weights`, train indices, None) or (`architecture`, train indices, validation indices).
+
+    `labels` of all images, where the settings ask for several images of each person.
+    """
+    generator, shots = torch.Generator().manual_seed(step_seed(settings["seed"], epoch)), settings.get("num_shots")
+    sampler, size = ("identity" if shots else "random"), settings["batch_size"]
     batches, checks = (
-        [part[index] for index in epoch_batches(part, "random", settings["batch_size"], None, generator)]
+        [part[index] for index in epoch_batches(labels[part] if shots else part, sampler, size, shots, generator)]
         for part in (train, validation)
     )
     if settings["alternate"] == "epoch":
@@ -160,6 +229,100 @@ def step_seed(*place):
     "A seed for one place of a run: chance depends on nothing else, so that a run can be continued anywhere."
     return int(np.random.SeedSequence(place).generate_state(1)[0])
 
+# %% ../../nbs/nas/search.ipynb #d788868e
+def split_images(labels: ArrayLike, number: int = 4, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images for the weights, and `number` of each identity for the architecture: two tensors of sorted indices.
+
+    Identities with fewer than twice as many are halved, the odd image for the weights. ValueError where one has a
+    single image. Source: C sec. 1; what of those with few images is ours.
+    """
+    check_whole_numbers(1, number=number)
+    labels, generator, parts = check_labels(labels, len(labels)), torch.Generator().manual_seed(seed), ([], [])
+    for label in labels.unique():
+        rows = torch.nonzero(labels == label).flatten()
+        if len(rows) < 2:
+            raise ValueError(
+                f"identity {int(label)} has one image, and weights and architecture need one each: leave it out, or "
+                "split by identity"
+            )
+        rows, cut = rows[torch.randperm(len(rows), generator=generator)], min(number, len(rows) // 2)
+        parts[0].append(rows[cut:])
+        parts[1].append(rows[:cut])
+    return tuple(torch.cat(part).sort().values for part in parts)
+
+# %% ../../nbs/nas/search.ipynb #5b22b4d6
+def split_identities(
+    labels: ArrayLike, share: float = 0.5, *, overlap: float = 0.0, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of some identities for the weights, of others for the architecture: two tensors of sorted indices.
+
+    `overlap`: share of the identities that is on both sides, half of the images of each here and half there. `share`:
+    of all others, for the architecture. ValueError where a side would have fewer than two identities, or a shared one
+    has a single image. Source: M sec. 3.1; its release has share 2/3 and overlap 2/5.
+    """
+    labels, generator = check_labels(labels, len(labels)), torch.Generator().manual_seed(seed)
+    people = labels.unique()
+    people = people[torch.randperm(len(people), generator=generator)]
+    both = round(len(people) * overlap)
+    cut = round((len(people) - both) * share)
+    sides = people[both + cut :], people[both : both + cut]
+    if not (0 < share < 1 and 0 <= overlap < 1) or min(map(len, sides)) + both < 2:
+        raise ValueError(
+            f"share={share} of {len(people)} identities for the architecture, with overlap={overlap}, must be between "
+            "0 and 1 and leave two identities or more on either side"
+        )
+    alone = [torch.nonzero(torch.isin(labels, side)).flatten() for side in sides]
+    shared = torch.nonzero(torch.isin(labels, people[:both])).flatten()
+    halved = split_images_of(labels, shared, seed) if both else (shared, shared)
+    return tuple(torch.cat(pair).sort().values for pair in zip(alone, halved))
+
+
+def split_images_of(labels, rows, seed):
+    "The images `rows` in two halves of every identity."
+    _, numbered = labels[rows].unique(return_inverse=True)
+    return tuple(rows[part] for part in split_images(numbered, len(rows), seed=seed))
+
+# %% ../../nbs/nas/search.ipynb #f8ad6de7
+def parts_of(labels, settings, split=None):
+    """Which images are for the weights and which for the architecture: those of a `split`, or two `halves`; ValueError
+    where a side has too few people for a batch."""
+    parts = (
+        halves(len(labels), settings["validation"], settings["seed"]) if split is None else check_split(split, labels)
+    )
+    if settings.get("num_shots"):
+        check_batches(settings, labels, parts)
+    return parts
+
+
+def check_split(split, labels):
+    "A pair of index tensors, disjoint and not empty; ValueError for anything else."
+    parts = [as_integers(part, "split must be two rows of image numbers").flatten() for part in split]
+    both = torch.cat(parts)
+    if len(parts) != 2 or min(map(len, parts)) < 2 or len(both.unique()) < len(both):
+        raise ValueError(
+            "split must be two rows of image numbers, for the weights and for the architecture, two images or more in "
+            "each and none twice"
+        )
+    if both.min() < 0 or both.max() >= len(labels):
+        raise ValueError(f"split names image {int(both.max())}, but there are {len(labels)}, counted from 0")
+    return tuple(part.sort().values for part in parts)
+
+
+def check_batches(settings, labels, split):
+    "One sentence where neither learner could have a batch of several images of each of several persons."
+    shots, size = settings["num_shots"], settings["batch_size"]
+    if size % shots or size < 2 * shots:
+        raise ValueError(
+            f"batch_size={size} must be a multiple of num_shots={shots}, for two people at least, where a batch is "
+            "made of several images of each person"
+        )
+    for part, what in zip(split, ("weights", "architecture")):
+        if (found := len(labels[part].unique())) < size // shots:
+            raise ValueError(
+                f"a batch of {size // shots} people x {shots} images needs as many people, but the images for the "
+                f"{what} show {found}: take a smaller batch_size, or another split"
+            )
+
 # %% ../../nbs/nas/search.ipynb #7f018465
 class SearchRun:
     """The learners of a search and their turns; `search` makes one.
@@ -167,11 +330,14 @@ class SearchRun:
     `within`: the place in the epoch under way, "step" and "totals", what the turns so far have counted.
     """
 
-    def __init__(self, supernet, images, labels, settings, guidance):
+    def __init__(self, supernet, images, labels, settings, guidance, asked=None):
         self.supernet, self.images, self.labels = supernet, images, labels
-        self.settings, self.guidance = settings, guidance
+        self.settings, self.guidance, self.asked = settings, guidance, asked or {}
         self.architecture_guidance = guidance if settings["guided"] == "both" else None
-        self.train, self.validation = halves(len(labels), settings["validation"], settings["seed"])
+        self.loss = named_loss(self.asked.get("loss"))
+        other = self.asked.get("architecture_loss")
+        self.architecture_loss = self.loss if other is None else named_loss(other)
+        self.train, self.validation = parts_of(labels, settings, self.asked.get("split"))
         self.controls = list(supernet.controller.parameters())
         rates = {key: settings[key] for key in ("lr", "momentum", "weight_decay")}
         self.sgd = torch.optim.SGD(supernet.weights(), **rates, foreach=True)
@@ -189,6 +355,8 @@ class SearchRun:
         "(augmented float batch, targets) of the images at `index`."
         device, dtype = placement(self.supernet)
         batch = augmented_batch(self.images, index, self.settings, generator, device, dtype)
+        batch = random_colour(batch, generator, share) if (share := self.settings.get("colour")) else batch
+        batch = random_erasing(batch, generator) if self.settings.get("erasing") else batch
         return batch, self.labels[index].to(device)
 
     def turn(self, epoch, level, index, check):
@@ -197,12 +365,12 @@ class SearchRun:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         if level == "weights":
-            entropy, right = update_weights(self, *self.batch(index, generator))
+            loss, right = update_weights(self, *self.batch(index, generator))
         else:
-            entropy, right = update_architecture(self, index, self.batch(check, generator), generator)
+            loss, right = update_architecture(self, index, self.batch(check, generator), generator)
         total, number = self.within["totals"][level], len(index if check is None else check)
         seconds = time.perf_counter() - started
-        for name, value in dict(loss=entropy * number, right=right, seen=number, seconds=seconds).items():
+        for name, value in dict(loss=loss * number, right=right, seen=number, seconds=seconds).items():
             total[name] += value
         self.within["step"] += 1
 
@@ -212,26 +380,28 @@ def update_weights(learners, batch, targets):
     with torch.no_grad():
         probabilities = learners.supernet.probabilities()
     learners.sgd.zero_grad()
-    loss, entropy, right = search_loss(learners.supernet, batch, targets, learners.guidance, probabilities)
-    loss.backward()
+    whole, own, right = search_loss(
+        learners.supernet, batch, targets, learners.guidance, probabilities, loss=learners.loss
+    )
+    whole.backward()
     if learners.settings["clip"]:
         nn.utils.clip_grad_norm_(learners.supernet.weights(), learners.settings["clip"])
     learners.sgd.step()
-    return entropy, right
+    return own, right
 
 
 def update_architecture(learners, index, validation, generator):
     "A step of Adam on the controller."
     supernet, guidance = learners.supernet, learners.architecture_guidance
     if learners.settings["order"] == 1:
-        gradients, entropy, right = architecture_gradient(supernet, *validation, guidance)
+        gradients, own, right = architecture_gradient(supernet, *validation, guidance, loss=learners.architecture_loss)
     else:
         train = learners.batch(index, generator)
-        gradients, entropy, right = second_order_gradient(supernet, learners.sgd, train, validation, guidance)
+        gradients, own, right = second_order_gradient(supernet, learners.sgd, train, validation, guidance)
     for x, gradient in zip(learners.controls, gradients):
         x.grad = gradient.clone()
     learners.adam.step()
-    return entropy, right
+    return own, right
 
 # %% ../../nbs/nas/search.ipynb #bf6e892e
 def undecided(probabilities):
@@ -249,8 +419,7 @@ def search_record(run, epoch, rate):
     totals = run.within["totals"]
     with torch.no_grad():
         probabilities = {cell: table.double().cpu() for cell, table in run.supernet.probabilities().items()}
-    space, of = run.supernet.space, lambda level, name: totals[level][name] / totals[level]["seen"]
-    genotype = derive(probabilities, space, exclude=[name for name in space.operations if name == "none"])
+    of = lambda level, name: totals[level][name] / totals[level]["seen"]
     return {
         "epoch": epoch + 1,
         "lr": rate,
@@ -259,12 +428,24 @@ def search_record(run, epoch, rate):
         "validation_loss": of("architecture", "loss"),
         "validation_accuracy": of("architecture", "right"),
         "entropy": {cell: undecided(table) for cell, table in probabilities.items()},
-        "genotype": genotype.to_json(),
+        "genotype": run.supernet.derive(probabilities).to_json(),
         "probabilities": {cell: table.tolist() for cell, table in probabilities.items()},
         "seconds": sum(total["seconds"] for total in totals.values()),
     }
 
 # %% ../../nbs/nas/search.ipynb #0f095fc8
+def asked_settings(asked, labels):
+    "The settings of an `Asked`; what is not asked for is left out. ValueError for what is none."
+    for name in asked:
+        one_of("option of a search", name, Asked.__annotations__)
+    given = {name: value for name, value in asked.items() if value is not None and name != "before_epoch"}
+    for name in given.keys() & {"loss", "architecture_loss"}:
+        given[name] = function_name(given[name])
+    if "split" in given:
+        given["split"] = data_fingerprint(check_split(given["split"], labels))
+    return given | {name: list(given[name]) for name in given.keys() & {"controller_milestones"}}
+
+
 def check_search_recipe(settings, number, checkpoint_every):
     "One sentence for settings that no search can have; `number` of images."
     one_of("alternate", settings["alternate"], ALTERNATIONS)
@@ -276,11 +457,15 @@ def check_search_recipe(settings, number, checkpoint_every):
             "of the weights"
         )
     check_whole_numbers(1, epochs=settings["epochs"], checkpoint_every=checkpoint_every)
-    check_whole_numbers(2, batch_size=settings["batch_size"])
+    check_whole_numbers(2, batch_size=settings["batch_size"], num_shots=settings.get("num_shots", 2))
     check_whole_numbers(0, crop_padding=settings["crop_padding"], seed=settings["seed"])
-    for name in ("lr", "momentum", "weight_decay", "controller_lr", "controller_weight_decay", "clip"):
-        if not settings[name] >= 0:
+    for name in ("lr", "momentum", "weight_decay", "controller_lr", "controller_weight_decay", "clip", "lr_min"):
+        if not settings.get(name, 0) >= 0:
             raise ValueError(f"{name} must be a number of at least 0, not {settings[name]!r}")
+    if settings["order"] == 2 and ("loss" in settings or "architecture_loss" in settings):
+        raise ValueError(
+            "order=2 goes with the cross-entropy of logits: leave loss and architecture_loss out, or take 1"
+        )
     if not 0 < settings["validation"] < 1 or min(map(len, halves(number, settings["validation"], 0))) < 2:
         raise ValueError(
             "validation must be the share of images that the architecture learns from, between 0 and 1, and leave two "
@@ -295,30 +480,38 @@ def check_supernet(supernet, labels):
         raise ValueError(
             f"the controller {type(supernet.controller).__name__} has no parameters, so there is nothing to search"
         )
-    if supernet.classifier.out_features <= labels.max():
+    if supernet.num_classes is not None and supernet.num_classes <= labels.max():
         raise ValueError(
-            f"the supernet has num_classes={supernet.classifier.out_features}, but there is a label "
-            f"{int(labels.max())}: "
+            f"the supernet has num_classes={supernet.num_classes}, but there is a label {int(labels.max())}: "
             f"make it with num_classes={int(labels.max()) + 1} or more"
         )
 
-
-def supernet_settings(supernet):
-    "What a run's settings say of the supernet, whose modules are compared one by one beside them."
-    space, first = supernet.space, supernet.positions[0]
-    return {
-        "space": space.name,
-        "operations": list(space.operations),
-        "controller": type(supernet.controller).__name__,
-        "cells": len(supernet.cells),
-        "channels": first.channels,
-        "cell": type(supernet.cells[0]).__name__,
-        "dtype": str(placement(supernet)[1]),
-    }
-
 # %% ../../nbs/nas/search.ipynb #74ebf6ca
+class Asked(TypedDict, total=False):
+    """What a search may ask for besides; None is as left out.
+
+    `loss`, `architecture_loss`: name in `train.losses`, or function (output, targets) -> scalar or (scalar, logits),
+    for the weights and, where it is another, for the architecture; left out, the cross-entropy of logits. `split`: the
+    images for the weights and those for the architecture, as `split_images` and `split_identities` give them.
+    `num_shots`: images of each person in a batch; left out, batches are drawn at random. `lr_min`: where the cosine
+    ends. `controller_milestones`: epochs after which `controller_lr` is a tenth of what it was. `colour`, `erasing`:
+    augmentation as in `train.fit`. `before_epoch`: called with the number, from 0, of an epoch that begins; may fill
+    the memories of a loss. Source: C sec. 1; M sec. 3.1.
+    """
+
+    loss: str | Callable[..., Any] | None
+    architecture_loss: str | Callable[..., Any] | None
+    split: tuple[ArrayLike, ArrayLike] | None
+    num_shots: int | None
+    lr_min: float | None
+    controller_milestones: Sequence[int] | None
+    colour: float | None
+    erasing: bool | None
+    before_epoch: Callable[[int], None] | None
+
+# %% ../../nbs/nas/search.ipynb #7ad92e9d
 def search(
-    supernet: Supernet,
+    supernet: Searchable,
     images: Images,
     labels: ArrayLike,
     *,
@@ -342,16 +535,17 @@ def search(
     checkpoint_every: int = 200,
     progress: bool | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    **asked: Unpack[Asked],
 ) -> list[dict[str, Any]]:
-    """Learn a `Supernet`'s weights and architecture in place; returns a dict an epoch, the last with the genotype
-    found.
+    """Learn the weights and the architecture of a supernet, a `Searchable`, in place; returns a dict an epoch, the last
+    with the genotype found.
 
     `images`: uint8 (N, 3, H, W), or an object that gives such a tensor for an index tensor. `labels`: N integers from
     0. `validation`: share of images for the architecture. `alternate`: all weights' steps and then all of the
     architecture's in every `epoch` (W Algorithm 1), or one of each with every `batch` (DARTS). `order`: 1, or 2 for
     gradients one step ahead. `lr`: of the weights, by cosine to 0. `clip`: norm of the weights' gradients, 0 or None
     for none. `crop_padding`, `flip`: augmentation. `guidance`: function (stage maps, batch) -> loss to add, in both
-    levels (W Eq. 6.11, 6.12) or, with `guided` "weights", in the first alone.
+    levels (W Eq. 6.11, 6.12) or, with `guided` "weights", in the first alone. `asked`: see `Asked`.
     `checkpoint`: folder; the run is saved there every `checkpoint_every` steps and after each epoch, and one found
     there with the same supernet, guidance, settings and data is continued to the same bits (same machine, versions and
     threads); what counts as the same is said in `train.fit`. `progress`: None shows a bar on a terminal. `on_epoch`:
@@ -366,23 +560,36 @@ def search(
     settings |= dict(epochs=epochs, batch_size=batch_size, alternate=alternate, order=order, seed=seed, guided=guided)
     settings |= dict(validation=float(validation), crop_padding=crop_padding, flip=bool(flip), cutout=0)
     settings["guidance"] = guidance and function_name(guidance)
-    size = check_image_set(images)
-    labels = check_labels(labels, len(images))
+    labels = check_labels(labels, check_image_set(images) and len(images))
+    settings |= asked_settings(asked, labels)
     check_search_recipe(settings, len(labels), checkpoint_every)
     check_supernet(supernet, labels)
-    settings = supernet_settings(supernet) | plain_settings(settings) | data_settings(images, size, labels)
-    learners = SearchRun(supernet, images, labels, settings, guidance)
+    learners = SearchRun(supernet, images, labels, settings, guidance, asked)
     return run_learners(learners, checkpoint, checkpoint_every, progress, on_epoch)
 
-# %% ../../nbs/nas/search.ipynb #7ad92e9d
+# %% ../../nbs/nas/search.ipynb #b880ee8e
+def run_settings(learners):
+    "What a checkpoint must find unchanged, beside the modules: settings, data, and what the supernet says of itself."
+    images, net = learners.images, learners.supernet
+    data = data_settings(images, check_image_set(images), learners.labels)
+    return net.settings() | {"dtype": str(placement(net)[1])} | plain_settings(learners.settings) | data
+
+
 def run_learners(learners, checkpoint, checkpoint_every, progress, on_epoch):
     "All epochs of a search, saved between steps as well: its history."
-    settings, guidance = learners.settings, learners.guidance
-    optimizers, parts = [learners.sgd, learners.adam], {"guidance": guidance} if guidance else {}
+    optimizers, settings, before_epoch = (
+        [learners.sgd, learners.adam],
+        run_settings(learners),
+        learners.asked.get("before_epoch"),
+    )
+    parts = {"guidance": learners.guidance} | {name: learners.asked.get(name) for name in ("loss", "architecture_loss")}
+    parts = {name: part for name, part in parts.items() if callable(part)}
     run = Run(learners.supernet, optimizers, settings, parts=parts, within=learners.within, checkpoint=checkpoint)
     save = lambda step: run.save() if step % checkpoint_every == 0 else None
 
     def one_epoch(epoch, bar):
+        if before_epoch and not learners.within["step"]:
+            before_epoch(epoch)
         record = search_epoch(learners, epoch, bar, save)
         if on_epoch:
             on_epoch(record)
@@ -392,16 +599,26 @@ def run_learners(learners, checkpoint, checkpoint_every, progress, on_epoch):
     how = dict(epochs=settings["epochs"], num_images=len(learners.labels), what="search", progress=progress)
     return run_epochs(run, one_epoch, **how)
 
-# %% ../../nbs/nas/search.ipynb #b880ee8e
+# %% ../../nbs/nas/search.ipynb #f921b3f7
+def set_rates(learners, epoch):
+    "Set the rates of both optimisers for an epoch: that of the weights."
+    settings = learners.settings
+    least, epochs = settings.get("lr_min", 0.0), settings["epochs"]
+    rate = least + scheduled_rate(epoch, epochs=epochs, lr=settings["lr"] - least)
+    learners.sgd.param_groups[0]["lr"] = rate
+    steps = dict(schedule="steps", milestones=settings.get("controller_milestones", ()))
+    learners.adam.param_groups[0]["lr"] = scheduled_rate(epoch, epochs=epochs, lr=settings["controller_lr"], **steps)
+    return rate
+
+
 def search_epoch(learners, epoch, bar, save=lambda step: None):
     """The rest of the epoch in which `learners` stand: its record; `save` is called with each step but the last.
 
     FloatingPointError that names the step where loss or weights are not finite.
     """
     settings, within = learners.settings, learners.within
-    rate = scheduled_rate(epoch, epochs=settings["epochs"], lr=settings["lr"])
-    learners.sgd.param_groups[0]["lr"] = rate
-    plan = turns(learners.train, learners.validation, settings, epoch)
+    rate = set_rates(learners, epoch)
+    plan = turns(learners.train, learners.validation, settings, epoch, learners.labels)
     for turn in plan[within["step"] :]:
         with at_step(epoch, within["step"], len(plan), f", {turn[0]}"):
             learners.turn(epoch, *turn)

@@ -15,7 +15,7 @@ __all__ = ['EPSILON', 'MOMENTUM', 'KERNELS', 'kernel_gradient', 'depthwise_weigh
 # %% ../../nbs/nas/supernet.ipynb #7f6dabcd
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ from torch.nn import functional as F
 
 from ..compiled import compiled, workers
 from ..errors import one_of
-from .genotype import CELLS, SPACES
+from .genotype import CELLS, SPACES, derive
 from .networks import cell_positions, cifar_stem
 from .operations import OPERATIONS, FactorizedReduce, ReLUConvBN, make_operation, shifted
 
 if TYPE_CHECKING:
-    from scalable_arch.nas.genotype import Space
+    from scalable_arch.nas.genotype import Genotype, Space
     from scalable_arch.nas.networks import Position
 
 # %% ../../nbs/nas/supernet.ipynb #ef42349e
@@ -513,6 +513,25 @@ class Supernet(nn.Module):
         self.classifier = nn.Linear(last, num_classes)
         self.controller = AlphaController(self.space) if controller is None else controller
         check_table(self.controller(), self.space, "the controller's logits")
+
+    @property
+    def num_classes(self) -> int:
+        return self.classifier.out_features
+
+    def settings(self) -> dict[str, Any]:
+        "What a run's settings say of the supernet, whose modules are compared one by one beside them."
+        return {
+            "space": self.space.name,
+            "operations": list(self.space.operations),
+            "controller": type(self.controller).__name__,
+            "cells": len(self.cells),
+            "channels": self.positions[0].channels,
+            "cell": type(self.cells[0]).__name__,
+        }
+
+    def derive(self, probabilities: dict[str, torch.Tensor]) -> Genotype:
+        "The likeliest genotype of a table of probabilities, without *none*."
+        return derive(probabilities, self.space, exclude=[name for name in self.space.operations if name == "none"])
 
     def weights(self) -> list[nn.Parameter]:
         "Parameters other than the controller's, as a list."

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['MINING', 'LOSSES', 'at_least_float32', 'branches', 'cross_entropy', 'pairwise_distances', 'violations',
-           'hardest_violations', 'triplet', 'cross_entropy_and_triplet', 'loss_by_name']
+__all__ = ['MINING', 'LOSSES', 'COMPARING', 'at_least_float32', 'branches', 'cross_entropy', 'pairwise_distances', 'violations',
+           'hardest_violations', 'triplet', 'cross_entropy_and_triplet', 'balance', 'loss_by_name']
 
 # %% ../../nbs/train/losses.ipynb #b96d6420
 from collections.abc import Callable, Sequence
@@ -117,10 +117,28 @@ def cross_entropy_and_triplet(output: Any, labels: torch.Tensor, *, label_smooth
     return cross_entropy(output, labels, label_smoothing=label_smoothing) + triplet(output, labels)
 
 
+def balance(
+    output: Any, labels: torch.Tensor, *, label_smoothing: float = 0.0, margin: float = 0.3, normalise: bool = False
+) -> torch.Tensor:
+    """Cross-entropy behind the neck and the hardest triplets before it, each branch's added up: scalar.
+
+    `output`: of a network with one of `nn.necks`, whose embeddings are the pooled features, here as long as they are,
+    and whose logits come from behind the heads. Source: C sec. 1 and 2; Luo et al. 2019, sec. 3.5.
+    """
+    compared = triplet(output, labels, margin=margin, mining="hardest", normalise=normalise)
+    return cross_entropy(output, labels, label_smoothing=label_smoothing) + compared
+
+
 if TYPE_CHECKING:
     LOSSES: dict[str, Loss]
 
-LOSSES = {"cross_entropy": cross_entropy, "triplet": triplet, "cross_entropy+triplet": cross_entropy_and_triplet}
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "triplet": triplet,
+    "cross_entropy+triplet": cross_entropy_and_triplet,
+    "balance": balance,
+}
+COMPARING = ("triplet", "cross_entropy+triplet", "balance")  # need several images of each person in a batch
 
 
 def loss_by_name(loss: str | Loss, label_smoothing: float = 0.0) -> Loss:
