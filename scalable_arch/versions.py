@@ -67,6 +67,7 @@ VERSIONS = {
     "kind.person_search": 2,
     "kind.classification": 2,
     "kind.search": 1,
+    "kind.msinet_search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
     "claims.rule": 2,

@@ -46,7 +46,9 @@ def test_size_of_the_release():
     assert cost.params == 2_328_035
     products = sum(  # two for each branch and direction, one of them shared: C x C x N three times
         3 * channels**2 * positions
-        for name, channels, positions in zip(PERSONS, [64] * 4 + [96] * 4 + [128] * 4, [2048] * 4 + [512] * 4 + [128] * 4)
+        for name, channels, positions in zip(
+            PERSONS, [64] * 4 + [96] * 4 + [128] * 4, [2048] * 4 + [512] * 4 + [128] * 4
+        )
         if name == "cross_attention"
     )
     assert cost.macs - products == pytest.approx(1.09e9, rel=0.005)

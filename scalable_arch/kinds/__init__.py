@@ -1,6 +1,7 @@
 "Kinds of trial: how one of each task is run, which scores it has, how it is said in a line, and what it rests on."
 from scalable_arch.kinds.cell_search import SEARCH
 from scalable_arch.kinds.classification import CLASSIFICATION
+from scalable_arch.kinds.msinet_search import MSINET_SEARCH
 from scalable_arch.kinds.person_search import PERSON_SEARCH
 from scalable_arch.kinds.reid import REID
 from scalable_arch.kinds.segmentation import SEGMENTATION
@@ -13,6 +14,7 @@ KINDS = {
     "search": SEARCH,
     "segmentation": SEGMENTATION,
     "tabular": TABULAR,
+    "msinet_search": MSINET_SEARCH,
 }
 
-__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
+__all__ = ["CLASSIFICATION", "KINDS", "MSINET_SEARCH", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
