@@ -1,6 +1,6 @@
 "MSINet: its size, every operation against a slow reference, the memories, the search, and what it says to wrong input."
 
-import json
+import copy
 import math
 
 import pytest
@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from scalable_arch import create_model, load, save
+from scalable_arch.kinds import KINDS
+from scalable_arch.kinds.reid import loss_versions, with_loss
 from scalable_arch.msinet import (
     INTERACTIONS,
     PERSONS,
@@ -196,7 +198,7 @@ def test_alignment_in_both_readings(generator, labels):
 
 
 def test_alignment_makes_maps_agree():
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     maps, labels = torch.rand(8, 8, 4, 2, requires_grad=True), torch.arange(8) // 2
     align = SpatialAlignment(8)
     optimizer, losses = torch.optim.Adam([maps, *align.parameters()], lr=0.02), []
@@ -237,3 +239,198 @@ def test_a_memory_step_by_step(generator, temperature, momentum):
 def test_a_memory_is_saved_and_no_parameter():
     memory = IdentityMemory(3, 2)
     assert not list(memory.parameters()) and set(memory.state_dict()) == {"vectors", "known"}
+
+
+# ---- searches
+
+who = torch.arange(8).repeat_interleave(4)
+quick = dict(epochs=2, batch_size=8, num_shots=2, crop_padding=0, progress=False)
+
+
+def noise(number=32):
+    return torch.randint(0, 256, (number, 3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def supernet(seed=0, **options):
+    torch.manual_seed(seed)
+    return MSISupernet(8, **tiny, **options)
+
+
+@pytest.mark.parametrize("options, overlap", [({}, 0.0), ({}, 0.4), ({"guide": "shared"}, 0.0)])
+def test_who_guides_whom(options, overlap):
+    net = supernet(**options)
+    share = 0.4 if overlap else 0.5
+    history = search_meetings(net, noise(), who, overlap=overlap, share=share, **quick)
+    assert len(MSIGenotype.from_json(history[-1]["genotype"])) == 12
+    table = torch.tensor(history[-1]["probabilities"]["meetings"])
+    assert table.shape == (12, 4) and torch.allclose(table.sum(1), torch.ones(12).to(table))
+    best = [list(INTERACTIONS)[k] for k in table.argmax(1)]
+    assert best == list(MSIGenotype.from_json(history[-1]["genotype"]))
+    if not options:
+        sides = [set(memory.known.nonzero().flatten().tolist()) for memory in net.memories.values()]
+        assert sides[0] | sides[1] == set(range(8)) and len(sides[0] & sides[1]) == (3 if overlap else 0)
+
+
+def test_memories_begin_as_centroids_or_zeros():
+    for begin, wanted in (("centroids", 1.0), ("zeros", 0.0)):
+        net = supernet()
+        before = []
+
+        def note(entry):
+            before.append({side: memory.vectors.clone() for side, memory in net.memories.items()})
+
+        search_meetings(
+            net, noise(), who, begin=begin, on_epoch=note, **(quick | dict(epochs=1, lr=0.0, controller_lr=0))
+        )
+        lengths = torch.cat([x[m.known].norm(dim=1) for x, m in zip(before[0].values(), net.memories.values())])
+        assert len(lengths) == 8 and ((lengths - 1).abs() < 1e-5).sum() >= 8 * wanted
+
+
+def test_a_search_that_was_killed_goes_on_to_the_same_genotype(tmp_path):
+    whole = supernet()
+    wanted = search_meetings(whole, noise(), who, seed=3, **quick)
+    killed = supernet()
+
+    def kill(entry):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_meetings(killed, noise(), who, seed=3, checkpoint=tmp_path, checkpoint_every=3, on_epoch=kill, **quick)
+    again = supernet(seed=0)
+    found = search_meetings(again, noise(), who, seed=3, checkpoint=tmp_path, checkpoint_every=3, **quick)
+    assert found[-1]["probabilities"] == wanted[-1]["probabilities"]
+    for side, memory in again.memories.items():
+        assert torch.equal(memory.vectors, whole.memories[side].vectors), "the memories go on as well"
+
+
+def test_the_weights_learn_from_their_memory_and_the_architecture_from_its_own():
+    net = supernet()
+    frozen = copy.deepcopy(net.state_dict())
+    search_meetings(net, noise(), who, **(quick | dict(epochs=1, lr=0.0, weight_decay=0.0, controller_lr=0.1)))
+    moved = {key for key, x in net.state_dict().items() if not torch.equal(x, frozen[key])}
+    weights = {name for name, x in net.named_parameters() if name != "controller.logits"}
+    assert not moved & weights and "controller.logits" in moved
+    assert {"memories.weights.vectors", "memories.architecture.vectors"} <= moved
+
+
+def test_one_alone_is_the_network_of_its_genotype():
+    "A supernet in which one interaction has all the probability computes what its cells with that one compute."
+    net = supernet().eval()
+    for place, name in enumerate(INTERACTIONS):
+        alone = torch.zeros(12, 4)
+        alone[:, place] = 1
+        body = copy.deepcopy(net.body)
+        for cell in body.cells:
+            cell.meetings = torch.nn.ModuleList(meeting.interactions[place] for meeting in cell.meetings)
+        images = torch.randn(2, 3, 32, 16)
+        with torch.no_grad():
+            assert torch.allclose(net.body(images, alone)[0], body(images)[0], atol=1e-5), name
+
+
+def test_a_trial_of_a_search_repeats():
+    config = {
+        "kind": "msinet_search",
+        "supernet": {"widths": [8, 8, 16, 16], "guide": "twins"},
+        "train": {"world": "plaza", "people": 4},
+        "size": [32, 16],
+        "search": {"epochs": 1, "batch_size": 4, "num_shots": 2, "crop_padding": 0},
+        "seed": 0,
+    }
+    kind = KINDS["msinet_search"]
+    first, again = (kind.run(config, progress=False) for _ in range(2))
+    assert first == again and "world.plaza" in kind.versions(config) and "loss.twins" in kind.versions(config)
+    shared = config | {"supernet": config["supernet"] | {"guide": "shared"}}
+    assert "loss.twins" not in kind.versions(shared) and "shared" in kind.about(shared)
+
+
+def test_losses_by_name():
+    assert loss_versions({"loss": "msinet"}) == ["loss.msinet", "loss.cross_entropy", "loss.triplet"]
+    output, labels = create_model("msinet", num_classes=2, align=True, **tiny)(torch.randn(4, 3, 32, 16)), who[2:6] * 1
+    seen = alignment_loss(output.seen, labels)
+    plain = with_loss({"loss": "msinet"})["loss"](output, labels)
+    printed = with_loss({"loss": "msinet, negatives"})["loss"](output, labels)
+    assert plain.item() - msinet_loss(output._replace(seen=None), labels).item() == pytest.approx(
+        2 * seen.item(), rel=1e-4
+    )
+    assert printed > plain and with_loss({"loss": "triplet"}) == {"loss": "triplet"}
+
+
+# ---- bad input
+
+
+def one_sentence(error, *parts):
+    text = str(error.value)
+    assert all(part in text for part in parts) and "\n" not in text, text
+
+
+@pytest.mark.parametrize(
+    "options, parts",
+    [
+        ({"genotype": ["none"] * 11}, ["12 interactions", "11 of them"]),
+        ({"genotype": "none"}, ["12 interactions", "'none'"]),
+        ({"genotype": ["none"] * 11 + ["swap"]}, ["unknown interaction", "'swap'", "exchange"]),
+        ({"widths": (8, 16, 24)}, ["widths must be four multiples of 4", "(8, 16, 24)"]),
+        ({"widths": (8, 16, 24, 30)}, ["multiples of 4"]),
+        ({"widths": (8, 16, 24, 0)}, ["multiples of 4"]),
+    ],
+)
+def test_options_that_no_network_can_have(options, parts):
+    with pytest.raises(ValueError) as error:
+        create_model("msinet", **options)
+    one_sentence(error, *parts)
+
+
+@pytest.mark.parametrize(
+    "images, parts",
+    [
+        (torch.zeros(2, 3, 240, 128), ["height 15", "multiple of 32"]),
+        (torch.zeros(2, 3, 16, 128), ["at least 32x16", "16x128"]),
+        (torch.zeros(2, 1, 64, 32), ["(B, 3, H, W)"]),
+        (torch.zeros(2, 3, 64, 32, dtype=torch.uint8), ["takes floats", "uint8"]),
+        (torch.zeros(1, 3, 64, 32), ["two images a batch"]),
+    ],
+)
+def test_images_that_do_not_fit(images, parts):
+    with pytest.raises(ValueError) as error:
+        create_model("msinet", num_classes=2, **tiny)(images)
+    one_sentence(error, *parts)
+
+
+def test_a_batch_without_negatives():
+    seen = SpatialAlignment(8)(torch.rand(3, 8, 2, 2))
+    with pytest.raises(ValueError) as error:
+        alignment_loss(seen, torch.zeros(3, dtype=torch.long))
+    one_sentence(error, "two identities or more in a batch", "all 3 here show one")
+    with pytest.raises(ValueError, match="unknown reading"):
+        alignment_loss(seen, torch.arange(3), reading="pair")
+
+
+@pytest.mark.parametrize(
+    "labels, options, parts",
+    [
+        (torch.zeros(32, dtype=torch.long), {}, ["identities", "two identities or more on either side"]),
+        (torch.cat([who[:31], torch.tensor([8])]), {}, ["identity 8 has one image", "needs two"]),
+        (who, {"begin": "zero"}, ["unknown begin", "'zero'", "centroids"]),
+        (who, {"batch_size": 64, "num_shots": 2}, ["32 people x 2 images"]),
+        (who, {"share": 1.0}, ["share=1.0", "between 0 and 1"]),
+    ],
+)
+def test_searches_that_cannot_be(labels, options, parts):
+    torch.manual_seed(0)
+    net = MSISupernet(9, **tiny)
+    with pytest.raises(ValueError) as error:
+        search_meetings(net, noise(), labels, **(quick | options))
+    one_sentence(error, *parts)
+
+
+def test_memories_that_cannot_be():
+    with pytest.raises(ValueError) as error:
+        IdentityMemory(3, 2, temperature=0)
+    one_sentence(error, "temperature must be above 0")
+    memory = IdentityMemory(3, 2)
+    memory.begin(torch.eye(2), torch.tensor([0, 1]))
+    with pytest.raises(ValueError) as error:
+        memory(torch.eye(2), torch.tensor([0, 2]))
+    one_sentence(error, "identity 2 is not in this memory")
+    with pytest.raises(ValueError, match="unknown guide"):
+        MSISupernet(3, guide="twin")
