@@ -6,7 +6,7 @@
 __all__ = ['NOSE', 'PLANS', 'DARK', 'SIDES', 'Plan', 'Frame', 'glass_decals', 'screen_corners', 'rear_corners', 'sticker_in',
            'front_decals', 'plate_decals', 'rear_decals', 'side_decals', 'livery_decals', 'panel_decals',
            'sticker_decals', 'add_roof_things', 'add_mirrors', 'add_lorry_load', 'add_pickup_load', 'bed_decals',
-           'roof_decals', 'body_decals', 'build', 'bodywork']
+           'lid_decals', 'roof_decals', 'body_decals', 'build', 'bodywork', 'with_wheels_turned']
 
 # %% ../../nbs/data/bodywork.ipynb #6bfe9d4a
 from dataclasses import dataclass
@@ -353,8 +353,8 @@ def add_roof_things(mesh, frame, vehicle):
     kind, roof = vehicle.make.kind, vehicle.roof
     z, half = frame.height + 0.03, frame.x(frame.plan.roof) - 0.14
     start, end = (frame.y(share) for share in ((0.46, 0.80) if kind not in ("minibus", "van", "bus", "lorry") else (0.35, 0.92)))
-    if kind == "saloon":
-        end = frame.y(0.66)
+    if kind in ("saloon", "pickup"):
+        start, end = frame.y(0.43), frame.y({"saloon": 0.66, "pickup": 0.58}[kind])
     metal, middle, long = (0.25, 0.25, 0.26), (start + end) / 2, end - start
     if roof in ("rails", "rack", "ladder", "box") and kind != "bus":
         for side in (-1, 1):
@@ -435,6 +435,22 @@ def bed_decals(frame):
     return [decal(("top",), rectangle(-frame.x(0.86), frame.y(0.64), frame.x(0.86), frame.y(0.965)), (0.015, 0.015, 0.016), "matte")]
 
 # %% ../../nbs/data/bodywork.ipynb #d6d88788
+def lid_decals(frame, vehicle):
+    """The gaps round bonnet and boot lid."""
+    plan, line = frame.plan, tuple(np.asarray(vehicle.colour) * 0.3)
+    if plan.screen is None:
+        return []
+    y, wide = frame.y(plan.screen[0] - 0.012), frame.x(0.86)
+    found = [decal(("top",), rectangle(-wide, y - 0.02, wide, y + 0.02), line, "matte")]
+    for side in (-1, 1):
+        x = side * frame.x(0.84)
+        found.append(decal(("top",), rectangle(x - 0.012, frame.y(0.03), x + 0.012, y), line, "matte"))
+    if vehicle.make.kind == "saloon":
+        y = frame.y(0.85)
+        found.append(decal(("top",), rectangle(-frame.x(0.8), y - 0.015, frame.x(0.8), y + 0.015), line, "matte"))
+    return found
+
+
 def roof_decals(frame, vehicle):
     """A sunroof."""
     if vehicle.roof != "sunroof":
@@ -446,7 +462,8 @@ def body_decals(frame, vehicle):
     """Everything that lies on the body (of a lorry: on its cab), from the lowest layer to the uppermost."""
     kind = vehicle.make.kind
     found = livery_decals(frame, vehicle) if kind != "lorry" else []
-    found += side_decals(frame, vehicle) + glass_decals(frame, vehicle) + roof_decals(frame, vehicle)
+    found += side_decals(frame, vehicle) + lid_decals(frame, vehicle)
+    found += glass_decals(frame, vehicle) + roof_decals(frame, vehicle)
     found += front_decals(frame, vehicle)
     if kind == "pickup":
         found += bed_decals(frame)
@@ -455,8 +472,8 @@ def body_decals(frame, vehicle):
     return found + sticker_decals(frame, vehicle.dents, "matte")
 
 
-def build(vehicle, turn=0.0):
-    """The `Mesh` of a `Vehicle`, its wheels turned by `turn` radians."""
+def build(vehicle):
+    """The `Mesh` of a `Vehicle`."""
     frame, mesh, kind = Frame(vehicle), Mesh(), vehicle.make.kind
     body = mesh.add_part(tuple(vehicle.colour), "paint", body_decals(frame, vehicle), dirt=vehicle.dirt)
     add_hull(mesh, frame.shape, body)
@@ -470,14 +487,20 @@ def build(vehicle, turn=0.0):
     for share in frame.plan.axles:
         for side in (-1, 1):
             x = side * (frame.width / 2 + 0.01)
-            add_wheel(mesh, x, frame.y(share), frame.wheel, 0.22, spokes=spokes, rim=rim, turn=turn)
+            add_wheel(mesh, x, frame.y(share), frame.wheel, 0.22, spokes=spokes, rim=rim)
     bottom = (0, 0, frame.plan.low + 0.1)
     add_block(mesh, bottom, (frame.width * 0.85, frame.overall * 0.9, 0.15), DARK)
     return mesh
 
 
-@lru_cache(maxsize=512)
-def bodywork(vid: int, seed: int = 0, turn: int = 0):
-    """The arrays of the vehicle number `vid` of the world `seed` (see `Mesh.arrays`); `turn`: eighths of a turn of its
-    wheels."""
-    return build(make_vehicle(vid, seed), turn * 0.785).arrays()
+@lru_cache(maxsize=1024)
+def bodywork(vid: int, seed: int = 0):
+    """The arrays of the vehicle number `vid` of the world `seed` (see `Mesh.arrays`)."""
+    return build(make_vehicle(vid, seed)).arrays()
+
+
+def with_wheels_turned(arrays, turn):
+    """The arrays of a vehicle after a `turn` of its wheels, radians."""
+    parts = arrays[2].copy()
+    parts[:, -1] = turn
+    return (*arrays[:2], parts, *arrays[3:])

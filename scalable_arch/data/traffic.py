@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .bodywork import bodywork
+from .bodywork import bodywork, with_wheels_turned
 from .camera import FRAME, LINEAR, Place, cut_out, develop, make_camera
 from .images import check_range
 from .mesh import paint_mesh, place_mesh
@@ -30,7 +30,6 @@ from scalable_arch.data.render import (
     in_parallel,
     inside_frame,
     jpeg_bytes,
-    paint_obstacle,
     plan_shots,
     planned_counts,
     split_query,
@@ -62,12 +61,11 @@ ROAD = Place(
     margin=(0.03, 0.02),
     spread=(0.01, 0.035),
     grounds=("asphalt", "asphalt", "concrete", "paving"),
-    walls=("plaster", "brick", "foliage", "photograph", "glass", "panels"),
+    walls=("plaster", "brick", "foliage", "glass", "panels"),
     things=(1, 8),
     shade=0.15,
     behind=0.22,
-    front=0.06,
-    obstacle=0.07,
+    front=0.1,
 )
 NEAR = replace(ROAD, mount=(2.8, 4.5), tall=(70, 110), focal=(1.4, 2.4))
 TRAFFIC = (ROAD, ROAD, NEAR)  # in which the cameras hang by turns
@@ -115,7 +113,7 @@ def stand_vehicle(vid, camera, visit, shot, rng, seed):
     row = float(np.clip(visit.row + math.cos(visit.yaw) * along * scale * 0.25, *camera.rows))
     x = float(np.clip(visit.x + math.sin(visit.yaw) * along * scale, 0.12 * FRAME[1], 0.88 * FRAME[1]))
     yaw = visit.yaw + visit.drift * shot + rng.normal(0, 0.04)
-    mesh = bodywork(vid, seed, int(visit.phase + 3 * along) % 8)
+    mesh = with_wheels_turned(bodywork(vid, seed), visit.phase + 3 * along)
     return place_mesh(mesh, camera, foot=(x, row), yaw=yaw)
 
 # %% ../../nbs/data/traffic.ipynb #81b388c4
@@ -143,15 +141,13 @@ def compose_street(rng, camera, visit, placed, box, seed):
     paint_mesh(canvas, placed, light, origin=origin)
     if front:
         paint_mesh(canvas, other_vehicle(rng, placed, seed, -rng.uniform(3.5, 6)), light, origin=origin)
-    if rng.random() < here.obstacle:
-        paint_obstacle(rng, canvas, 1.7 * placed.scale)
     return canvas
 
 
 def other_vehicle(rng, near, seed, gap):
     """Another vehicle, `gap` metres farther than the placed one `near` and some way to the side."""
-    mesh = bodywork(int(rng.integers(1 << 10)) + (1 << 20), seed, 0)
-    side = rng.choice([-1, 1]) * rng.uniform(1.5, 4.0)
+    mesh = bodywork(int(rng.integers(1 << 10)) + (1 << 20), seed)
+    side = rng.choice([-1, 1]) * (rng.uniform(1.5, 4.0) if gap > 0 else rng.uniform(2.4, 4.4))
     return replace(near, arrays=mesh).moved(side, gap, rng.normal(0, 0.1) + math.pi * rng.integers(2))
 
 # %% ../../nbs/data/traffic.ipynb #691c07d2
