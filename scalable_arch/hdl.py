@@ -7,11 +7,11 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['DISTANCES', 'DISTILLATIONS', 'StudentUnit', 'student_block', 'StudentBackbone', 'ShrinkingBottleneck',
-           'TeacherBackbone', 'load_backbone', 'read_weights', 'AttentionResidual', 'attention_modules', 'hdl_teacher',
-           'hdl_student', 'saliency', 'map_loss', 'read_between', 'prediction_loss', 'distillation_losses',
-           'map_starts', 'check_distillation', 'batch_losses', 'total_loss', 'fit_person_search',
-           'distillation_settings', 'teaching', 'fold', 'fold_pair', 'PersonSearchNet', 'SMALL_ANCHOR_HEIGHTS',
-           'collate_scenes', 'describe_boxes', 'detect', 'search_scenes']
+           'TeacherBackbone', 'AttentionResidual', 'attention_modules', 'hdl_teacher', 'hdl_student', 'saliency',
+           'map_loss', 'read_between', 'prediction_loss', 'distillation_losses', 'map_starts', 'check_distillation',
+           'batch_losses', 'total_loss', 'fit_person_search', 'distillation_settings', 'teaching', 'fold', 'fold_pair',
+           'PersonSearchNet', 'load_backbone', 'SMALL_ANCHOR_HEIGHTS', 'collate_scenes', 'describe_boxes', 'detect',
+           'search_scenes']
 
 # %% ../nbs/ch4_hdl.ipynb #1dffbcdb
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,9 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import safetensors
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -34,7 +32,7 @@ from scalable_arch.nn.detector import (
     Scenes,
 )
 from .nn.inference import fold_batchnorm
-from .nn.resnet import Bottleneck, ResNet
+from .nn.resnet import Bottleneck, ResNet, load_backbone
 from .nn.structure import as_text
 from .nn.units import ConvUnit
 from scalable_arch.train.detection import (
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
 # %% ../nbs/ch4_hdl.ipynb #c0e728e0
 _all_ = [  # what whoever uses the chapter's networks needs of nn.detector and train.detection
     "PersonSearchNet",
+    "load_backbone",
     "SMALL_ANCHOR_HEIGHTS",
     "collate_scenes",
     "describe_boxes",
@@ -131,44 +130,6 @@ class TeacherBackbone(ResNet):
 
     def stem(self, images: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(F.relu(self.bn1(self.conv1(images)), inplace=True), 3, 2, 1)
-
-# %% ../nbs/ch4_hdl.ipynb #edbac065
-def load_backbone(model: PersonSearchNet, source: str | Path | dict[str, torch.Tensor]) -> None:
-    """Put weights under torchvision's names (conv1.weight, layer1.0.bn1.bias ...) into `model.backbone`, in place; a
-    classifier's are left out.
-
-    `source`: path of a safetensors file, or a state dict. FileNotFoundError or ValueError where it is missing or of
-    another network; then nothing is changed.
-    """
-    found = source if isinstance(source, dict) else read_weights(Path(source))
-    found = {name: x for name, x in found.items() if not name.startswith("fc.")}
-    wanted = {name: x for name, x in model.backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
-    for name in wanted:
-        if name not in found:
-            raise ValueError(
-                f"these weights have no {name}: a {type(model.backbone).__name__} needs weights of the same network, "
-                "under torchvision's names"
-            )
-        if found[name].shape != wanted[name].shape:
-            raise ValueError(
-                f"{name} is {tuple(found[name].shape)} in these weights and {tuple(wanted[name].shape)} in the model: "
-                "make the model with the width they were trained with"
-            )
-    with torch.no_grad():
-        for name, x in wanted.items():
-            x.copy_(found[name])
-
-
-def read_weights(path):
-    "The tensors of a safetensors file; nothing is ever unpickled."
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no weights {path}")
-    try:
-        return load_file(path)
-    except safetensors.SafetensorError:
-        raise ValueError(
-            f"{path} is no safetensors file: load it with torch.load(path, weights_only=True) and pass the state dict"
-        ) from None
 
 # %% ../nbs/ch4_hdl.ipynb #7189a98f
 class AttentionResidual(nn.Module):

@@ -73,7 +73,9 @@ class Neck(nn.Module):
     mode, a `BranchOutput` with a branch or two.
 
     `head`: one of `HEADS`. `hidden`: see `Head`. `stripes`: of the map before the last, squeezed to `squeeze` channels
-    and pooled, as a second branch; 0 for none. `num_classes` None: for inference, without what it does not need.
+    and pooled, as a second branch; 0 for none. `embed`: features of a linear layer, normalisation and ReLU behind the
+    mean of the last map, which stay for matching; 0 for none. `num_classes` None: for inference, without what it does
+    not need.
     ValueError where the height cannot be cut. Source: C sec. 2 and 4; Luo et al. 2019, sec. 3.5.
     """
 
@@ -86,10 +88,13 @@ class Neck(nn.Module):
         hidden: int = 512,
         stripes: int = 0,
         squeeze: int = 128,
+        embed: int = 0,
     ) -> None:
         super().__init__()
         self.stripes, self.behind = stripes, head == "bn"
-        lengths = [channels[-1], *([squeeze * stripes] if stripes else [])]
+        lengths = [embed or channels[-1], *([squeeze * stripes] if stripes else [])]
+        linear = lambda: nn.Sequential(nn.Linear(channels[-1], embed), nn.BatchNorm1d(embed), nn.ReLU())
+        self.embed = linear() if embed else nn.Identity()
         self.num_features = sum(lengths)
         self.squeeze = nn.Conv2d(channels[-2], squeeze, 1, bias=False) if stripes else None
         heads = [Head(head, length, num_classes, hidden=hidden) for length in lengths]
@@ -98,7 +103,7 @@ class Neck(nn.Module):
 
     def pooled(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         "What the triplet loss sees: the mean of the last map, and the stripes' means of the one before."
-        whole = maps[-1].mean((2, 3))
+        whole = self.embed(maps[-1].mean((2, 3)))
         return (whole,) if self.squeeze is None else (whole, stripe_means(self.squeeze(maps[-2]), self.stripes))
 
     def behind_heads(self, pooled: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -115,6 +120,7 @@ class Neck(nn.Module):
 # %% ../../nbs/nn/necks.ipynb #fd043a9e
 NECKS = {
     "plain": partial(Neck, head="plain"),
+    "fc": partial(Neck, head="plain", embed=512),  # OSNet's own
     "bnneck": partial(Neck, head="bn"),
     "blneck": partial(Neck, head="linear_bn_relu"),
     "fblneck": partial(Neck, head="linear_bn_relu", stripes=2),

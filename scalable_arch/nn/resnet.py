@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['Bottleneck', 'ResNet', 'resnet50']
+__all__ = ['Bottleneck', 'ResNet', 'resnet50', 'bag_of_tricks', 'load_backbone', 'read_weights']
 
 # %% ../../nbs/nn/resnet.ipynb #4e2bdd62
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import safetensors
+import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from .necks import NeckedNet
 from .units import classifier, relu_of
-
-if TYPE_CHECKING:
-    import torch
 
 # %% ../../nbs/nn/resnet.ipynb #2c21aaa8
 class Bottleneck(nn.Module):
@@ -53,12 +55,17 @@ class ResNet(nn.Module):
     """ResNet of bottlenecks: images (B, 3, H, W) -> logits (B, num_classes), or features (B, 2048 * width) when
     `num_classes` is None.
 
-    `depths`: bottlenecks in the four stages. `width` scales all channels. Source: He et al., CVPR 2016; stride in the
-    3x3 convolution as in torchvision.
+    `depths`: bottlenecks in the four stages. `width` scales all channels. `last_stride`: of the fourth stage, 1 for
+    maps twice as large. Source: He et al., CVPR 2016; stride in the 3x3 convolution as in torchvision.
     """
 
     def __init__(
-        self, num_classes: int | None = 1000, *, depths: Sequence[int] = (3, 4, 6, 3), width: float = 1.0
+        self,
+        num_classes: int | None = 1000,
+        *,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        width: float = 1.0,
+        last_stride: int = 2,
     ) -> None:
         super().__init__()
         base = max(int(64 * width + 0.5), 1)
@@ -66,21 +73,78 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(base)
         channels = base
         for stage, depth in enumerate(depths):
-            inner, units = base * 2**stage, []
+            inner, units, halving = base * 2**stage, [], (1, 2, 2, last_stride)[stage]
             for unit in range(depth):
-                units.append(Bottleneck(channels, inner, stride=2 if unit == 0 and stage > 0 else 1))
+                units.append(Bottleneck(channels, inner, stride=1 if unit else halving))
                 channels = 4 * inner
             setattr(self, f"layer{stage + 1}", nn.Sequential(*units))
         self.num_features = channels
         self.fc = classifier(channels, num_classes)
 
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        return tuple(4 * self.conv1.out_channels * 2**stage for stage in range(4))
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        "The map of each of the four stages, (B, feature_channels[stage], h, w)."
+        x, maps = F.max_pool2d(relu_of(self.bn1, self.conv1(images)), 3, 2, 1), []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            maps.append(x)
+        return maps
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = relu_of(self.bn1, self.conv1(images))
-        x = F.max_pool2d(x, 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.features(images)[-1].mean((2, 3)))
 
 # %% ../../nbs/nn/resnet.ipynb #b007938f
 def resnet50(num_classes: int | None = 1000, **options: Any) -> ResNet:
     "ResNet-50; `num_classes=None` gives (B, 2048) features. `options` as of `ResNet`. He et al., CVPR 2016."
     return ResNet(num_classes, **options)
+
+# %% ../../nbs/nn/resnet.ipynb #a95d5e56
+def bag_of_tricks(
+    num_classes: int | None = None, *, width: float = 1.0, neck: str = "bnneck", **options: Any
+) -> NeckedNet:
+    """The strong baseline: images (B, 3, H, W), floats -> features of length 1, or a `BranchOutput` in train mode.
+
+    `width` scales all channels; `neck`: one of `necks.NECKS`, `options` its own. `num_classes` None: for inference.
+    Source: Luo et al., CVPR workshops 2019.
+    """
+    return NeckedNet(ResNet(None, width=width, last_stride=1), num_classes, neck=neck, **options)
+
+# %% ../../nbs/nn/resnet.ipynb #9b702184
+def load_backbone(model: nn.Module, source: str | Path | dict[str, torch.Tensor]) -> None:
+    """Put weights into `model.backbone`, in place; a classifier's, named `fc`, are left out.
+
+    `source`: path of a safetensors file, or a state dict, under the backbone's own names, which for a ResNet are
+    torchvision's (conv1.weight, layer1.0.bn1.bias ...). FileNotFoundError or ValueError where it is missing or of
+    another network; then nothing is changed.
+    """
+    found = source if isinstance(source, dict) else read_weights(Path(source))
+    found = {name: x for name, x in found.items() if not name.startswith("fc.")}
+    wanted = {name: x for name, x in model.backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
+    kind = type(model.backbone).__name__
+    for name in wanted:
+        if name not in found:
+            names = ", under torchvision's names" if isinstance(model.backbone, ResNet) else ", under its own names"
+            raise ValueError(f"these weights have no {name}: a {kind} needs weights of the same network{names}")
+        if found[name].shape != wanted[name].shape:
+            raise ValueError(
+                f"{name} is {tuple(found[name].shape)} in these weights and {tuple(wanted[name].shape)} in the model: "
+                "make the model with the width they were trained with"
+            )
+    with torch.no_grad():
+        for name, x in wanted.items():
+            x.copy_(found[name])
+
+
+def read_weights(path):
+    "The tensors of a safetensors file; nothing is ever unpickled."
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights {path}")
+    try:
+        return load_file(path)
+    except safetensors.SafetensorError:
+        raise ValueError(
+            f"{path} is no safetensors file: load it with torch.load(path, weights_only=True) and pass the state dict"
+        ) from None
