@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['DEPTHS', 'INTERACTIONS', 'PERSONS', 'WIDTHS', 'ALIGNMENT_READINGS', 'GUIDES', 'BEGINNINGS', 'LightUnit',
-           'scale_branch', 'NoInteraction', 'Exchange', 'ChannelGate', 'CrossAttention', 'MSICell', 'check_genotype',
-           'check_widths', 'MSIBody', 'StripesNeck', 'embedding_layer', 'check_msinet_images',
-           'correlation_activations', 'Activations', 'SpatialAlignment', 'alignment_loss', 'AlignedOutput', 'MSINet',
-           'msinet', 'msinet_loss', 'MixedMeeting', 'IdentityMemory', 'MSIGenotype', 'MeetingController', 'MSISupernet',
-           'check_enough_images', 'fill_memories', 'search_meetings']
+__all__ = ['DEPTHS', 'INTERACTIONS', 'PERSONS', 'ALIGNMENT_READINGS', 'GUIDES', 'BEGINNINGS', 'NoInteraction', 'Exchange',
+           'SharedGate', 'CrossAttention', 'MSICell', 'check_genotype', 'msi_body', 'StripesNeck', 'embedding_layer',
+           'check_msinet_images', 'correlation_activations', 'Activations', 'SpatialAlignment', 'alignment_loss',
+           'AlignedOutput', 'MSINet', 'msinet', 'msinet_loss', 'MixedMeeting', 'IdentityMemory', 'MSIGenotype',
+           'MeetingController', 'MSISupernet', 'check_enough_images', 'fill_memories', 'search_meetings']
 
 # %% ../nbs/ch8_msinet.ipynb #3dfdc2d2
 import json
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 from .errors import one_of
 from .nas.search import search, split_identities, split_images
 from .nn.necks import frozen_offset, stripe_means
+from .nn.osnet import ChannelGate, StagedNet, light_chain
 from .nn.units import ConvUnit, classifier
 from .train.inputs import check_image_set, check_labels
 from .train.loop import batch_features
@@ -36,25 +36,8 @@ if TYPE_CHECKING:
 
     from scalable_arch.train.inputs import Images
 
-# %% ../nbs/ch8_msinet.ipynb #02b9bd97
-class LightUnit(nn.Sequential):
-    "1x1 convolution, depthwise 3x3 convolution, BN, ReLU: (B, c, H, W) -> (B, c, H, W). M sec. 3.2."
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        )
-
-# %% ../nbs/ch8_msinet.ipynb #e36ee516
-DEPTHS = (1, 3)  # light units of the two branches, before each interaction: their scales are as 1 to 3
-
-
-def scale_branch(channels: int, depth: int) -> nn.Sequential:
-    "`depth` light units in a row: what a position sees grows by two pixels with each."
-    return nn.Sequential(*[LightUnit(channels) for _ in range(depth)])
+# %% ../nbs/ch8_msinet.ipynb #45dd7b5e
+DEPTHS = (1, 3)  # light convolutions of the two branches, before each interaction: their scales are as 1 to 3
 
 # %% ../nbs/ch8_msinet.ipynb #6d7c0d52
 class NoInteraction(nn.Module):
@@ -71,20 +54,14 @@ class Exchange(nn.Module):
         return b, a
 
 # %% ../nbs/ch8_msinet.ipynb #24c51d72
-class ChannelGate(nn.Module):
+class SharedGate(ChannelGate):
     "One gate weighs the channels of both branches: (B, c, H, W) twice -> the same. M Eq. 4; the MLP is c to c/16 to c."
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        inner = max(channels // reduction, 1)
-        self.squeeze, self.excite = nn.Conv2d(channels, inner, 1), nn.Conv2d(inner, channels, 1)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 16)
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return a * self.gate(a), b * self.gate(b)
-
-    def gate(self, x: torch.Tensor) -> torch.Tensor:
-        "Weights of the channels in (0, 1): (B, c, H, W) -> (B, c, 1, 1)."
-        return self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return super().forward(a), super().forward(b)
 
 # %% ../nbs/ch8_msinet.ipynb #daad8177
 class CrossAttention(nn.Module):
@@ -107,7 +84,7 @@ class CrossAttention(nn.Module):
 INTERACTIONS = {  # name: function of the channels that makes it
     "none": lambda channels: NoInteraction(),
     "exchange": lambda channels: Exchange(),
-    "channel_gate": ChannelGate,
+    "channel_gate": SharedGate,
     "cross_attention": CrossAttention,
 }
 
@@ -121,7 +98,7 @@ class MSICell(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, inner: int, meetings: Sequence[nn.Module]) -> None:
         super().__init__()
         self.squeeze = nn.ModuleList(ConvUnit(in_channels, inner) for _ in DEPTHS)
-        self.scales = nn.ModuleList(nn.ModuleList(scale_branch(inner, depth) for depth in DEPTHS) for _ in meetings)
+        self.scales = nn.ModuleList(nn.ModuleList(light_chain(inner, depth) for depth in DEPTHS) for _ in meetings)
         self.meetings = nn.ModuleList(meetings)
         self.restore = nn.ModuleList(ConvUnit(inner, out_channels, relu=False) for _ in DEPTHS)
         same = in_channels == out_channels
@@ -141,7 +118,6 @@ PERSONS = (  # of the authors' release, searched on MSMT17; two meetings a cell,
     *("cross_attention", "channel_gate", "channel_gate", "none"),
     *("channel_gate", "cross_attention", "exchange", "cross_attention"),
 )
-WIDTHS = (64, 256, 384, 512)  # of the stem and the three stages
 
 
 def check_genotype(genotype: Sequence[str]) -> tuple[str, ...]:
@@ -151,40 +127,19 @@ def check_genotype(genotype: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"a genotype of MSINet is {len(PERSONS)} interactions, two for each of six cells, not {found}")
     return tuple(one_of("interaction", name, INTERACTIONS) for name in genotype)
 
-
-def check_widths(widths: Sequence[int]) -> None:
-    "ValueError unless `widths` are of a stem and three stages, each of these a multiple of four."
-    whole = all(isinstance(width, int) and width > 0 for width in widths)
-    if len(widths) != len(WIDTHS) or not whole or any(width % 4 for width in widths):
-        raise ValueError(f"widths must be four multiples of 4, of the stem and three stages, not {tuple(widths)}")
-
 # %% ../nbs/ch8_msinet.ipynb #3d241d45
-class MSIBody(nn.Module):
-    """Stem and three stages of two cells: images (B, 3, H, W) -> the last map and the one before the last stage.
+def msi_body(width: float, meetings: Any, *, wide: bool = True) -> StagedNet:
+    """Stem and three stages of two cells: images (B, 3, H, W) -> by `features` the map of each stage. M Fig. 1.
 
-    `meetings`: function of the channels and the number of a meeting -> module. `wide`: squeeze a cell to a quarter of
-    its output, else of its input. M Fig. 1.
+    `width`: multiplier. `meetings`: function of the channels and the number of a meeting -> module. `wide`: squeeze a
+    cell to a quarter of its output, else of its input.
     """
 
-    def __init__(self, widths: Sequence[int], meetings: Any, *, wide: bool = True) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(ConvUnit(3, widths[0], 7, stride=2), nn.MaxPool2d(3, 2, 1))
-        self.cells, self.halvings = nn.ModuleList(), nn.ModuleList()
-        for stage, (before, after) in enumerate(zip(widths, widths[1:])):
-            for number, channels in enumerate((before, after)):
-                inner, first = (after if wide else channels) // 4, 4 * stage + 2 * number
-                self.cells.append(MSICell(channels, after, inner, [meetings(inner, first), meetings(inner, first + 1)]))
-            if stage < 2:
-                self.halvings.append(nn.Sequential(ConvUnit(after, after), nn.AvgPool2d(2)))
+    def cell(layer, before, after):
+        inner = (after if wide else before) // 4
+        return MSICell(before, after, inner, [meetings(inner, 2 * layer + k) for k in (0, 1)])
 
-    def forward(self, images: torch.Tensor, probabilities: torch.Tensor | None = None) -> tuple:
-        "`probabilities` (12, operations): where the meetings are mixtures."
-        x, before = self.stem(images), None
-        for number, cell in enumerate(self.cells):
-            x = cell(x, None if probabilities is None else probabilities[2 * number : 2 * number + 2])
-            if number in (1, 3):
-                x = before = self.halvings[number // 2](x)
-        return x, before
+    return StagedNet(cell, width=width)
 
 # %% ../nbs/ch8_msinet.ipynb #fa90f408
 class StripesNeck(nn.Module):
@@ -296,10 +251,10 @@ class AlignedOutput(NamedTuple):
 class MSINet(nn.Module):
     """MSINet of a genotype: images (B, 3, H, W), floats, H a multiple of 32.
 
-    Eval mode gives features of length 1, (B, 1.5 * widths[-1]): global and local part side by side, as they are or,
+    Eval mode gives features of length 1, (B, 768 * width): global and local part side by side, as they are or,
     with `transfer`, behind their BN. Train mode gives an `AlignedOutput` of the two parts: (B, num_classes) logits, and
-    the part itself (with `transfer` behind its BN) for triplets. `genotype`: twelve names of `INTERACTIONS`. `widths`:
-    of stem and stages. `align`: with the spatial alignment module, which costs nothing in eval mode.
+    the part itself (with `transfer` behind its BN) for triplets. `genotype`: twelve names of `INTERACTIONS`. `width`:
+    multiplier of all channels. `align`: with the spatial alignment module, which costs nothing in eval mode.
     `num_classes=None` leaves the classifiers out. Source: M sec. 3; genotype and neck of the authors' release.
     """
 
@@ -308,20 +263,20 @@ class MSINet(nn.Module):
         num_classes: int | None = None,
         *,
         genotype: Sequence[str] = PERSONS,
-        widths: Sequence[int] = WIDTHS,
+        width: float = 1.0,
         align: bool = False,
         transfer: bool = False,
     ) -> None:
         super().__init__()
-        check_widths(widths)
         self.genotype, self.transfer = check_genotype(genotype), transfer
-        self.body = MSIBody(widths, lambda channels, number: INTERACTIONS[self.genotype[number]](channels))
-        self.neck = StripesNeck(widths[2], widths[3], num_classes)
-        self.align = SpatialAlignment(widths[3]) if align else None
+        self.backbone = msi_body(width, lambda channels, number: INTERACTIONS[self.genotype[number]](channels))
+        _, before, last = self.backbone.feature_channels
+        self.neck = StripesNeck(before, last, num_classes)
+        self.align = SpatialAlignment(last) if align else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | AlignedOutput:
         check_msinet_images(images, self.training)
-        last, before = self.body(images)
+        _, before, last = self.backbone.features(images)
         parts = self.neck(last, before)
         if not (self.training or self.transfer):
             return F.normalize(torch.cat(parts, 1))
@@ -334,7 +289,7 @@ class MSINet(nn.Module):
     @torch.no_grad()
     def look(self, images: torch.Tensor) -> torch.Tensor:
         "How strong the last map is at each position, as the mean of its squares over channels: (B, h, w)."
-        return self.body(images)[0].square().mean(1)
+        return self.backbone.features(images)[-1].square().mean(1)
 
 
 def msinet(num_classes: int | None = None, **options: Any) -> MSINet:
@@ -441,25 +396,21 @@ GUIDES = ("twins", "shared")
 class MSISupernet(nn.Module):
     """All genotypes of MSINet at once, as `nas.search` takes them: images (B, 3, H, W) -> features or logits.
 
-    `guide`: "twins" gives the mean of the last map, (B, widths[-1]), for two `memories`; "shared" logits (B, classes)
-    of one classifier behind BN. `widths` as of `MSINet`. Source: M sec. 3.1, 3.2.
+    `guide`: "twins" gives the mean of the last map, (B, 512 * width), for two `memories`; "shared" logits (B, classes)
+    of one classifier behind BN. `width`: multiplier. Source: M sec. 3.1, 3.2.
     """
 
-    def __init__(
-        self, num_classes: int, *, widths: Sequence[int] = WIDTHS, guide: str = "twins", **memory: Any
-    ) -> None:
+    def __init__(self, num_classes: int, *, width: float = 1.0, guide: str = "twins", **memory: Any) -> None:
         super().__init__()
-        check_widths(widths)
-        self.guide, self.widths = one_of("guide", guide, GUIDES), list(widths)
-        self.body = MSIBody(widths, lambda channels, number: MixedMeeting(channels), wide=False)
+        self.guide, self.width = one_of("guide", guide, GUIDES), width
+        self.backbone = msi_body(width, lambda channels, number: MixedMeeting(channels), wide=False)
+        length = self.backbone.num_features
         self.controller, self.head, self.memories = MeetingController(), None, None
         if guide == "twins":
             sides = ("weights", "architecture")
-            self.memories = nn.ModuleDict({side: IdentityMemory(num_classes, widths[-1], **memory) for side in sides})
+            self.memories = nn.ModuleDict({side: IdentityMemory(num_classes, length, **memory) for side in sides})
         else:
-            norm = nn.BatchNorm1d(widths[-1])
-            norm.bias.requires_grad_(False)
-            self.head = nn.Sequential(norm, nn.Linear(widths[-1], num_classes, bias=False))
+            self.head = nn.Sequential(frozen_offset(nn.BatchNorm1d(length)), nn.Linear(length, num_classes, bias=False))
         self.num_classes = num_classes
 
     def weights(self) -> list[nn.Parameter]:
@@ -474,7 +425,7 @@ class MSISupernet(nn.Module):
     def forward_with_maps(self, images: torch.Tensor, probabilities: dict[str, torch.Tensor] | None = None) -> tuple:
         "Features or logits, and a list with the last map."
         probabilities = self.probabilities() if probabilities is None else probabilities
-        last, _ = self.body(images, probabilities["meetings"])
+        last = self.backbone.features(images, probabilities["meetings"].split(2))[-1]
         pooled = last.mean((2, 3))
         return (pooled if self.head is None else self.head(pooled)), [last]
 
@@ -488,7 +439,7 @@ class MSISupernet(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         "What a run's settings say of the supernet."
-        return {"space": "msinet", "operations": list(INTERACTIONS), "guide": self.guide, "widths": self.widths}
+        return {"space": "msinet", "operations": list(INTERACTIONS), "guide": self.guide, "width": self.width}
 
 # %% ../nbs/ch8_msinet.ipynb #23d3e174
 BEGINNINGS = ("centroids", "zeros")

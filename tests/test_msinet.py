@@ -30,7 +30,7 @@ from scalable_arch.msinet import (
 )
 from scalable_arch.nn.cost import measure
 
-tiny = dict(widths=(8, 16, 24, 32))
+tiny = dict(width=1 / 16)
 maps = st.integers(0, 2**31).map(lambda seed: torch.Generator().manual_seed(seed))
 
 
@@ -80,7 +80,7 @@ def test_eval_needs_no_alignment_and_transfer_takes_what_is_behind_bn():
     other = create_model("msinet", num_classes=2, transfer=True, align=True, **tiny).eval()
     other.load_state_dict(plain.state_dict(), strict=False)
     with torch.no_grad():
-        last, before = plain.body(images)
+        _, before, last = plain.backbone.features(images)
         parts = plain.neck(last, before)
         halves = before.shape[2] // 2
         stripes = [plain.neck.reduce(x).mean((2, 3)) for x in (before[:, :, :halves], before[:, :, halves:])]
@@ -135,9 +135,10 @@ def test_what_is_symmetric_is(generator):
 def test_a_gate_is_between_0_and_1_and_knows_only_means():
     gate = INTERACTIONS["channel_gate"](32)
     x = torch.randn(2, 32, 4, 3)
-    weights = gate.gate(x)
-    assert weights.shape == (2, 32, 1, 1) and 0 < weights.min() and weights.max() < 1
-    assert torch.allclose(weights, gate.gate(x.flip(2, 3)), atol=1e-6)
+    weights = gate(x, x)[0] / x
+    assert 0 < weights.min() and weights.max() < 1
+    assert torch.allclose(weights, weights[:, :, :1, :1].expand_as(x), rtol=1e-3), "one number a channel"
+    assert torch.allclose(weights, (gate(x.flip(2, 3), x)[0] / x.flip(2, 3)), rtol=1e-3)
 
 
 @settings(max_examples=10, deadline=None)
@@ -319,18 +320,20 @@ def test_one_alone_is_the_network_of_its_genotype():
     for place, name in enumerate(INTERACTIONS):
         alone = torch.zeros(12, 4)
         alone[:, place] = 1
-        body = copy.deepcopy(net.body)
-        for cell in body.cells:
+        body = copy.deepcopy(net.backbone)
+        for cell in body.blocks:
             cell.meetings = torch.nn.ModuleList(meeting.interactions[place] for meeting in cell.meetings)
         images = torch.randn(2, 3, 32, 16)
         with torch.no_grad():
-            assert torch.allclose(net.body(images, alone)[0], body(images)[0], atol=1e-5), name
+            assert torch.allclose(
+                net.backbone.features(images, alone.split(2))[-1], body.features(images)[-1], atol=1e-5
+            ), name
 
 
 def test_a_trial_of_a_search_repeats():
     config = {
         "kind": "msinet_search",
-        "supernet": {"widths": [8, 8, 16, 16], "guide": "twins"},
+        "supernet": {"width": 0.0625, "guide": "twins"},
         "train": {"world": "plaza", "people": 4},
         "size": [32, 16],
         "search": {"epochs": 1, "batch_size": 4, "num_shots": 2, "crop_padding": 0},
@@ -369,9 +372,7 @@ def one_sentence(error, *parts):
         ({"genotype": ["none"] * 11}, ["12 interactions", "11 of them"]),
         ({"genotype": "none"}, ["12 interactions", "'none'"]),
         ({"genotype": ["none"] * 11 + ["swap"]}, ["unknown interaction", "'swap'", "exchange"]),
-        ({"widths": (8, 16, 24)}, ["widths must be four multiples of 4", "(8, 16, 24)"]),
-        ({"widths": (8, 16, 24, 30)}, ["multiples of 4"]),
-        ({"widths": (8, 16, 24, 0)}, ["multiples of 4"]),
+        ({"width": 0.01}, ["width must be at least 0.0625", "0.01"]),
     ],
 )
 def test_options_that_no_network_can_have(options, parts):
