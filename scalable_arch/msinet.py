@@ -459,13 +459,11 @@ def check_enough_images(labels: torch.Tensor, split: tuple[torch.Tensor, torch.T
 def fill_memories(supernet: MSISupernet, images: Any, labels: torch.Tensor, split: tuple, begin: str) -> None:
     "Begin both memories of a supernet, each with the images of its side; `begin`: one of `BEGINNINGS`."
     for memory, rows in zip(supernet.memories.values(), split):
-        found = torch.zeros(len(rows), memory.vectors.shape[1])
+        found = [torch.zeros(len(rows), memory.vectors.shape[1])]
         if begin == "centroids":
-            for place in torch.arange(len(rows)).split(64):
-                with in_mode(supernet, False):
-                    found[place] = batch_features(supernet, images, rows[place], *placement(supernet)).float().cpu()
-        device = memory.vectors.device
-        memory.begin(found.to(device), labels[rows].to(device))
+            with in_mode(supernet, False):
+                found = [batch_features(supernet, images, part, *placement(supernet)) for part in rows.split(64)]
+        memory.begin(torch.cat(found).to(memory.vectors), labels[rows].to(memory.vectors.device))
 
 # %% ../nbs/ch8_msinet.ipynb #8dc611c2
 def search_meetings(

@@ -19,8 +19,8 @@ from ..study.kind import Kind
 def meeting_search_versions(config):
     "Names in the table of versions of what the numbers of a trial rest on."
     guide = config["supernet"].get("guide", "twins")
-    own = ["kind.msinet_search", "recipe.search", "model.msinet", *(["loss.twins"] if guide == "twins" else [])]
-    return [*own, *source_versions(config["train"], "reid")]
+    own = ["kind.msinet_search", "recipe.search", "recipe.classification", "model.msinet"]
+    return [*own, *(["loss.twins"] if guide == "twins" else []), *source_versions(config["train"], "reid")]
 
 # %% ../../nbs/kinds/msinet_search.ipynb #48332c22
 def find_meetings(config, *, checkpoint=None, given=None, progress=None):
