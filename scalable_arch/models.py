@@ -37,6 +37,7 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     "hdl_student": "hdl",
     "msinet": "msinet",
     "resnet50": "nn.resnet",
+    "bag_of_tricks": "nn.resnet",
     "mobilenet": "nn.efficient",
     "shufflenet": "nn.efficient",
     "condensenet": "nn.efficient",
@@ -44,6 +45,8 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     "mobilenet_reid": "nn.embedding",
     "shufflenet_reid": "nn.embedding",
     "condensenet_reid": "nn.embedding",
+    **{f"osnet_x{width}": "nn.osnet" for width in ("1_0", "0_75", "0_5", "0_25")},
+    **{name: "cdnet" for family in ("cdnet", "cnet") for name in (family, *(f"{family}_top{k}" for k in range(1, 5)))},
     "resnet18_cifar": "nn.cifar",
     "pyramidnet110_cifar": "nn.cifar",
     **{
@@ -81,22 +84,27 @@ MODULE_VERSIONS = {
     "nn.resnet": "model.resnet",
     "nn.efficient": "model.efficient",
     "nn.embedding": "model.embedding",
+    "nn.osnet": "model.osnet",
+    "cdnet": "model.cdnet",
     "nn.cifar": "model.cifar",
     "nas.networks": "model.cells",
 }
 BACKBONE_VERSIONS = {
-    "hdl_teacher": "model.resnet",
-    "resnet50_reid": "model.resnet",
-    "mobilenet_reid": "model.efficient",
-    "shufflenet_reid": "model.efficient",
-    "condensenet_reid": "model.efficient",
+    "hdl_teacher": ["model.resnet"],
+    "bag_of_tricks": ["model.necks"],
+    "resnet50_reid": ["model.resnet"],
+    "mobilenet_reid": ["model.efficient"],
+    "shufflenet_reid": ["model.efficient"],
+    "condensenet_reid": ["model.efficient"],
+    **{name: ["model.necks"] for name in MODELS if MODELS[name] == "nn.osnet"},
+    **{name: ["model.osnet", "model.necks"] for name in MODELS if MODELS[name] in ("cdnet", "msinet")},
 }
 
 
 def model_versions(name: str) -> list[str]:
     "Names in the table of versions of what a model of `create_model` rests on."
     own = MODULE_VERSIONS[MODELS[one_of("model", name, list_models())]]
-    return [own, BACKBONE_VERSIONS[name]] if name in BACKBONE_VERSIONS else [own]
+    return [own, *BACKBONE_VERSIONS.get(name, [])]
 
 # %% ../nbs/models.ipynb #d838b536
 def make(name: str, options: dict[str, Any]) -> Module:
@@ -136,6 +144,17 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> Modu
 COSTS = {  # name: (parameters, multiply-adds)
     "amoebanet_cifar": (3_140_748, 488_927_232),
     "amoebanet_imagenet": (4_050_360, 526_170_624),
+    "bag_of_tricks": (23_512_128, 4_053_270_528),
+    "cdnet": (1_796_600, 955_063_296),
+    "cdnet_top1": (2_107_032, 1_011_194_880),
+    "cdnet_top2": (1_796_600, 955_063_296),
+    "cdnet_top3": (1_877_352, 1_089_219_584),
+    "cdnet_top4": (1_570_392, 964_566_016),
+    "cnet": (1_436_240, 821_422_080),
+    "cnet_top1": (1_428_656, 783_214_592),
+    "cnet_top2": (1_436_240, 821_422_080),
+    "cnet_top3": (1_308_880, 756_508_672),
+    "cnet_top4": (1_347_888, 755_099_648),
     "condensenet": (1_902_416, 260_513_792),
     "condensenet_reid": (1_902_416, 53_166_080),
     "darts_v1_cifar": (3_163_644, 500_981_760),
@@ -154,6 +173,10 @@ COSTS = {  # name: (parameters, multiply-adds)
     "msinet": (2_328_035, 1_119_890_944),
     "nasnet_cifar": (3_823_740, 603_445_248),
     "nasnet_imagenet": (4_603_320, 603_071_616),
+    "osnet_x0_25": (201_864, 82_314_880),
+    "osnet_x0_5": (630_034, 272_899_328),
+    "osnet_x0_75": (1_285_754, 571_752_192),
+    "osnet_x1_0": (2_169_508, 978_875_392),
     "pyramidnet110_cifar": (2_524_702, 506_848_896),
     "resnet18_cifar": (11_168_832, 555_417_600),
     "resnet50": (23_508_032, 4_087_136_256),
@@ -162,12 +185,15 @@ COSTS = {  # name: (parameters, multiply-adds)
     "shufflenet_reid": (904_728, 27_857_280),
 }
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
-CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "msinet": "8"}
+CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.osnet": "7", "cdnet": "7", "msinet": "8"}
 
 
 def input_size(name: str) -> tuple[int, int]:
     "Height and width of the images for which `COSTS` counts: person crops, scenes, CIFAR's or ImageNet's."
-    sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256), "msinet": (256, 128)}
+    sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256)}
+    sizes |= dict.fromkeys(("cdnet", "msinet", "nn.osnet"), (256, 128))
+    if name == "bag_of_tricks":
+        return 256, 128
     return sizes.get(MODELS[name], (32, 32) if name.endswith("_cifar") else (224, 224))
 
 # %% ../nbs/models.ipynb #b08d2dd6

@@ -37,6 +37,8 @@ VERSIONS = {
     "model.efficient": 2,  # 2: channels last throughout, other last bits in float32
     "model.embedding": 1,
     "model.necks": 1,
+    "model.osnet": 1,
+    "model.cdnet": 1,
     "model.cifar": 1,
     "model.cells": 1,
     "model.deeplab": 1,
@@ -68,6 +70,7 @@ VERSIONS = {
     "kind.classification": 2,
     "kind.search": 1,
     "kind.msinet_search": 1,
+    "kind.reid_search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
     "claims.rule": 2,

@@ -4,11 +4,13 @@ from scalable_arch.kinds.classification import CLASSIFICATION
 from scalable_arch.kinds.msinet_search import MSINET_SEARCH
 from scalable_arch.kinds.person_search import PERSON_SEARCH
 from scalable_arch.kinds.reid import REID
+from scalable_arch.kinds.reid_search import REID_SEARCH
 from scalable_arch.kinds.segmentation import SEGMENTATION
 from scalable_arch.kinds.tabular import TABULAR
 
 KINDS = {
     "reid": REID,
+    "reid_search": REID_SEARCH,
     "person_search": PERSON_SEARCH,
     "classification": CLASSIFICATION,
     "search": SEARCH,
@@ -17,4 +19,6 @@ KINDS = {
     "msinet_search": MSINET_SEARCH,
 }
 
-__all__ = ["CLASSIFICATION", "KINDS", "MSINET_SEARCH", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
+__all__ = [
+    "CLASSIFICATION", "KINDS", "MSINET_SEARCH", "PERSON_SEARCH", "REID", "REID_SEARCH", "SEARCH", "SEGMENTATION", "TABULAR",
+]

@@ -11,7 +11,7 @@ import torch
 from ..data.sources import open_source, source_title, source_versions
 from .cell_search import rounded
 from .titles import percentages
-from .weights import device_name, training_seed
+from .weights import device_name, model_versions, training_seed
 from ..msinet import MSISupernet, search_meetings
 from ..study.kind import Kind
 
@@ -19,7 +19,7 @@ from ..study.kind import Kind
 def meeting_search_versions(config):
     "Names in the table of versions of what the numbers of a trial rest on."
     guide = config["supernet"].get("guide", "twins")
-    own = ["kind.msinet_search", "recipe.search", "recipe.classification", "model.msinet"]
+    own = ["kind.msinet_search", "recipe.search", "recipe.classification", *model_versions("msinet")]
     return [*own, *(["loss.twins"] if guide == "twins" else []), *source_versions(config["train"], "reid")]
 
 # %% ../../nbs/kinds/msinet_search.ipynb #48332c22

@@ -24,6 +24,7 @@ from ..metrics.retrieval import evaluate, multi_query
 from ..models import create_model
 from ..msinet import msinet_loss
 from ..nn.inference import fold_batchnorm, reuse_memory
+from ..nn.resnet import load_backbone
 from ..study.kind import Kind, trained_above
 from ..train.loop import extract_features, fit, training_accuracy
 from ..train.losses import LOSSES
@@ -140,20 +141,25 @@ def reid_versions(config):
 
 def reid_weights_path(config):
     "Where the weights of a training lie in the cache, whatever is searched with them."
-    return weights_path(config, REID_TRAINING, reid_training_versions(config))
+    own = ("starts_from",) if "starts_from" in config else ()
+    return weights_path(config, REID_TRAINING + own, reid_training_versions(config))
 
 # %% ../../nbs/kinds/reid.ipynb #c2d5f5d4
 def untrained_reid_net(config, num_classes):
-    "The network of a configuration with random weights, fixed by its seed."
+    """The network of a configuration with random weights, fixed by its seed; where it `starts_from` a reader's file, the
+    backbone has the weights of that."""
     torch.manual_seed(training_seed(config))
     model = create_model(config["model"], num_classes=num_classes, **config.get("options", {}))
+    if "starts_from" in config:
+        load_backbone(model, config["starts_from"])
     return model.to(memory_format=torch.channels_last)  # as in training, or the last bits differ
 
 
 def trained_reid_net(config, *, checkpoint=None, given=None, progress=None):
     """The trained network of a configuration and its training curve: from the cache, or by training it now.
 
-    `config`: model, options, train, size, recipe (see `scalable_arch.train.fit`), seed; with `keep_model` the weights
+    `config`: model, options, train, size, recipe (see `scalable_arch.train.fit`), seed; `starts_from` if wanted, a file
+    for `nn.resnet.load_backbone`; with `keep_model` the weights
     are kept. `given`: {"data_root", "device"}.
     """
     given, seed = given or {}, training_seed(config)
