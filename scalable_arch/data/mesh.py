@@ -143,7 +143,7 @@ def stations_of(shape):
     at = np.unique(np.concatenate([y, y[0] + corners, y[-1] - corners]))
     return at, np.interp(at, y, z)
 
-
+# %% ../../nbs/data/mesh.ipynb #3e1f0b0e
 def add_hull(mesh, shape, part):
     """A hull of a `Shape`: two sides, top, front and rear."""
     y, top = stations_of(shape)
@@ -159,7 +159,9 @@ def add_hull(mesh, shape, part):
     mesh.add_grid(np.stack([across, y[:, None] + 0 * across, top[:, None] + crown], -1), "top", part)
     for row, face, way in ((0, "front", 1), (-1, "rear", -1)):
         columns = np.linspace(1, -1, 5) * way
-        points = np.stack([x[row][:, None] * columns, np.full((len(shares), 5), y[row]), z[row][:, None] + 0 * columns], -1)
+        points = np.stack(
+            [x[row][:, None] * columns, np.full((len(shares), 5), y[row]), z[row][:, None] + 0 * columns], -1
+        )
         points[..., 1] -= way * 0.06 * (1 - columns**2)
         mesh.add_grid(points, face, part, bulge=0.25)
 
@@ -178,7 +180,7 @@ def add_block(mesh, centre, size, colour, finish="matte"):
     }.items():
         mesh.add_grid([[corner(*point) for point in row] for row in rows], face, part, bulge=0.2)
 
-
+# %% ../../nbs/data/mesh.ipynb #58a75832
 def add_wheel(mesh, x, y, radius, width, *, spokes=5, rim=0.5, turn=0.0):
     """A wheel that stands on the ground, its outer face at `x` (the sign says on which side)."""
     part = mesh.add_part((0.012, 0.012, 0.013), "matte", wheel=(y, radius, radius, spokes, rim, turn))
@@ -318,7 +320,7 @@ def nearest_triangles(rows, triangles, left, top, height, width):
                     depth[iy, ix], found[iy, ix] = here, n
     return found
 
-
+# %% ../../nbs/data/mesh.ipynb #3caaa5c1
 @part_of_loop
 def colour_sample(px, py, n, triangles, rows, vertices, parts, decals, starts, light, camera, tile):
     """Light of the sample (px, py) on triangle number `n`."""
@@ -380,7 +382,9 @@ def shadow_mask(rows, triangles, left, top, height, width):
             continue
         inverse = 1.0 / area
         for iy in range(max(0, int(min(a[1], b[1], c[1]) - top)), min(height, int(max(a[1], b[1], c[1]) - top) + 2)):
-            for ix in range(max(0, int(min(a[0], b[0], c[0]) - left)), min(width, int(max(a[0], b[0], c[0]) - left) + 2)):
+            for ix in range(
+                max(0, int(min(a[0], b[0], c[0]) - left)), min(width, int(max(a[0], b[0], c[0]) - left) + 2)
+            ):
                 px, py = ix + 0.5 + left, iy + 0.5 + top
                 v = ((px - a[0]) * (c[1] - a[1]) - (py - a[1]) * (c[0] - a[0])) * inverse
                 w = ((b[0] - a[0]) * (py - a[1]) - (b[1] - a[1]) * (px - a[0])) * inverse
@@ -391,7 +395,8 @@ def shadow_mask(rows, triangles, left, top, height, width):
 
 @pixel_loop
 def paint_below(canvas, mask, strength, camera, pose, half, left, top):
-    """Darken the ground of `canvas` by `strength` where `mask` is, and round the footprint of half-sizes `half` (2,)."""
+    """Darken the ground of `canvas` by `strength` where `mask` is, and round the footprint, half its size being
+    `half` (2,)."""
     for iy in range(canvas.shape[0]):
         below = iy + 0.5 + top - camera[1]
         if below < 1:
@@ -435,7 +440,7 @@ def placed_at(arrays, camera, pose):
     box = (*rows[:, :2].min(0).tolist(), *rows[:, :2].max(0).tolist())
     return PlacedMesh(arrays, rows, camera, pose, camera[0] / pose[1], box)
 
-
+# %% ../../nbs/data/mesh.ipynb #c99fd073
 def place_mesh(mesh, camera, *, foot: Sequence[float], yaw=0.0):
     """Stand the arrays of a `Mesh` in the frame of a `Camera`, its origin at the pixel `foot` (x, y), turned by `yaw`
     (0: towards the camera, positive: driving to the right)."""

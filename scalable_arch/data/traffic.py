@@ -26,7 +26,6 @@ from scalable_arch.data.render import (
     Entry,
     Shot,
     Visit,
-    cameras_of,
     in_parallel,
     inside_frame,
     jpeg_bytes,
@@ -45,8 +44,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # %% auto #0
-__all__ = ['ROAD', 'NEAR', 'TRAFFIC', 'SAMPLING', 'road_camera', 'make_pass', 'stand_vehicle', 'box_round', 'compose_street',
-           'other_vehicle', 'render_vehicle', 'vehicle_jpeg', 'plan_traffic', 'kept_vehicles', 'load_traffic']
+__all__ = ['ROAD', 'NEAR', 'TRAFFIC', 'SAMPLING', 'VERI_FOLDERS', 'VERI_LISTS', 'VERI_CAMERAS', 'road_camera', 'make_pass',
+           'stand_vehicle', 'box_round', 'compose_street', 'other_vehicle', 'render_vehicle', 'vehicle_jpeg',
+           'plan_traffic', 'kept_vehicles', 'load_traffic', 'veri_name', 'plan_veri', 'check_veri', 'render_veri',
+           'track_distances']
 
 # %% ../../nbs/data/traffic.ipynb #692253c7
 ROAD = Place(
@@ -232,3 +233,98 @@ def load_traffic(
         return TrainSet(images, pids, camids, np.unique(pids, return_inverse=True)[1])
     query = split_query(pids, camids)
     return SearchSet(images, pids, camids, query, ~query)
+
+# %% ../../nbs/data/traffic.ipynb #21a308b2
+VERI_FOLDERS = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
+VERI_LISTS = {"train": "name_train.txt", "query": "name_query.txt", "gallery": "name_test.txt"}
+VERI_CAMERAS = 20
+
+
+def veri_name(shot):
+    """File name of VeRi-776: vehicle, camera, frame, running number."""
+    frame = (shot.pid * 137 + shot.camid * 1009 + shot.visit * 4000) % 90000 * 5 + shot.number * 5
+    return f"{shot.pid:04d}_c{shot.camid:03d}_{frame:08d}_{shot.number}.jpg"
+
+
+def plan_veri(*, num_train_ids, num_test_ids, num_cameras, shots, cameras_per_id, unseen_cameras, seed):
+    """List of `Entry` of a copy of VeRi-776 (see `render_veri` for the arguments)."""
+    cameras = list(range(1, num_cameras + 1))
+    test_cameras = [camid + num_cameras for camid in cameras] if unseen_cameras else cameras
+    drawn = dict(shots=shots, cameras_per_id=cameras_per_id, seed=seed)
+    train = plan_shots(range(1, num_train_ids + 1), cameras, **drawn)
+    test = plan_shots(range(num_train_ids + 1, num_train_ids + num_test_ids + 1), test_cameras, **drawn)
+    return [
+        Entry(f"{VERI_FOLDERS[split]}/{veri_name(shot)}", shot, split, shot.pid, shot.camid)
+        for split, shot in [("train", shot) for shot in train] + split_test(test)
+    ]
+
+
+def check_veri(arguments):
+    """ValueError with one sentence where `render_veri` cannot do what is asked."""
+    for key in ("num_train_ids", "num_test_ids", "cameras_per_id", "workers"):
+        if arguments[key] is not None:
+            whole_number(key, arguments[key])
+    whole_number("num_cameras", arguments["num_cameras"], 2, 999)
+    whole_number("shots", arguments["shots"], 2)  # one is the query, the others are the gallery
+
+# %% ../../nbs/data/traffic.ipynb #975ceaa7
+def render_veri(
+    out: str | Path,
+    *,
+    num_train_ids: int,
+    num_test_ids: int,
+    num_cameras: int | None = None,
+    shots: int = 4,
+    cameras_per_id: int | None = None,
+    unseen_cameras: bool = False,
+    size: Sequence[int] | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Render simulated vehicles into the new folder `out`, in the on-disk layout of VeRi-776; returns the contents of
+    its world.json.
+
+    Every vehicle has `shots` images in each camera passed (`cameras_per_id` of `num_cameras`, all 20 by default), the
+    first in each test camera is the query. `unseen_cameras`: the test has as many cameras of its own. `size` (height,
+    width), the natural one where None. The same arguments give the same bytes whatever `workers` (threads) is. `out` is
+    written whole or not at all; FileExistsError where it holds anything.
+    """
+    arguments = {key: value for key, value in locals().items() if key not in ("out", "progress")}
+    arguments["num_cameras"] = VERI_CAMERAS if num_cameras is None else num_cameras
+    check_veri(arguments)
+    entries = plan_veri(**{key: value for key, value in arguments.items() if key not in ("size", "workers")})
+    world = dict(
+        version=VERSIONS["world.traffic"],
+        made_by="scalable_arch.data.render_veri",
+        name="veri776",
+        seed=seed,
+        arguments=arguments | dict(size=size and list(size)),
+        expected=planned_counts("veri776", entries),
+    )
+    with new_folder(out) as folder:
+        for name in VERI_FOLDERS.values():
+            (folder / name).mkdir(parents=True)
+        write = lambda entry: (folder / entry.path).write_bytes(vehicle_jpeg(entry.shot, seed, size))
+        for _ in in_parallel(write, entries, workers, progress, "rendering veri776"):
+            pass
+        for split, file in VERI_LISTS.items():
+            names = sorted(entry.path.partition("/")[2] for entry in entries if entry.split == split)
+            (folder / file).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        (folder / "world.json").write_text(json.dumps(world, indent=1), encoding="utf-8")
+    return world
+
+# %% ../../nbs/data/traffic.ipynb #da53fa6f
+def track_distances(distances: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Distances (Q, T) of queries to tracks, with the vehicles and cameras (T,) of these, from distances (Q, G) to
+    images and the `pids` and `camids` (G,) of these; a track is all images of one vehicle in one camera, its distance
+    the least of them (X. Liu et al., ECCV 2016)."""
+    pids, camids, distances = np.asarray(pids), np.asarray(camids), np.asarray(distances)
+    if not pids.shape == camids.shape == distances.shape[1:]:
+        raise ValueError(
+            f"distances {distances.shape} need a pid and a camid for each column, not {pids.shape} and {camids.shape}"
+        )
+    order = np.lexsort((camids, pids))
+    pairs = np.stack([pids, camids], 1)[order]
+    starts = np.flatnonzero(np.r_[True, (pairs[1:] != pairs[:-1]).any(1)])
+    return np.minimum.reduceat(distances[:, order], starts, axis=1), *pairs[starts].T

@@ -46,7 +46,7 @@ def paint_colour(rng, name):
 # %% ../../nbs/data/vehicle.ipynb #5d183e9f
 @dataclass(frozen=True)
 class Make:
-    """The form that all vehicles of a make share: `kind`, `number`, factors on the measures of the kind, lamps, grille."""
+    """The form that all vehicles of a make share: factors on the measures of its `kind`, lamps, grille."""
 
     kind: str
     number: int
@@ -83,7 +83,12 @@ def make_of(kind: str, number: int) -> Make:
             float(rng.uniform(0.08, 0.16)),
             float(rng.random() < 0.4),
         ),
-        grille=(float(rng.uniform(0.3, 0.55)), float(rng.uniform(0.05, 0.16)), int(rng.integers(0, 5)), float(rng.random() < 0.5)),
+        grille=(
+            float(rng.uniform(0.3, 0.55)),
+            float(rng.uniform(0.05, 0.16)),
+            int(rng.integers(0, 5)),
+            float(rng.random() < 0.5),
+        ),
         seam=float(rng.uniform(0.35, 0.6)),
         box=int(rng.integers(4)),
     )
@@ -144,7 +149,7 @@ def draw_stickers(rng, kind):
         for _ in range(min(int(number), 4))
     )
 
-
+# %% ../../nbs/data/vehicle.ipynb #fec6ba6b
 def draw_windscreen(rng):
     """What sticks behind a windscreen: the papers of the year in a corner, something on the dashboard, a charm."""
     found, side = [], float(rng.choice([-1, 1]))
@@ -153,13 +158,16 @@ def draw_windscreen(rng):
         colour = linear(jitter_colour(rng, (196, 200, 170), lightness=0.25, tint=30))
         found.append(Sticker("screen", place, (0.06, 0.08), tuple(colour)))
     if rng.random() < 0.45:  # on the dashboard
-        size, colour = (float(rng.uniform(0.08, 0.28)), 0.07), linear(jitter_colour(rng, (150, 130, 110), lightness=0.5, tint=50))
+        size, colour = (
+            (float(rng.uniform(0.08, 0.28)), 0.07),
+            linear(jitter_colour(rng, (150, 130, 110), lightness=0.5, tint=50)),
+        )
         found.append(Sticker("screen", (float(rng.uniform(-0.6, 0.6)), 0.10), size, tuple(colour), True))
     if rng.random() < 0.3:  # a charm at the mirror
         found.append(Sticker("screen", (0.0, 0.62), (0.035, 0.16), tuple(linear((188, 40, 36))), True))
     return tuple(found)
 
-
+# %% ../../nbs/data/vehicle.ipynb #38a74938
 def draw_dents(rng):
     """Dents and scratches: dark or bright spots."""
     dents = []
@@ -187,7 +195,7 @@ def draw_livery(rng, kind):
     at = (rng.uniform(0.15, 0.4), rng.uniform(0.6, 0.85), rng.uniform(0.25, 0.5), rng.uniform(0.08, 0.25))
     return pick(rng, weights), tuple(float(value) for value in at)
 
-
+# %% ../../nbs/data/vehicle.ipynb #a5bdf19a
 def draw_roof(rng, kind):
     """What is on the roof."""
     return pick(
@@ -204,7 +212,7 @@ def draw_roof(rng, kind):
     )
 
 # %% ../../nbs/data/vehicle.ipynb #f27d9469
-MARKS = ("livery", "rims", "tint", "roof", "load", "windscreen", "stickers", "dents", "plate", "bumper", "chrome", "dirt")
+MARKS = tuple("livery rims tint roof load windscreen stickers dents plate bumper chrome dirt".split())
 TWINS = 0.35
 
 
