@@ -15,7 +15,7 @@ __all__ = ['DEPTHS', 'INTERACTIONS', 'PERSONS', 'ALIGNMENT_READINGS', 'GUIDES', 
 # %% ../nbs/ch8_msinet.ipynb #3dfdc2d2
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -374,7 +374,7 @@ class MSIGenotype(tuple):
         return json.dumps(list(self))
 
     @classmethod
-    def from_json(cls, text: str) -> MSIGenotype:
+    def from_json(cls, text: str) -> Self:
         "The genotype that `to_json` wrote; ValueError where the text is none."
         return cls(check_genotype(json.loads(text)))
 
