@@ -35,6 +35,7 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     "han_inception": "han",
     "hdl_teacher": "hdl",
     "hdl_student": "hdl",
+    "msinet": "msinet",
     "resnet50": "nn.resnet",
     "bag_of_tricks": "nn.resnet",
     "mobilenet": "nn.efficient",
@@ -85,6 +86,7 @@ def as_plain(value: Any) -> Any:
 MODULE_VERSIONS = {
     "han": "model.han",
     "hdl": "model.hdl",
+    "msinet": "model.msinet",
     "nn.resnet": "model.resnet",
     "nn.efficient": "model.efficient",
     "nn.embedding": "model.embedding",
@@ -102,7 +104,7 @@ BACKBONE_VERSIONS = {
     "shufflenet_reid": ["model.efficient"],
     "condensenet_reid": ["model.efficient"],
     **{name: ["model.necks"] for name in MODELS if MODELS[name] == "nn.osnet"},
-    **{name: ["model.osnet", "model.necks"] for name in MODELS if MODELS[name] == "cdnet"},
+    **{name: ["model.osnet", "model.necks"] for name in MODELS if MODELS[name] in ("cdnet", "msinet")},
 }
 
 
@@ -176,6 +178,7 @@ COSTS = {  # name: (parameters, multiply-adds)
     "mobilenet": (3_206_976, 567_716_352),
     "mobilenet_reid": (3_206_976, 115_860_480),
     "mobilenetv2": (2_223_872, 299_494_272),
+    "msinet": (2_328_035, 1_119_890_944),
     "nasnet_cifar": (3_823_740, 603_445_248),
     "nasnet_imagenet": (4_603_320, 603_071_616),
     "osnet_x0_25": (201_864, 82_314_880),
@@ -195,14 +198,14 @@ COSTS = {  # name: (parameters, multiply-adds)
     "vgg19_cifar": (20_035_392, 398_131_200),
 }
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
-CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.classic": "13"}
-CHAPTERS |= {"nn.osnet": "7", "cdnet": "7"}
+CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.classic": "13", "nn.osnet": "7", "cdnet": "7"}
+CHAPTERS |= {"msinet": "8"}
 
 
 def input_size(name: str) -> tuple[int, int]:
     "Height and width of the images for which `COSTS` counts: person crops, scenes, CIFAR's or ImageNet's."
     sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256)}
-    sizes |= dict.fromkeys(("cdnet", "nn.osnet"), (256, 128))
+    sizes |= dict.fromkeys(("cdnet", "msinet", "nn.osnet"), (256, 128))
     if name == "bag_of_tricks":
         return 256, 128
     return sizes.get(MODELS[name], (32, 32) if name.endswith("_cifar") else (224, 224))

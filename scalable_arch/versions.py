@@ -47,12 +47,15 @@ VERSIONS = {
     "model.deeplab": 1,
     "model.nge": 1,
     "model.nos": 1,
+    "model.msinet": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.balance": 1,  # cross-entropy behind a neck, the hardest triplets before it
     "loss.detection": 1,
     "loss.distillation": 1,
     "loss.guidance": 1,
+    "loss.msinet": 1,  # alignment, and what goes with it
+    "loss.twins": 1,  # two memories of identities
     "recipe.retrieval": 2,  # 2, and of the next three: fused SGD, other last bits in float32
     "recipe.classification": 2,
     "recipe.segmentation": 2,
@@ -69,6 +72,7 @@ VERSIONS = {
     "kind.person_search": 2,
     "kind.classification": 2,
     "kind.search": 1,
+    "kind.msinet_search": 1,
     "kind.reid_search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,

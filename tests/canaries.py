@@ -26,7 +26,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from scalable_arch import caie, create_model, data, hdl, metrics, nas, nge, nos, train
+from scalable_arch import caie, create_model, data, hdl, metrics, msinet, nas, nge, nos, train
 from scalable_arch.cdnet import CDSupernet
 from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.files import write_whole
@@ -409,6 +409,7 @@ FAMILIES = {
         for family in ("cdnet", "cnet")
         for name in (family, *(f"{family}_top{k}" for k in range(1, 5)))
     },
+    "model.msinet": {"msinet": dict(width=1 / 16, align=True)},
     "model.cifar": {"resnet18_cifar": dict(width=4), "pyramidnet110_cifar": dict(depth=11, alpha=6, width=4)},
     "model.classic": {
         **{name: dict(width=2) for name in ("vgg16_cifar", "vgg19_cifar")},
@@ -648,6 +649,43 @@ def guidance():
     student = Toy(as_logits).features(x)
     asked = {f"weight {weight}": nos.AttentionGuidance(teacher, weight=weight)(student, x) for weight in (1, 1000)}
     return of_each(run, {"code": {}, "paper": {"form": "paper"}}) | asked
+
+
+@canary("loss.msinet", "loss.cross_entropy", "loss.triplet")
+def alignment():
+    labels, seen = LABELS[:6], msinet.SpatialAlignment(8)(torch.randn(6, 8, 4, 2))
+
+    def run(seen=seen, **options):
+        embeddings, logits = (tuple(torch.randn(6, n, requires_grad=True) for n in (4, 3)) for _ in range(2))
+        output = msinet.AlignedOutput(tuple(x[:, :3] for x in logits), embeddings, seen)
+        value = msinet.msinet_loss(output, labels, **options)
+        return {"loss": value, "gradient": gradient(value, *embeddings, *logits)}
+
+    readings = {"as printed": {"reading": "negatives"}, "no alignment": {"seen": None}, "weight": {"alignment": 1.0}}
+    return of_each(run, {"plain": {}, "smoothing": {"label_smoothing": 0.3}} | readings)
+
+
+@canary("loss.twins")
+def memories_of_twins():
+    def run(**options):
+        memory, features = msinet.IdentityMemory(4, 5, **options), torch.randn(9, 5, requires_grad=True)
+        memory.begin(torch.randn(9, 5), LABELS)
+        value, logits = memory(features, LABELS)
+        return {"loss": value, "gradient": gradient(value, features), "moved": probe(memory.vectors, logits[:, :3])}
+
+    return of_each(run, {"plain": {}, "temperature": {"temperature": 0.5}, "momentum": {"momentum": 0.6}})
+
+
+@canary("model.msinet", "loss.twins", "recipe.search", "recipe.classification")
+def searches_for_meetings():
+    def run(guide="twins", **options):
+        net = msinet.MSISupernet(4, width=1 / 16, guide=guide)
+        labels, small = torch.arange(24) // 6, dict(epochs=1, batch_size=4, num_shots=2, crop_padding=0)
+        return trained(net, msinet.search_meetings(net, pixels(24, 32, 16), labels, progress=False, **small | options))
+
+    overlapping = {"overlap": 0.5, "seed": 1}
+    variants = {"plain": {}, "shared": {"guide": "shared"}, "overlap": overlapping, "zeros": {"begin": "zeros"}}
+    return of_each(run, variants)
 
 
 # Recipes
@@ -1126,6 +1164,24 @@ TRIALS = {
         "network": {"channels": 4, "cells": 3},
         "train": {"people": 3, "shots": 1, "size": 8},
         "test": {"persons": {"people": 3, "shots": 1, "size": 8}},
+    },
+    "msinet trial": {
+        "kind": "reid",
+        "model": "msinet",
+        "options": {"width": 0.0625, "align": True},
+        "train": {"world": "gate", "people": 3},
+        "search": {"gate": {"world": "gate", "people": 3}},
+        "size": [32, 16],
+        "recipe": {"epochs": 1, "batch_size": 4, "num_shots": 2, "lr": 1e-3, "loss": "msinet", "sampler": "identity"},
+        "seed": 1,
+    },
+    "msinet search trial": {
+        "kind": "msinet_search",
+        "supernet": {"width": 0.0625},
+        "train": {"world": "gate", "people": 4},
+        "size": [32, 16],
+        "search": {"epochs": 1, "batch_size": 4, "num_shots": 2, "crop_padding": 0},
+        "seed": 1,
     },
     **{
         f"search trial, {kind}": SEARCH | {"space": "nge", "controller": {"kind": kind}, "embeddings": 1}

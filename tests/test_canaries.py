@@ -140,6 +140,7 @@ FAULTS = {  # what is wrong: the canary that must see it, the function, and what
     "the loss of boxes is tripled": ("detection", "box_loss", tripled),
     "features and attention are detached": ("distillation", "saliency", detached),
     "nothing is distilled": ("person_search_training", "map_loss", lambda old: lambda s, t, norm: old(s, s, norm)),
+    "alignment is tripled": ("alignment", "alignment_loss", tripled),
     "guidance is detached": ("guidance", "attention_vector", detached),
     "another default": (
         "retrieval_options",

@@ -2,6 +2,7 @@
 
 from scalable_arch.kinds.cell_search import SEARCH
 from scalable_arch.kinds.classification import CLASSIFICATION
+from scalable_arch.kinds.msinet_search import MSINET_SEARCH
 from scalable_arch.kinds.person_search import PERSON_SEARCH
 from scalable_arch.kinds.pruning import PRUNING
 from scalable_arch.kinds.reid import REID
@@ -18,11 +19,13 @@ KINDS = {
     "segmentation": SEGMENTATION,
     "tabular": TABULAR,
     "pruning": PRUNING,
+    "msinet_search": MSINET_SEARCH,
 }
 
 __all__ = [
     "CLASSIFICATION",
     "KINDS",
+    "MSINET_SEARCH",
     "PERSON_SEARCH",
     "PRUNING",
     "REID",
