@@ -181,8 +181,8 @@ def render_tracks(args):
     )
     train, test = world["expected"].values()
     print(
-        f"{args.out}: {train['tracks']:,} tracks to train on and {test['tracks']:,} to test with, {test['queries']:,} of "
-        f"them queries, of simulated persons, laid out as {args.name}"
+        f"{args.out}: {train['tracks']:,} tracks to train on and {test['tracks']:,} to test with, {test['queries']:,} "
+        f"of them queries, of simulated persons, laid out as {args.name}"
     )
     return 0
 

@@ -32,7 +32,7 @@ MARKS = {"right": "✓ ", "wrong": "✗ ", "": ""}  # for whom red and green are
 
 # %% auto #0
 __all__ = ['COLOURS', 'MARKS', 'STYLE', 'INTENDED', 'Hit', 'RankedList', 'picture_tag', 'caption', 'lists_html', 'page_html',
-           'lists_csv', 'lists_picture', 'query_crops', 'described', 'people_in_pictures', 'OwnGallery',
+           'lists_csv', 'lists_picture', 'query_crops', 'query_features', 'people_in_pictures', 'OwnGallery',
            'sighted_gallery', 'folder_gallery', 'track_gallery', 'ranked_lists', 'search_pictures']
 
 # %% ../../nbs/own/lists.ipynb #7aeac16c
@@ -164,7 +164,7 @@ def query_crops(
     return names, crops, notes
 
 
-def described(model: torch.nn.Module, crops: Sequence[np.ndarray]) -> np.ndarray:
+def query_features(model: torch.nn.Module, crops: Sequence[np.ndarray]) -> np.ndarray:
     "Features (Q, D) of queries, each of some crops (n, H, W, 3), by a model that is `placed`."
     images = torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2).contiguous()
     parts = np.split(describe(model, images), np.cumsum([len(one) for one in crops])[:-1])
@@ -286,7 +286,7 @@ def search_pictures(
         else:
             there = folder_gallery(net, gallery, find)
         shown = [one[len(one) // 2] for one in crops]
-        ranked = ranked_lists(names, shown, described(net, crops), there, top)
+        ranked = ranked_lists(names, shown, query_features(net, crops), there, top)
         notes += there.notes
         said = [
             f"<p>{len(there.where):,} {'tracks' if tracks or boxes else 'pictures'} of people in "
