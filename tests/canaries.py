@@ -918,7 +918,7 @@ def tracks_by_protocol():
     pids, second = np.arange(24) % 6 - 1, np.where(np.arange(24) % 7 == 0, 2, -1)
     query = (np.arange(24) % 4 == 0) & (pids > 0)
     labels = dict(
-        pids=pids, camids=np.arange(24) % 3, query=query, gallery=~query, corrected=pids % 4 + 1, second=second
+        pids=pids, camids=np.arange(24) // 6 % 3, query=query, gallery=~query, corrected=pids % 4 + 1, second=second
     )
     found = lambda protocol: ranked(metrics.evaluate_tracks(features_at_random(24), **labels, protocol=protocol))
     return of_each(found, {name: {"protocol": name} for name in metrics.PROTOCOLS})
