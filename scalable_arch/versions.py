@@ -26,8 +26,10 @@ VERSIONS = {
     "world.yard": 2,
     "world.masks": 2,
     "world.classes": 2,  # simulated persons, each a class to name
+    "world.tracks": 1,  # people walking past a camera, frame by frame
     "data.images": 1,
     "data.vtest": 1,
+    "data.tracks": 1,  # tracklets as read from files and videos
     "data.classification": 1,  # images and labels as read, and resized
     "data.macro": 1,  # NAS-Bench-Macro
     "nn.loops": 1,  # normalisation with ReLU, and regions, where training takes them in one pass
@@ -48,6 +50,7 @@ VERSIONS = {
     "model.nge": 1,
     "model.nos": 1,
     "model.msinet": 1,
+    "method.relink": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.balance": 1,  # cross-entropy behind a neck, the hardest triplets before it
@@ -63,6 +66,7 @@ VERSIONS = {
     "recipe.search": 1,  # of architectures, by gradient
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
     "score.retrieval": 1,
+    "score.tracks": 1,
     "score.reranking": 1,
     "score.detection": 1,
     "score.person_search": 1,

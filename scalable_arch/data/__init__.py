@@ -1,9 +1,17 @@
 """Data sets, real and simulated: manifests, readers, images and batches, the world and what is rendered from it."""
-from ..files import cache_dir
+
 from .batches import identity_batches, integer_labels, random_batches, random_erasing, random_flip
 from .camera import Camera, Place, make_camera
-from .classification import (ImageFolder, MacroBench, check_classification, class_names, get_files, load_classification, nas_bench_macro,
-                             write_classification)
+from .classification import (
+    ImageFolder,
+    MacroBench,
+    check_classification,
+    class_names,
+    get_files,
+    load_classification,
+    nas_bench_macro,
+    write_classification,
+)
 from .fetch import get_dataset
 from .figure import Pose
 from .histograms import colour_histogram_stripes
@@ -18,20 +26,83 @@ from .scenes import SceneSearch, SceneSet, draw_scene, load_scenes, load_vtest_s
 from .segmentation import check_segmentation, load_segmentation, load_voc, render_voc, segmentation_classes
 from .sources import open_source
 from .standins import SearchSet, TrainSet, cross_view_pairs, list_worlds, load_world, world_statistics
-from .traffic import load_traffic, render_veri, render_vehicle, track_distances
+from .traffic import load_traffic, render_vehicle, render_veri, track_distances
 from .vehicle import Vehicle, make_vehicle
 from .vtest import VTest, check_vtest, load_vtest
 
 __all__ = [
-    "Camera", "Crops", "Crowd", "DatasetCheck", "ImageFolder", "Light", "MacroBench", "Person", "Place", "Pose",
-    "ReIDDataset", "Sample", "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrainSet", "VTest", "Vehicle", "Visit",
-    "cache_dir", "check_classification", "check_dataset", "check_person_search", "check_segmentation", "check_vtest",
-    "class_names", "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "get_dataset",
-    "get_files", "identity_batches", "integer_labels", "iter_image_batches", "list_datasets", "list_worlds",
-    "load_classification", "load_dataset", "load_images", "load_manifest", "load_person_search", "load_scenes",
-    "load_segmentation", "load_traffic", "load_voc", "load_vtest", "load_vtest_scenes", "load_world", "make_camera",
-    "make_person", "make_vehicle", "nas_bench_macro", "open_source", "random_batches", "random_erasing",
-    "random_flip", "render_crop", "render_crops", "render_dataset", "render_person_search", "render_scene",
-    "render_vehicle", "render_veri", "render_voc", "segmentation_classes", "split_query", "to_float", "to_uint8",
-    "track_distances", "world_statistics", "write_classification", "write_cuhk_sysu", "write_prw",
+    "Camera",
+    "Crops",
+    "Crowd",
+    "DatasetCheck",
+    "ImageFolder",
+    "Light",
+    "MacroBench",
+    "Person",
+    "Place",
+    "Pose",
+    "ReIDDataset",
+    "Sample",
+    "SceneSearch",
+    "SceneSet",
+    "SearchSet",
+    "Shot",
+    "TrainSet",
+    "VTest",
+    "Vehicle",
+    "Visit",
+    "check_classification",
+    "check_dataset",
+    "check_person_search",
+    "check_segmentation",
+    "check_vtest",
+    "class_names",
+    "colour_histogram_stripes",
+    "cross_view_pairs",
+    "draw_person",
+    "draw_scene",
+    "get_dataset",
+    "get_files",
+    "identity_batches",
+    "integer_labels",
+    "iter_image_batches",
+    "list_datasets",
+    "list_worlds",
+    "load_classification",
+    "load_dataset",
+    "load_images",
+    "load_manifest",
+    "load_person_search",
+    "load_scenes",
+    "load_segmentation",
+    "load_traffic",
+    "load_voc",
+    "load_vtest",
+    "load_vtest_scenes",
+    "load_world",
+    "make_camera",
+    "make_person",
+    "make_vehicle",
+    "nas_bench_macro",
+    "open_source",
+    "random_batches",
+    "random_erasing",
+    "random_flip",
+    "render_crop",
+    "render_crops",
+    "render_dataset",
+    "render_person_search",
+    "render_scene",
+    "render_vehicle",
+    "render_veri",
+    "render_voc",
+    "segmentation_classes",
+    "split_query",
+    "to_float",
+    "to_uint8",
+    "track_distances",
+    "world_statistics",
+    "write_classification",
+    "write_cuhk_sysu",
+    "write_prw",
 ]
