@@ -53,30 +53,41 @@ class ResNet(nn.Module):
     """ResNet of bottlenecks: images (B, 3, H, W) -> logits (B, num_classes), or features (B, 2048 * width) when
     `num_classes` is None.
 
-    `depths`: bottlenecks in the four stages. `width` scales all channels. Source: He et al., CVPR 2016; stride in the
-    3x3 convolution as in torchvision.
+    `depths`: bottlenecks in the four stages. `width` scales all channels. `last_stride`: of the fourth stage, 1 for
+    maps twice as large. `stem_pool`: False leaves out the max-pooling behind the stem. Source: He et al., CVPR 2016;
+    stride in the 3x3 convolution as in torchvision.
     """
 
     def __init__(
-        self, num_classes: int | None = 1000, *, depths: Sequence[int] = (3, 4, 6, 3), width: float = 1.0
+        self,
+        num_classes: int | None = 1000,
+        *,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        width: float = 1.0,
+        last_stride: int = 2,
+        stem_pool: bool = True,
     ) -> None:
         super().__init__()
         base = max(int(64 * width + 0.5), 1)
         self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
-        channels = base
+        channels, self.stem_pool = base, stem_pool
         for stage, depth in enumerate(depths):
-            inner, units = base * 2**stage, []
+            inner, units, first = base * 2**stage, [], (1, 2, 2, last_stride)[stage]
             for unit in range(depth):
-                units.append(Bottleneck(channels, inner, stride=2 if unit == 0 and stage > 0 else 1))
+                units.append(Bottleneck(channels, inner, stride=first if unit == 0 else 1))
                 channels = 4 * inner
             setattr(self, f"layer{stage + 1}", nn.Sequential(*units))
         self.num_features = channels
         self.fc = classifier(channels, num_classes)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def stem(self, images: torch.Tensor) -> torch.Tensor:
+        "Maps behind the stem: (B, 3, H, W) -> (B, 64 * width, H / 4, W / 4), or half of H and W without its pooling."
         x = relu_of(self.bn1, self.conv1(images))
-        x = F.max_pool2d(x, 3, 2, 1)
+        return F.max_pool2d(x, 3, 2, 1) if self.stem_pool else x
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean((2, 3)))
 
