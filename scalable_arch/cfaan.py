@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import one_of, whole_number
-from .nn.clips import ClipNet, place_channels
+from .nn.clips import ClipLayer, ClipNet, place_channels
 
 # %% ../nbs/cfaan.ipynb #1ffe3efa
 POSITIONS = ("relative", "sinusoidal", None)
@@ -112,7 +112,7 @@ class AxialAttention(nn.Module):
         return x.permute(0, 1, 4, 2, 3)
 
 # %% ../nbs/cfaan.ipynb #32a086ff
-class CoarseToFineAxial(nn.Module):
+class CoarseToFineAxial(ClipLayer):
     """Axial attention on groups of channels, each at half the resolution of the one before: maps (B, T, C, h, w) -> the
     same shape. N sec. 2.5.2, Fig. 2.9; the identity until it is trained.
 
@@ -123,7 +123,7 @@ class CoarseToFineAxial(nn.Module):
     def __init__(
         self, channels: int, known: tuple[int, int, int], *, scales: int = 4, heads: int = 2, **options: Any
     ) -> None:
-        super().__init__()
+        super().__init__(nn.BatchNorm2d(channels))
         whole_number("scales", scales, 1)
         whole_number("heads", heads, 1)
         if channels % (2 * scales * heads):
@@ -141,8 +141,6 @@ class CoarseToFineAxial(nn.Module):
             for scale in range(scales)
         )
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)
 
     def scale(self, maps: torch.Tensor, scale: int) -> torch.Tensor:
         "What one group of channels (B, T, c, h, w) becomes at its scale, in its own size again."

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .errors import one_of, whole_number
-from .nn.clips import ClipNet, TemporalPool, place_channels
+from .nn.clips import ClipLayer, ClipNet, TemporalPool, place_channels
 
 # %% ../nbs/ch9_video.ipynb #bae83476
 def stripe_means(maps: torch.Tensor, stripes: int) -> torch.Tensor:
@@ -28,7 +28,7 @@ def stripe_means(maps: torch.Tensor, stripes: int) -> torch.Tensor:
     return maps.unflatten(3, (stripes, -1)).mean((4, 5)).transpose(2, 3)
 
 
-class NonLocal(nn.Module):
+class NonLocal(ClipLayer):
     """Non-local layer, embedded Gaussian: maps (B, T, C, h, w) -> the same shape. N Eq. 2.1, Figs. 2.2, 2.3.
 
     `stripes`: attention among the means of so many horizontal stripes, whose result all pixels of a stripe get; None
@@ -36,13 +36,11 @@ class NonLocal(nn.Module):
     """
 
     def __init__(self, channels: int, *, stripes: int | None = None, window: int | None = None) -> None:
-        super().__init__()
+        super().__init__(nn.BatchNorm1d(channels))
         inner = max(channels // 2, 1)
         self.stripes, self.window = stripes, window
         self.theta, self.phi, self.g = (nn.Linear(channels, inner) for _ in range(3))
         self.out = nn.Linear(inner, channels)
-        self.norm = nn.BatchNorm1d(channels)
-        nn.init.zeros_(self.norm.weight)
 
     def attend(self, tokens: torch.Tensor) -> torch.Tensor:
         "What each of the tokens (B, N, C) takes from all of them: (B, N, C)."
@@ -103,6 +101,3 @@ def ste_nvan(num_classes: int | None = None, *, stripes: int = 16, **options: An
     Further `options`: see `nvan`.
     """
     return nvan(num_classes, **{"stripes": stripes, "pooled": POOLED, **options})
-
-# %% ../nbs/ch9_video.ipynb #7f8ef2a7
-_all_ = ["PLACES"]

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['POOLINGS', 'FIRST_PLACE', 'mask_weights', 'pool_clips', 'TemporalPool', 'ClipNet', 'place_channels', 'resnet50_clips',
-           'load_imagenet']
+__all__ = ['POOLINGS', 'FIRST_PLACE', 'mask_weights', 'pool_clips', 'TemporalPool', 'ClipLayer', 'layers_in_use', 'ClipNet',
+           'place_channels', 'resnet50_clips', 'load_imagenet']
 
 # %% ../../nbs/nn/clips.ipynb #63aa08f1
 from collections.abc import Iterator, Mapping
@@ -71,6 +71,21 @@ class TemporalPool(nn.Module):
             )
         return maps.unflatten(1, (-1, 2)).amax(2)
 
+# %% ../../nbs/nn/clips.ipynb #cf328479
+class ClipLayer(nn.Module):
+    "A layer on maps (B, T, C, h, w) that ends in a batch normalisation `norm` and is the identity until it is trained."
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        nn.init.zeros_(norm.weight)
+
+
+def layers_in_use(model: nn.Module) -> float:
+    "Mean absolute weight of the normalisations that end its `ClipLayer`s: 0 where they do nothing, or there are none."
+    weights = [layer.norm.weight.detach().abs().mean() for layer in model.modules() if isinstance(layer, ClipLayer)]
+    return float(sum(weights) / len(weights)) if weights else 0.0
+
 # %% ../../nbs/nn/clips.ipynb #bb9ef317
 FIRST_PLACE = "conv3_3"  # in front of which no method of this book puts anything
 
@@ -98,7 +113,7 @@ class ClipNet(nn.Module):
         names = [name for name, _ in self.places()]
         for place in layers or {}:
             one_of("place of a layer", place, names[names.index(FIRST_PLACE) :])
-        self.between = nn.ModuleDict(layers or {})
+        self.between, self.frozen = nn.ModuleDict(layers or {}), ""
         self.num_features = self.backbone.num_features
         self.neck = nn.BatchNorm1d(self.num_features)
         self.neck.bias.requires_grad_(False)
@@ -111,6 +126,26 @@ class ClipNet(nn.Module):
         for stage in (1, 2, 3, 4):
             for number, unit in enumerate(getattr(self.backbone, f"layer{stage}"), 1):
                 yield f"conv{stage + 1}_{number}", unit
+
+    def freeze(self, place: str = FIRST_PLACE) -> ClipNet:
+        "Let nothing before the layer at `place` learn, nor its statistics move; returns the network."
+        self.frozen = one_of("place to freeze to", place, [name for name, _ in self.places()])
+        for part in self.frozen_parts():
+            part.requires_grad_(False)
+        return self.train(self.training)
+
+    def frozen_parts(self) -> list[nn.Module]:
+        "Stem and bottlenecks that do not learn; none unless it was asked for."
+        units = dict(self.places())
+        until = [*units].index(self.frozen) + 1 if self.frozen else 0
+        return [self.backbone.conv1, self.backbone.bn1, *[*units.values()][:until]] if until else []
+
+    def train(self, mode: bool = True) -> ClipNet:
+        "As of any network, but what is frozen stays in eval mode."
+        super().train(mode)
+        for part in self.frozen_parts():
+            part.eval()
+        return self
 
     def frame_maps(self, images: torch.Tensor, place: str = FIRST_PLACE) -> torch.Tensor:
         "Maps of images (N, 3, H, W) behind the bottleneck at `place`, before what stands there: (N, C, h, w)."

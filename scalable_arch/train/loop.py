@@ -172,7 +172,7 @@ def fit(
     """Train `model` in place by SGD; returns a dict an epoch: epoch, loss, accuracy, lr, seconds.
 
     `images`: uint8 (N, 3, H, W), or an object with a length that gives such a tensor for an index tensor. `labels`: N
-    integers from 0. `loss`: cross_entropy, triplet, cross_entropy+triplet, or a function (output, labels) -> scalar.
+    integers from 0. `loss`: a name in `LOSSES`, or a function (output, labels) -> scalar.
     `label_smoothing`: share of each label that cross-entropy spreads over all. `schedule`, `milestones`, `gamma`,
     `warmup` (in epochs): see `train.schedule`. `colour`: see `random_colour`. `sampler`: random, or identity (batches
     of `num_shots` images of each person), by default identity for losses with triplets. `checkpoint`: folder; the run
@@ -184,7 +184,7 @@ def fit(
     Errors: ValueError for what does not fit; FloatingPointError where loss or weights are not finite (the last good
     checkpoint is kept), BlockingIOError for a folder in use, OSError for one that cannot be written. W sec. 3.3.
     """
-    sampler = sampler or ("identity" if loss in ("triplet", "cross_entropy+triplet") else "random")
+    sampler = sampler or ("identity" if isinstance(loss, str) and "triplet" in loss else "random")
     numbers = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma, warmup=warmup, colour=colour)
     settings = {key: float(value) for key, value in dict(numbers, label_smoothing=label_smoothing).items()}
     settings |= dict(milestones=list(milestones), schedule=schedule, nesterov=bool(nesterov), epochs=epochs)
