@@ -25,6 +25,7 @@ VERSIONS = {
     "world.yard": 2,
     "world.masks": 2,
     "world.classes": 2,  # simulated persons, each a class to name
+    "world.tracks": 1,  # people walking past a camera, frame by frame
     "data.images": 1,
     "data.vtest": 1,
     "data.classification": 1,  # images and labels as read, and resized

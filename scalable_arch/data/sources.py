@@ -30,6 +30,7 @@ from scalable_arch.data.standins import (
     load_world,
     world_seed,
 )
+from .tracklets import load_tracks
 from .vtest import load_vtest
 from ..errors import one_of, whole_number
 
@@ -37,8 +38,8 @@ from ..errors import one_of, whole_number
 __all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'is_parted',
            'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video',
            'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
-           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions', 'masked_versions',
-           'opener_of', 'open_source', 'source_versions', 'source_title']
+           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'open_track_world', 'stand_in_versions',
+           'masked_versions', 'opener_of', 'open_source', 'source_versions', 'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
 SOURCE_SPLITS = ("train", "settle", "test")
@@ -237,6 +238,11 @@ def open_masked(source, split, size, data_root):
         raise ValueError(f"simulated {name} are drawn for each split: leave held_out out of the source")
     return load_segmentation(name, split="val" if split == "test" else split, **options)
 
+# %% ../../nbs/data/sources.ipynb #a06b3e25
+def open_track_world(source, split, size, data_root):
+    "A `TrackSet` of simulated tracklets."
+    return load_tracks(source["world"], split, size=tuple(size), **options_of(source, "world"))
+
 # %% ../../nbs/data/sources.ipynb #8f46e305
 def stand_in_versions(worlds, *below):
     "Function source -> versions of a simulated set, one of `worlds`, and of what lies below it."
@@ -264,6 +270,13 @@ OPENERS = {
         "video": Opener(open_scene_video, (), lambda source: ["data.vtest"]),
         "dataset": Opener(open_scene_dataset, ("held_out",), lambda source: ["data.images"]),
     },
+    "video": {
+        "world": Opener(
+            open_track_world,
+            ("people", "frames", "noise"),
+            lambda source: ["world.people", "world.scenes", "world.tracks"],
+        ),
+    },
     "classification": {
         "people": Opener(open_persons, ("shots", "size"), lambda source: ["world.people", "world.classes"]),
         "dataset": Opener(open_labelled, ("limit", "size", "held_out"), lambda source: ["data.classification"]),
@@ -277,6 +290,7 @@ OPENERS = {
 EXAMPLES = {
     "reid": {"world": "plaza", "people": 160},
     "person_search": {"world": "street", "people": 60},
+    "video": {"world": "plaza", "people": 200, "noise": 2},
     "classification": {"dataset": "digits", "size": 8},
     "segmentation": {"dataset": "scenes", "scenes": 240},
 }
@@ -307,12 +321,12 @@ def open_source(
 ) -> Any:
     """What a `source`, a short dict, has for a `task` of `OPENERS` in a `split`: train, settle or test.
 
-    reid: a `TrainSet` or `SearchSet`, person_search: a `SceneSet` or `SceneSearch`, both of `size` (height, width)
-    where it is not the set's own; classification: (images, labels), segmentation: (images, masks), uint8. Simulated
-    people are drawn once: the same source is the same pixels for every trial, and fewer people are the first of more.
-    settle, on which recipes are chosen, shares neither people nor cameras with train and test (of persons to name: no
-    camera); a real set has one where its source says held_out. `data_root`: folder of a real set. ValueError in one
-    sentence for a source that is none.
+    reid: a `TrainSet` or `SearchSet`, video: a `TrackSet`, person_search: a `SceneSet` or `SceneSearch`, all of `size`
+    (height, width) where it is not the set's own; classification: (images, labels), segmentation: (images, masks),
+    uint8. Simulated people are drawn once: the same source is the same pixels for every trial, and fewer people are the
+    first of more. settle, on which recipes are chosen, shares neither people nor cameras with train and test (of
+    persons to name: no camera); a real set has one where its source says held_out. `data_root`: folder of a real set.
+    ValueError in one sentence for a source that is none.
     """
     opener = opener_of(source, task)
     one_of("split", split, SOURCE_SPLITS)
