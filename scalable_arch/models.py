@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 # %% auto #0
-__all__ = ['MODELS', 'MODULE_VERSIONS', 'BACKBONE_VERSIONS', 'COSTS', 'CHAPTERS', 'list_models', 'as_plain', 'model_versions',
-           'make', 'create_model', 'input_size', 'weights_dir', 'list_pretrained', 'check_versions', 'read_pretrained',
-           'as_card', 'model_card', 'load_card', 'check_pretrained_options', 'with_weights', 'save_pretrained', 'fresh',
-           'in_precision', 'shapes', 'save', 'load']
+__all__ = ['MODELS', 'MODULE_VERSIONS', 'BACKBONE_VERSIONS', 'COSTS', 'CHAPTERS', 'CLIP_FRAMES', 'list_models', 'as_plain',
+           'model_versions', 'make', 'create_model', 'input_size', 'input_shape', 'weights_dir', 'list_pretrained',
+           'check_versions', 'read_pretrained', 'as_card', 'model_card', 'load_card', 'check_pretrained_options',
+           'with_weights', 'save_pretrained', 'fresh', 'in_precision', 'shapes', 'save', 'load']
 
 # %% ../nbs/models.ipynb #0096abed
 MODELS = {  # name: module of scalable_arch that has a function of this name
@@ -45,6 +45,10 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     "condensenet_reid": "nn.embedding",
     "resnet18_cifar": "nn.cifar",
     "pyramidnet110_cifar": "nn.cifar",
+    "resnet50_clips": "nn.clips",
+    "nvan": "nvan",
+    "ste_nvan": "nvan",
+    "cfaan": "cfaan",
     **{
         f"{cells}_{images}": "nas.networks"
         for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet")
@@ -81,6 +85,9 @@ MODULE_VERSIONS = {
     "nn.embedding": "model.embedding",
     "nn.cifar": "model.cifar",
     "nas.networks": "model.cells",
+    "nn.clips": "model.clips",
+    "nvan": "model.nvan",
+    "cfaan": "model.cfaan",
 }
 BACKBONE_VERSIONS = {
     "hdl_teacher": "model.resnet",
@@ -88,6 +95,10 @@ BACKBONE_VERSIONS = {
     "mobilenet_reid": "model.efficient",
     "shufflenet_reid": "model.efficient",
     "condensenet_reid": "model.efficient",
+    "resnet50_clips": "model.resnet",
+    "nvan": "model.resnet",
+    "ste_nvan": "model.resnet",
+    "cfaan": "model.resnet",
 }
 
 
@@ -134,6 +145,7 @@ def create_model(name: str, *, pretrained: bool = False, **options: Any) -> Modu
 COSTS = {  # name: (parameters, multiply-adds)
     "amoebanet_cifar": (3_140_748, 488_927_232),
     "amoebanet_imagenet": (4_050_360, 526_170_624),
+    "cfaan": (32_946_448, 30_597_499_392),
     "condensenet": (1_902_416, 260_513_792),
     "condensenet_reid": (1_902_416, 53_166_080),
     "darts_v1_cifar": (3_163_644, 500_981_760),
@@ -151,21 +163,37 @@ COSTS = {  # name: (parameters, multiply-adds)
     "mobilenet_reid": (3_206_976, 115_860_480),
     "nasnet_cifar": (3_823_740, 603_445_248),
     "nasnet_imagenet": (4_603_320, 603_071_616),
+    "nvan": (30_870_592, 63_564_677_120),
     "pyramidnet110_cifar": (2_524_702, 506_848_896),
     "resnet18_cifar": (11_168_832, 555_417_600),
     "resnet50": (23_508_032, 4_087_136_256),
+    "resnet50_clips": (23_512_128, 32_426_164_224),
     "resnet50_reid": (23_508_032, 834_109_440),
     "shufflenet": (904_728, 136_500_672),
     "shufflenet_reid": (904_728, 27_857_280),
+    "ste_nvan": (30_870_592, 17_691_574_272),
 }
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
-CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6"}
+CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.clips": "9", "nvan": "9", "cfaan": "9"}
+
+
+CLIP_FRAMES = {"nn.clips": 8, "nvan": 8, "cfaan": 6}  # of the clips that the papers count
 
 
 def input_size(name: str) -> tuple[int, int]:
     "Height and width of the images for which `COSTS` counts: person crops, scenes, CIFAR's or ImageNet's."
-    sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256)}
+    sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256)} | dict.fromkeys(CLIP_FRAMES, (256, 128))
     return sizes.get(MODELS[name], (32, 32) if name.endswith("_cifar") else (224, 224))
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """Shape of one input for which `COSTS` counts: an image, or a clip of images.
+
+    >>> input_shape("han_small"), input_shape("nvan")
+    ((3, 160, 64), (8, 3, 256, 128))
+    """
+    frames = CLIP_FRAMES.get(MODELS[name])
+    return (*([frames] if frames else []), 3, *input_size(name))
 
 # %% ../nbs/models.ipynb #b08d2dd6
 def weights_dir() -> Path:

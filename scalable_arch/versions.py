@@ -41,8 +41,12 @@ VERSIONS = {
     "model.deeplab": 1,
     "model.nge": 1,
     "model.nos": 1,
+    "model.clips": 1,  # and what all networks for clips share
+    "model.nvan": 1,
+    "model.cfaan": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
+    "loss.soft_triplet": 1,
     "loss.detection": 1,
     "loss.distillation": 1,
     "loss.guidance": 1,
@@ -51,6 +55,7 @@ VERSIONS = {
     "recipe.segmentation": 2,
     "recipe.person_search": 2,
     "recipe.search": 1,  # of architectures, by gradient
+    "recipe.clips": 1,
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
     "score.retrieval": 1,
     "score.reranking": 1,
@@ -64,6 +69,7 @@ VERSIONS = {
     "kind.search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
+    "kind.video": 1,
     "claims.rule": 2,
 }
 

@@ -5,6 +5,7 @@ from scalable_arch.kinds.person_search import PERSON_SEARCH
 from scalable_arch.kinds.reid import REID
 from scalable_arch.kinds.segmentation import SEGMENTATION
 from scalable_arch.kinds.tabular import TABULAR
+from scalable_arch.kinds.video import VIDEO
 
 KINDS = {
     "reid": REID,
@@ -13,6 +14,7 @@ KINDS = {
     "search": SEARCH,
     "segmentation": SEGMENTATION,
     "tabular": TABULAR,
+    "video": VIDEO,
 }
 
-__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
+__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR", "VIDEO"]
