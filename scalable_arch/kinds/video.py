@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BASE_OPTIONS', 'BASE_TRAINING', 'VIDEO', 'base_config', 'clip_loss_versions', 'base_versions', 'file_digest',
-           'opened', 'trained_base', 'clip_network', 'search_tracks', 'train_on_tracks', 'video_versions',
+           'tracks_for', 'trained_base', 'clip_network', 'search_tracks', 'train_on_tracks', 'video_versions',
            'video_about', 'video_said']
 
 # %% ../../nbs/kinds/video.ipynb #d5efbbc7
@@ -50,7 +50,7 @@ def file_digest(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
-def opened(config, source, split, given):
+def tracks_for(config, source, split, given):
     "The tracks of a source for a configuration's size."
     return open_source(source, split, task="video", size=tuple(config["size"]), data_root=given.get("data_root", ""))
 
@@ -84,7 +84,7 @@ def clip_network(config, tracks, given, progress=None):
 def search_tracks(config, model, given, part, record):
     "Note in `record` how `model` finds the tracks of each search set of a configuration, as a part of this name."
     for name, source in config["search"].items():
-        found = opened(config, source, "settle" if name == "settle" else "test", given)
+        found = tracks_for(config, source, "settle" if name == "settle" else "test", given)
         features = clip_features(model, found, frames=config["frames"], clips=config.get("clips", "first"))
         results = retrieval_scores(found, features.numpy(), ["joint"])
         for key, result in zip(("metrics", "queries", "people"), results):
@@ -103,7 +103,7 @@ def train_on_tracks(config, *, checkpoint=None, given=None, progress=None):
     """
     given = given or {}
     reuse_memory()
-    tracks = opened(config, config["train"], "train", given)
+    tracks = tracks_for(config, config["train"], "train", given)
     model = clip_network(config, tracks, given, progress)
     record = {"metrics": {}, "queries": {}, "people": {}}
     third = -(-config["recipe"]["epochs"] // 3)

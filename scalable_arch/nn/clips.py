@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['POOLINGS', 'FIRST_PLACE', 'mask_weights', 'pool_clips', 'TemporalPool', 'ClipLayer', 'layers_in_use', 'ClipNet',
-           'place_channels', 'resnet50_clips', 'load_imagenet']
+__all__ = ['POOLINGS', 'FIRST_PLACE', 'mask_weights', 'pool_clips', 'TemporalPool', 'ClipLayer', 'layers_in_use', 'check_clips',
+           'ClipNet', 'place_channels', 'resnet50_clips', 'load_imagenet']
 
 # %% ../../nbs/nn/clips.ipynb #63aa08f1
 from collections.abc import Iterator, Mapping
@@ -88,6 +88,16 @@ def layers_in_use(model: nn.Module) -> float:
 
 # %% ../../nbs/nn/clips.ipynb #bb9ef317
 FIRST_PLACE = "conv3_3"  # in front of which no method of this book puts anything
+
+
+def check_clips(clips: torch.Tensor, training: bool) -> None:
+    "One sentence for what is no batch of clips."
+    if clips.ndim != 5 or clips.shape[2] != 3:
+        raise ValueError(f"clips must be of shape (B, T, 3, H, W), not {tuple(clips.shape)}")
+    if not clips.is_floating_point():
+        raise ValueError(f"clips must be floats, not {clips.dtype}: convert with scalable_arch.data.to_float")
+    if training and len(clips) < 2:
+        raise ValueError("in train mode there must be at least two clips a batch, for batch normalisation")
 
 
 class ClipNet(nn.Module):
@@ -174,8 +184,7 @@ class ClipNet(nn.Module):
         return BranchOutput(() if self.classify is None else (self.classify(normalised),), (feature,))
 
     def forward(self, clips: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor | BranchOutput:
-        if clips.ndim != 5:
-            raise ValueError(f"clips must be of shape (B, T, 3, H, W), not {tuple(clips.shape)}")
+        check_clips(clips, self.training)
         maps = self.frame_maps(clips.flatten(0, 1))
         return self.from_maps(maps.unflatten(0, (-1, clips.shape[1])), masks)
 
