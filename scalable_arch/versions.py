@@ -44,6 +44,7 @@ VERSIONS = {
     "model.clips": 1,  # and what all networks for clips share
     "model.nvan": 1,
     "model.cfaan": 1,
+    "model.relink": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.soft_triplet": 1,
@@ -59,6 +60,7 @@ VERSIONS = {
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
     "score.retrieval": 1,
     "score.reranking": 1,
+    "score.tracks": 1,
     "score.detection": 1,
     "score.person_search": 1,
     "score.classification": 1,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 package = Path(__file__).parents[1] / "scalable_arch"
-GROUND, METHODS = {"errors", "files", "versions", "compiled", "progress"}, {"han", "hdl", "nge", "nos", "nvan", "cfaan"}
+GROUND = {"errors", "files", "versions", "compiled", "progress"}
+METHODS = {"han", "hdl", "nge", "nos", "nvan", "cfaan", "relink"}
 FLOORS = [  # a room, or rooms that do not see each other, and what else they may import besides the ground floor
     ({"nn", "data", "metrics"}, set()),
     ({"train"}, {"nn", "data", "metrics"}),
@@ -17,7 +18,7 @@ FLOORS = [  # a room, or rooms that do not see each other, and what else they ma
     ({"models"}, METHODS | {"nn", "nas", "train"}),
     ({"kinds"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models"}),
     ({"canaries"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models", "kinds"}),
-    ({"own"}, {"nn", "data", "metrics", "train", "models", "kinds"}),
+    ({"own"}, {"nn", "data", "metrics", "train", "relink", "models", "kinds"}),
     ({"commands"}, {"models", "own"}),
     ({"book"}, METHODS | {"nn", "data", "metrics", "train", "nas", "study", "models", "kinds", "canaries"}),
     ({"cli"}, {"data", "study", "kinds", "commands"}),

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['EVENTS', 'OTHERS', 'NOISE_LEVELS', 'DIALS', 'VIDEO_CAMERAS', 'VISITS', 'ALONG', 'CROSS', 'VIDEO_PEOPLE', 'FrameFiles',
-           'TrackSet', 'Truth', 'overlaps', 'Noise', 'noise_of', 'slide', 'target_of', 'with_jumps', 'Recording',
-           'boxes_of', 'who_is_shown', 'record', 'passings_of', 'named', 'plan_tracks', 'record_all', 'parts_of',
-           'truth_of', 'load_tracks', 'restricted_random', 'all_clips', 'flip_clips', 'rect_masks']
+           'TrackSet', 'Truth', 'truth_scores', 'overlaps', 'Noise', 'noise_of', 'slide', 'target_of', 'with_jumps',
+           'Recording', 'boxes_of', 'who_is_shown', 'record', 'passings_of', 'named', 'plan_tracks', 'record_all',
+           'parts_of', 'truth_of', 'load_tracks', 'restricted_random', 'all_clips', 'flip_clips', 'rect_masks']
 
 # %% ../../nbs/data/tracklets.ipynb #f9f076b7
 from collections.abc import Iterable, Sequence
@@ -95,6 +95,11 @@ class TrackSet:
         """uint8 (T, 3, H, W): all frames of a track."""
         return self.images(self.rows(track))
 
+    def whose(self) -> dict[str, np.ndarray | None]:
+        """Whose the tracks are and what is asked, as keywords of `metrics.evaluate_tracks`."""
+        names = ("pids", "camids", "query", "gallery", "corrected", "second")
+        return {name: getattr(self, name) for name in names}
+
     def of(self, tracks: np.ndarray) -> TrackSet:
         """The tracks at `tracks` (indices or booleans), with their frames; people are numbered anew."""
         tracks = np.flatnonzero(tracks) if np.asarray(tracks).dtype == bool else np.asarray(tracks, np.int64)
@@ -154,6 +159,22 @@ class Truth(NamedTuple):
         pids = np.concatenate([[self.own[row]], there[:, 0]]).astype(np.int64)
         boxes = np.concatenate([self.exact[row][None], there[:, 1:5]])
         return pids, (boxes - [left, top, left, top]) / [right - left, low - top, right - left, low - top]
+
+
+def truth_scores(tracks: TrackSet) -> dict[str, float]:
+    """What tracks are worth by their truth, as fractions: `right` (frames that show the track's own person), `overlap`
+    (mean intersection over union of box and person), `purity` (mean over tracks of the share of whoever is shown most
+    often); tracks of nobody are left out."""
+    truth, people = tracks.truth, np.flatnonzero(tracks.pids > 0)
+    if truth is None or not len(people):
+        raise ValueError("only simulated tracks of people have a truth to score them by")
+    rows = np.concatenate([tracks.rows(k) for k in people])
+    common = [np.unique(truth.shown[tracks.rows(k)], return_counts=True)[1].max() for k in people]
+    return {
+        "right": float((truth.shown == truth.own)[rows].mean()),
+        "overlap": float(overlaps(truth.boxes, truth.exact)[rows].mean()),
+        "purity": float((np.array(common) / tracks.lengths[people]).mean()),
+    }
 
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:

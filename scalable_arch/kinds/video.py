@@ -4,34 +4,37 @@
 
 # %% auto #0
 __all__ = ['BASE_OPTIONS', 'BASE_TRAINING', 'VIDEO', 'base_config', 'clip_loss_versions', 'base_versions', 'file_digest',
-           'tracks_for', 'trained_base', 'clip_network', 'search_tracks', 'train_on_tracks', 'video_versions',
-           'video_about', 'video_said']
+           'tracks_for', 'trained_base', 'track_scores', 'clip_network', 'search_tracks', 'train_on_tracks',
+           'video_versions', 'video_about', 'video_said']
 
 # %% ../../nbs/kinds/video.ipynb #d5efbbc7
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..data.sources import open_source, source_title, source_versions
-from .reid import loss_versions, retrieval_scores
+from .reid import loss_versions
 from .titles import by_search, model_title, percentages
 from .weights import device_name, kept_or_trained, model_versions, training_seed, weights_path
+from ..metrics.protocols import PROTOCOLS, evaluate_tracks
 from ..models import create_model
 from ..nn.clips import load_imagenet
 from ..nn.inference import reuse_memory
+from ..relink import oracle, relink
 from ..study.kind import Kind, trained_above
 from ..train.clips import clip_features, fit_clips, share_of_tracks_named
 
 # %% ../../nbs/kinds/video.ipynb #06afb9f7
 BASE_OPTIONS = ("width", "stem_pool")  # of a network, which its base must have too
-BASE_TRAINING = ("base", "options", "train", "size", "seed")
+BASE_TRAINING = ("base", "options", "train", "relink", "size", "seed")
 
 
 def base_config(config):
     "What decides the base of a trial, whatever network begins with it."
     options = {key: value for key, value in config["options"].items() if key in BASE_OPTIONS}
-    return {key: config[key] for key in BASE_TRAINING} | {"options": options}
+    return {key: config.get(key) for key in BASE_TRAINING} | {"options": options}
 
 
 def clip_loss_versions(recipe):
@@ -51,8 +54,11 @@ def file_digest(path):
 
 
 def tracks_for(config, source, split, given):
-    "The tracks of a source for a configuration's size."
-    return open_source(source, split, task="video", size=tuple(config["size"]), data_root=given.get("data_root", ""))
+    """The tracks of a source for a configuration's size; cleaned first where it says by which oracle (`relink`, keyword
+    arguments of `oracle`)."""
+    given = {"data_root": given.get("data_root", "")}
+    tracks = open_source(source, split, task="video", size=tuple(config["size"]), **given)
+    return relink(tracks, oracle(**config["relink"]), progress=False).tracks if config.get("relink") else tracks
 
 
 def trained_base(config, tracks, given, progress=None):
@@ -71,6 +77,21 @@ def trained_base(config, tracks, given, progress=None):
     return kept_or_trained(model, path, fit)[0]
 
 # %% ../../nbs/kinds/video.ipynb #667c05d4
+def track_scores(found, features, protocols=tuple(PROTOCOLS)):
+    "Three dicts by protocol: the means (metrics), R1 and AP of queries with a match, and their persons."
+    known = {key: getattr(found, key) for key in ("pids", "camids", "query", "gallery", "corrected", "second")}
+    results = {name: evaluate_tracks(features, **known, protocol=name) for name in protocols}
+    both = [results[name].first_match >= 0 for name in ("mars_clean", "cfaan_new") if name in results]
+    metrics, queries, people = {}, {}, {}
+    for name, result in results.items():
+        valid = result.first_match >= 0 if name == "mars_official" else np.logical_and.reduce(both)
+        metrics[name] = {"R1": float(result.cmc[0]), "mAP": float(result.mAP), "mINP": float(result.mINP)}
+        first, ap = result.first_match[valid], result.ap[valid]
+        queries[name] = {"R1": (first == 0).astype(int).tolist(), "mAP": np.round(ap, 4).tolist()}
+        people[name] = found.pids[found.query][valid].tolist()
+    return metrics, queries, people
+
+# %% ../../nbs/kinds/video.ipynb #f9f2ae3e
 def clip_network(config, tracks, given, progress=None):
     "The network of a trial before its training: the base's weights, new layers that do nothing yet, what is frozen."
     base = trained_base(config, tracks, given, progress)
@@ -81,24 +102,25 @@ def clip_network(config, tracks, given, progress=None):
     return model.freeze(config["frozen"]) if config.get("frozen") else model
 
 
-def search_tracks(config, model, given, part, record):
-    "Note in `record` how `model` finds the tracks of each search set of a configuration, as a part of this name."
+def search_tracks(config, model, given, record, *, early=False):
+    "Note in `record` how `model` finds the tracks of each search set of a configuration; `early`: as the part early."
     for name, source in config["search"].items():
         found = tracks_for(config, source, "settle" if name == "settle" else "test", given)
         features = clip_features(model, found, frames=config["frames"], clips=config.get("clips", "first"))
-        results = retrieval_scores(found, features.numpy(), ["joint"])
+        results = track_scores(found, features.numpy(), ["mars_official"] if early else tuple(PROTOCOLS))
         for key, result in zip(("metrics", "queries", "people"), results):
-            record[key].setdefault(name, {})[part] = result["joint"]
+            parts = {"early" if early else part: scores for part, scores in result.items()}
+            record[key].setdefault(name, {}).update(parts)
 
-# %% ../../nbs/kinds/video.ipynb #f9f2ae3e
+# %% ../../nbs/kinds/video.ipynb #061a3bf1
 def train_on_tracks(config, *, checkpoint=None, given=None, progress=None):
     """Run a trial: train a clip network from its base and search for tracks with it; metrics, queries and people by
-    search set and part, `learnt` (share of its training tracks that it names rightly) and the curve.
+    search set and protocol, `learnt` (share of its training tracks that it names rightly) and the curve.
 
     `config`: model, options, train, search {name: source} (one named settle opens the people to settle recipes on),
     size, frames (of a clip), base (recipe of the base, or {"imagenet": digits of the file `given["imagenet"]`}),
     recipe (both as of `fit_clips`), seed; perhaps frozen (place up to which nothing learns), clips ("first" or "all"),
-    early (True: scores after a third of the epochs, too, as the part of this name). For the other arguments see
+    relink (arguments of the `oracle` by which all tracks are cleaned first), early (True: scores after a third of the epochs, too, as the part of this name). For the other arguments see
     `scalable_arch.study.kind.Kind`.
     """
     given = given or {}
@@ -110,12 +132,12 @@ def train_on_tracks(config, *, checkpoint=None, given=None, progress=None):
 
     def after(row):
         if config.get("early") and row["epoch"] == third:
-            search_tracks(config, model, given, "early", record)
+            search_tracks(config, model, given, record, early=True)
 
     checkpoint = None if config.get("early") else checkpoint
     recipe = dict(config["recipe"], frames=config["frames"], seed=training_seed(config))
     curve = fit_clips(model, tracks, checkpoint=checkpoint, progress=progress, on_epoch=after, **recipe)
-    search_tracks(config, model, given, "joint", record)
+    search_tracks(config, model, given, record)
     curve = [{key: value for key, value in row.items() if key != "seconds"} for row in curve]
     learnt = share_of_tracks_named(model, tracks, frames=config["frames"])
     return record | {"learnt": learnt, "curves": curve, "device": device_name(model)}
@@ -125,7 +147,8 @@ def video_versions(config):
     "Names in the table of versions of what the numbers of a trial rest on."
     searched = [name for source in config["search"].values() for name in source_versions(source, "video")]
     below = model_versions(config["model"]) + clip_loss_versions(config["recipe"])
-    return [*base_versions(config), *below, *searched, "score.retrieval"]
+    cleaned = ["model.relink"] if config.get("relink") else []
+    return [*base_versions(config), *below, *searched, *cleaned, "score.tracks"]
 
 
 def video_about(config):
@@ -135,7 +158,7 @@ def video_about(config):
 
 def video_said(metrics):
     "Scores in each search set."
-    return by_search(metrics, lambda parts: percentages(parts["joint"], R1="R1", mAP="mAP"))
+    return by_search(metrics, lambda parts: percentages(parts["mars_official"], R1="R1", mAP="mAP"))
 
 
 VIDEO = Kind(

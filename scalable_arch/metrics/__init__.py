@@ -3,10 +3,12 @@
 from scalable_arch.metrics.detection import DetectionResult, evaluate_detection
 from scalable_arch.metrics.neighbours import build_index, dimension_study, expand_queries, recall, search
 from scalable_arch.metrics.person_search import PersonSearchResult, evaluate_person_search
+from scalable_arch.metrics.protocols import PROTOCOLS, TrackProtocol, evaluate_tracks
 from scalable_arch.metrics.reciprocal import RerankedDistances, rerank
 from scalable_arch.metrics.retrieval import RetrievalResult, evaluate, multi_query, plot_ranked_list
 from scalable_arch.metrics.segmentation import SegmentationResult, evaluate_segmentation
 
-__all__ = ["DetectionResult", "PersonSearchResult", "RerankedDistances", "RetrievalResult", "SegmentationResult",
-           "build_index", "dimension_study", "evaluate", "evaluate_detection", "evaluate_person_search",
-           "evaluate_segmentation", "expand_queries", "multi_query", "plot_ranked_list", "recall", "rerank", "search"]
+__all__ = ["DetectionResult", "PROTOCOLS", "PersonSearchResult", "RerankedDistances", "RetrievalResult",
+           "SegmentationResult", "TrackProtocol", "build_index", "dimension_study", "evaluate", "evaluate_detection",
+           "evaluate_person_search", "evaluate_segmentation", "evaluate_tracks", "expand_queries", "multi_query",
+           "plot_ranked_list", "recall", "rerank", "search"]
