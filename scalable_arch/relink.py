@@ -8,7 +8,7 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['Detect', 'Describe', 'ALPHA', 'LEAST', 'SLIM', 'RIM', 'CHANGE', 'SIDE', 'oracle', 'known_boxes', 'found_by', 'listed',
            'within', 'link', 'place_of', 'cut_anew', 'largest_change', 'usual_distance', 'Relinked', 'candidates',
-           'relink_track', 'relink', 'truth_after']
+           'clean_track', 'clean_tracks', 'truth_after']
 
 # %% ../nbs/relink.ipynb #a9c1abf0
 from collections.abc import Callable, Sequence
@@ -194,7 +194,7 @@ def candidates(tracks, rows, detect, describe):
     return boxes, cuts, np.split(described, np.cumsum([len(here) for here in boxes])[:-1]), images
 
 
-def relink_track(tracks, k, detect, describe, alpha):
+def clean_track(tracks, k, detect, describe, alpha):
     """(pictures (T, 3, H, W), boxes (T, 4), rects (T, 4), features of the chosen (n, D), their frames, row of the
     report) of one track."""
     rows = tracks.rows(k)
@@ -220,7 +220,7 @@ def relink_track(tracks, k, detect, describe, alpha):
     return pictures, kept, rects, mine, found, told
 
 
-def relink(
+def clean_tracks(
     tracks: TrackSet,
     detect: Detect,
     describe: Describe = lambda images: colour_histogram_stripes(images).numpy(),
@@ -239,7 +239,7 @@ def relink(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the share of its features that a track keeps, from 0 to 1, not {alpha}")
     done = [
-        relink_track(tracks, k, detect, describe, alpha)
+        clean_track(tracks, k, detect, describe, alpha)
         for k in show_bar(range(len(tracks)), "cleaning", progress, unit="track")
     ]
     if not any(len(one[4]) for one in done):

@@ -28,6 +28,7 @@ VERSIONS = {
     "world.tracks": 1,  # people walking past a camera, frame by frame
     "data.images": 1,
     "data.vtest": 1,
+    "data.tracks": 1,  # tracklets as read from files and videos
     "data.classification": 1,  # images and labels as read, and resized
     "data.macro": 1,  # NAS-Bench-Macro
     "nn.loops": 1,  # normalisation with ReLU, and regions, where training takes them in one pass
@@ -44,7 +45,7 @@ VERSIONS = {
     "model.clips": 1,  # and what all networks for clips share
     "model.nvan": 1,
     "model.cfaan": 1,
-    "model.relink": 1,
+    "method.relink": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.soft_triplet": 1,
@@ -59,8 +60,8 @@ VERSIONS = {
     "recipe.clips": 1,
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
     "score.retrieval": 1,
-    "score.reranking": 1,
     "score.tracks": 1,
+    "score.reranking": 1,
     "score.detection": 1,
     "score.person_search": 1,
     "score.classification": 1,

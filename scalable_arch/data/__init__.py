@@ -18,19 +18,25 @@ from .scenes import SceneSearch, SceneSet, draw_scene, load_scenes, load_vtest_s
 from .segmentation import check_segmentation, load_segmentation, load_voc, render_voc, segmentation_classes
 from .sources import open_source
 from .standins import SearchSet, TrainSet, cross_view_pairs, list_worlds, load_world, world_statistics
-from .tracklets import Noise, TrackSet, Truth, all_clips, flip_clips, load_tracks, rect_masks, restricted_random
+from .track_folders import (TrackDataset, Tracklet, check_track_dataset, load_track_dataset, read_track_folder,
+                            render_track_dataset, set_of_tracks)
+from .track_videos import load_mot_tracks, load_vtest_tracks, read_mot
+from .tracklets import (Noise, TrackSet, Truth, all_clips, flip_clips, load_tracks, rect_masks, restricted_random,
+                        truth_scores)
 from .vtest import VTest, check_vtest, load_vtest
 
 __all__ = [
     "Camera", "Crops", "Crowd", "DatasetCheck", "ImageFolder", "Light", "MacroBench", "Noise", "Person", "Place",
-    "Pose", "ReIDDataset", "Sample", "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrackSet", "TrainSet", "Truth",
-    "VTest", "Visit", "all_clips", "cache_dir", "check_classification", "check_dataset", "check_person_search",
-    "check_segmentation", "check_vtest", "class_names", "colour_histogram_stripes", "cross_view_pairs", "draw_person",
-    "draw_scene", "flip_clips", "get_dataset", "get_files", "identity_batches", "integer_labels",
-    "iter_image_batches", "list_datasets", "list_worlds", "load_classification", "load_dataset", "load_images",
-    "load_manifest", "load_person_search", "load_scenes", "load_segmentation", "load_tracks", "load_voc",
-    "load_vtest", "load_vtest_scenes", "load_world", "make_camera", "make_person", "nas_bench_macro", "open_source",
-    "random_batches", "random_erasing", "random_flip", "rect_masks", "render_crop", "render_crops", "render_dataset",
-    "render_person_search", "render_scene", "render_voc", "restricted_random", "segmentation_classes", "split_query",
-    "to_float", "to_uint8", "world_statistics", "write_classification", "write_cuhk_sysu", "write_prw",
+    "Pose", "ReIDDataset", "Sample", "SceneSearch", "SceneSet", "SearchSet", "Shot", "TrackDataset", "TrackSet",
+    "Tracklet", "TrainSet", "Truth", "VTest", "Visit", "all_clips", "cache_dir", "check_classification",
+    "check_dataset", "check_person_search", "check_segmentation", "check_track_dataset", "check_vtest", "class_names",
+    "colour_histogram_stripes", "cross_view_pairs", "draw_person", "draw_scene", "flip_clips", "get_dataset",
+    "get_files", "identity_batches", "integer_labels", "iter_image_batches", "list_datasets", "list_worlds",
+    "load_classification", "load_dataset", "load_images", "load_manifest", "load_mot_tracks", "load_person_search",
+    "load_scenes", "load_segmentation", "load_track_dataset", "load_tracks", "load_voc", "load_vtest",
+    "load_vtest_scenes", "load_vtest_tracks", "load_world", "make_camera", "make_person", "nas_bench_macro",
+    "open_source", "random_batches", "random_erasing", "random_flip", "read_mot", "read_track_folder", "rect_masks",
+    "render_crop", "render_crops", "render_dataset", "render_person_search", "render_scene", "render_track_dataset",
+    "render_voc", "restricted_random", "segmentation_classes", "set_of_tracks", "split_query", "to_float", "to_uint8",
+    "truth_scores", "world_statistics", "write_classification", "write_cuhk_sysu", "write_prw",
 ]

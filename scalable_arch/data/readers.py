@@ -75,8 +75,8 @@ def parse_name(name):
 
 # %% ../../nbs/data/readers.ipynb #9ddaa611
 def is_there(path):
-    """Whether a part of a copy is there as what it should be: a list or .mat file, or a folder."""
-    return path.is_file() if path.suffix in (".txt", ".mat") else path.is_dir()
+    """Whether a part of a copy is there as what it should be: a list, .mat or .json file, or a folder."""
+    return path.is_file() if path.suffix in (".txt", ".mat", ".json") else path.is_dir()
 
 
 def find_home(name, root, homes, parts):

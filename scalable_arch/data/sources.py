@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from scalable_arch.data.standins import (
     load_world,
     world_seed,
 )
+from .track_folders import load_track_dataset, set_of_tracks
+from .track_videos import load_vtest_tracks
 from .tracklets import load_tracks
 from .vtest import load_vtest
 from ..errors import one_of, whole_number
@@ -38,8 +41,9 @@ from ..errors import one_of, whole_number
 __all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'is_parted',
            'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'open_reid_dataset', 'check_video',
            'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
-           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'open_track_world', 'stand_in_versions',
-           'masked_versions', 'opener_of', 'open_source', 'source_versions', 'source_title']
+           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'open_track_world', 'open_track_dataset',
+           'open_track_video', 'stand_in_versions', 'masked_versions', 'opener_of', 'open_source', 'source_versions',
+           'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
 SOURCE_SPLITS = ("train", "settle", "test")
@@ -243,6 +247,27 @@ def open_track_world(source, split, size, data_root):
     "A `TrackSet` of simulated tracklets."
     return load_tracks(source["world"], split, size=tuple(size), **options_of(source, "world"))
 
+
+def open_track_dataset(source, split, size, data_root):
+    "A copy of a set of tracks as a `TrackSet`, whose frames are read when asked for."
+    parted = is_parted(source, split)
+    real = load_track_dataset(source["dataset"], data_root, **options_of(source, "dataset", "held_out"))
+    tracks = set_of_tracks(real.test if split == "test" else real.train, tuple(size))
+    if parted:
+        people = np.unique(tracks.pids)
+        kept = people[last_tenth(np.zeros(len(people))) == (split == "settle")]
+        tracks = tracks.of(np.isin(tracks.pids, kept))
+    if split == "test":
+        return tracks
+    query = split_query(tracks.pids, tracks.camids) & (split == "settle")
+    return replace(tracks, query=query, gallery=~query & (split == "settle"))
+
+
+def open_track_video(source, split, size, data_root):
+    "Clips of real people in the video as a `TrackSet`."
+    check_video(source, split)
+    return load_vtest_tracks(size=tuple(size), **options_of(source, "video"))
+
 # %% ../../nbs/data/sources.ipynb #8f46e305
 def stand_in_versions(worlds, *below):
     "Function source -> versions of a simulated set, one of `worlds`, and of what lies below it."
@@ -276,6 +301,8 @@ OPENERS = {
             ("people", "frames", "noise"),
             lambda source: ["world.people", "world.scenes", "world.tracks"],
         ),
+        "video": Opener(open_track_video, ("clip",), lambda source: ["data.vtest", "data.tracks"]),
+        "dataset": Opener(open_track_dataset, ("fold", "check", "held_out"), lambda source: ["data.tracks"]),
     },
     "classification": {
         "people": Opener(open_persons, ("shots", "size"), lambda source: ["world.people", "world.classes"]),

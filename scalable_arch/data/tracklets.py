@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['EVENTS', 'OTHERS', 'NOISE_LEVELS', 'DIALS', 'VIDEO_CAMERAS', 'VISITS', 'ALONG', 'CROSS', 'VIDEO_PEOPLE', 'FrameFiles',
-           'TrackSet', 'Truth', 'truth_scores', 'overlaps', 'Noise', 'noise_of', 'slide', 'target_of', 'with_jumps',
+           'TrackSet', 'Truth', 'truth_scores', 'box_overlaps', 'Noise', 'noise_of', 'slide', 'target_of', 'with_jumps',
            'Recording', 'boxes_of', 'who_is_shown', 'record', 'passings_of', 'named', 'plan_tracks', 'record_all',
            'parts_of', 'truth_of', 'load_tracks', 'restricted_random', 'all_clips', 'flip_clips', 'rect_masks']
 
@@ -147,7 +147,7 @@ class Truth(NamedTuple):
     def table(self) -> pd.DataFrame:
         """A row a frame: own, shown, event in words, visible, and the overlap of the box with the own person's."""
         words = np.array(EVENTS)[self.event]
-        overlap = overlaps(self.boxes, self.exact)
+        overlap = box_overlaps(self.boxes, self.exact)
         return pd.DataFrame(
             dict(own=self.own, shown=self.shown, event=words, visible=self.visible.round(2), overlap=overlap.round(2))
         )
@@ -172,12 +172,12 @@ def truth_scores(tracks: TrackSet) -> dict[str, float]:
     common = [np.unique(truth.shown[tracks.rows(k)], return_counts=True)[1].max() for k in people]
     return {
         "right": float((truth.shown == truth.own)[rows].mean()),
-        "overlap": float(overlaps(truth.boxes, truth.exact)[rows].mean()),
+        "overlap": float(box_overlaps(truth.boxes, truth.exact)[rows].mean()),
         "purity": float((np.array(common) / tracks.lengths[people]).mean()),
     }
 
 
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def box_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union (F,) of boxes (F, 4) with boxes (F, 4)."""
     size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     both = np.clip(size, 0, None).prod(-1)
@@ -291,7 +291,7 @@ def boxes_of(recording, played, noise, seed):
 def who_is_shown(boxes, people, visible, pids):
     """Who (F,) fills `boxes` (F, 4): of `people` (F, n, 4) the one with the largest overlap times `visible` (F, n)
     share, the first where it is close; -1 where it is below a tenth for all."""
-    shares = overlaps(boxes[:, None], people) * visible
+    shares = box_overlaps(boxes[:, None], people) * visible
     shares[:, 0] += 0.05 * (shares[:, 0] >= 0.1)
     return np.where(shares.max(1) >= 0.1, pids[shares.argmax(1)], -1)
 

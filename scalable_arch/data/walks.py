@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['MEMORY', 'PER_SHOT', 'STEPS', 'WHOLE', 'wander', 'Walker', 'spot_of', 'walk', 'placed_at', 'beside', 'crossing',
-           'things_of', 'spells', 'tremble', 'Passing', 'Played', 'pass_by', 'shifted', 'paint_moment', 'paint_frame']
+           'things_of', 'spells', 'tremble', 'Passing', 'Played', 'pass_by', 'seen_from', 'paint_moment', 'paint_frame']
 
 # %% ../../nbs/data/walks.ipynb #87601a53
 import math
@@ -232,7 +232,7 @@ def pass_by(track: Passing, *, seed: int, crowd: Crowd, places: tuple) -> Played
     return Played(camera, visit, pids, boxes, visible, when, people, things)
 
 # %% ../../nbs/data/walks.ipynb #e65a18c6
-def shifted(placed, dx, dy):
+def seen_from(placed, dx, dy):
     """A `Placed` seen from a canvas whose corner is at (dx, dy)."""
     rows = placed.rows.copy()
     rows[:, [0, 2]] -= dx
@@ -245,9 +245,9 @@ def paint_moment(played, t, box):
     left, top, right, low = box
     canvas = cut_out(played.camera.scene, left - 3, top - 3, low - top + 6, right - left + 6, LINEAR)
     for _, _, placed in played.things:
-        cast_shadow(canvas, shifted(placed, left - 3, top - 3), played.camera.light)
+        cast_shadow(canvas, seen_from(placed, left - 3, top - 3), played.camera.light)
     for one in played.people[t]:
-        cast_shadow(canvas, shifted(one.placed, left - 3, top - 3), played.visit.light)
+        cast_shadow(canvas, seen_from(one.placed, left - 3, top - 3), played.visit.light)
     for one in back_to_front(played.people[t], [(row, layer) for row, layer, _ in played.things]):
         layer = one.layer._replace(left=one.layer.left - left + 3, top=one.layer.top - top + 3)
         where, part = inside(layer, canvas.shape[:2])

@@ -147,7 +147,7 @@ def video_versions(config):
     "Names in the table of versions of what the numbers of a trial rest on."
     searched = [name for source in config["search"].values() for name in source_versions(source, "video")]
     below = model_versions(config["model"]) + clip_loss_versions(config["recipe"])
-    cleaned = ["model.relink"] if config.get("relink") else []
+    cleaned = ["method.relink"] if config.get("relink") else []
     return [*base_versions(config), *below, *searched, *cleaned, "score.tracks"]
 
 

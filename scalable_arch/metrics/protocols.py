@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['DISTRACTOR_RULES', 'PROTOCOLS', 'TrackProtocol', 'TrackIdentities', 'check_tracks', 'places_of', 'evaluate_tracks',
-           'summed_up']
+__all__ = ['DISTRACTOR_RULES', 'PROTOCOLS', 'TrackProtocol', 'TrackIdentities', 'check_tracks', 'places_of_matches',
+           'evaluate_tracks', 'summed_up']
 
 # %% ../../nbs/metrics/protocols.ipynb #fb17680e
 from dataclasses import asdict, dataclass
@@ -115,7 +115,7 @@ def check_tracks(features, pids, camids, query, gallery, corrected, second):
     return features, pids, whole("camids", camids), *flags, whole("corrected", corrected), whole("second", second)
 
 
-def places_of(distances, matches, junk):
+def places_of_matches(distances, matches, junk):
     """0-based places (n,) of the matches of one query in its list without junk, ties by gallery order."""
     order = np.argsort(distances[~junk], kind="stable")
     return np.flatnonzero(matches[~junk][order])
@@ -154,7 +154,7 @@ def evaluate_tracks(
         distances, matches = source.block(start, int(rows[-1]) + 1), people.matches(rows)
         junk = people.junk(rows, matches)
         for row, *one in zip(rows, distances, matches, junk):
-            places = places_of(*one)
+            places = places_of_matches(*one)
             if len(places):
                 first[row], (ap[row], inp[row]) = places[0], scores_of_places(places, rules.ap)
     return summed_up(people, first, ap, inp, max_rank, source.description)
