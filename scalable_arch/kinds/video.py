@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['BASE_OPTIONS', 'BASE_TRAINING', 'VIDEO', 'base_config', 'clip_loss_versions', 'base_versions', 'file_digest',
-           'tracks_for', 'trained_base', 'track_scores', 'clip_network', 'search_tracks', 'train_on_tracks',
-           'video_versions', 'video_about', 'video_said']
+           'tracks_for', 'cleaned_tracks', 'trained_base', 'track_scores', 'clip_network', 'search_tracks',
+           'train_on_tracks', 'video_versions', 'video_about', 'video_said']
 
 # %% ../../nbs/kinds/video.ipynb #d5efbbc7
 import hashlib
+import json
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from ..metrics.protocols import PROTOCOLS, evaluate_tracks
 from ..models import create_model
 from ..nn.clips import load_imagenet
 from ..nn.inference import reuse_memory
-from ..relink import oracle, relink
+from ..relink import clean_tracks, oracle
 from ..study.kind import Kind, trained_above
 from ..train.clips import clip_features, fit_clips, share_of_tracks_named
 
@@ -56,9 +58,17 @@ def file_digest(path):
 def tracks_for(config, source, split, given):
     """The tracks of a source for a configuration's size; cleaned first where it says by which oracle (`relink`, keyword
     arguments of `oracle`)."""
-    given = {"data_root": given.get("data_root", "")}
-    tracks = open_source(source, split, task="video", size=tuple(config["size"]), **given)
-    return relink(tracks, oracle(**config["relink"]), progress=False).tracks if config.get("relink") else tracks
+    how = dict(task="video", size=tuple(config["size"]), data_root=given.get("data_root", ""))
+    if not config.get("relink"):
+        return open_source(source, split, **how)
+    return cleaned_tracks(*(json.dumps(part) for part in (source, split, how, config["relink"])))
+
+
+@lru_cache(maxsize=2)
+def cleaned_tracks(*texts):
+    "Cleaned tracks of a source, kept for the next trial of a process; all arguments of `tracks_for` as JSON."
+    source, split, how, known = map(json.loads, texts)
+    return clean_tracks(open_source(source, split, **how), oracle(**known), progress=False).tracks
 
 
 def trained_base(config, tracks, given, progress=None):
