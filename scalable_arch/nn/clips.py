@@ -38,7 +38,7 @@ def mask_weights(masks: torch.Tensor, frames: int, size: tuple[int, int]) -> tor
         raise ValueError(
             f"masks must be of shape (B, T, H, W), with as many frames as the clips, not {tuple(masks.shape)}"
         )
-    weights = F.adaptive_avg_pool2d(masks.to(torch.get_default_dtype()), size)
+    weights = F.adaptive_avg_pool2d(masks if masks.is_floating_point() else masks.float(), size)
     weights = weights.unflatten(1, (frames, -1)).amax(2)
     empty = weights.flatten(1).amax(1) <= 0
     return torch.where(empty[:, None, None, None], 1.0, weights)

@@ -242,7 +242,7 @@ def clip_features(
             found.append(model(as_clips(images, model), as_masks(rects, images, model)).float().cpu())
             bar.update(len(images))
     found = torch.cat(found)
-    summed = torch.zeros(len(tracks), found.shape[1]).index_add_(0, torch.as_tensor(owners), found)
+    summed = found.new_zeros(len(tracks), found.shape[1]).index_add_(0, torch.as_tensor(owners), found)
     return F.normalize(summed)
 
 
