@@ -12,9 +12,9 @@ from pathlib import Path
 PRECISION_NAMES = ("float32", "bfloat16", "float16")
 
 # %% auto #0
-__all__ = ['PRECISION_NAMES', 'free_folder', 'search_command', 'train_command', 'evaluate_command', 'demo_command',
-           'models_command', 'weights_command_run', 'intended_use', 'add_command', 'add_search_command',
-           'add_train_command', 'add_own_commands']
+__all__ = ['PRECISION_NAMES', 'free_folder', 'search_command', 'clean_command', 'train_command', 'evaluate_command',
+           'demo_command', 'models_command', 'weights_command_run', 'intended_use', 'add_command', 'add_search_command',
+           'add_clean_command', 'add_train_command', 'add_own_commands']
 
 # %% ../nbs/commands.ipynb #57199628
 def free_folder(name: str) -> Path:
@@ -36,6 +36,8 @@ def search_command(args: argparse.Namespace) -> int:
         out,
         gallery=args.gallery,
         video=args.video,
+        tracks=args.tracks,
+        boxes=args.boxes,
         model=args.model,
         detector=args.detector,
         top=args.top,
@@ -52,6 +54,38 @@ def search_command(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/commands.ipynb #c25590a4
+def clean_command(args: argparse.Namespace) -> int:
+    "Write cleaned tracks beside the old ones and print what was done."
+    from scalable_arch.files import user_path
+    from scalable_arch.own.tracks import clean_own_tracks
+
+    place = user_path(args.tracks)
+    out = args.out or free_folder(f"{place.parent / (place.stem if place.is_file() else place.name)}-clean")
+    report, notes = clean_own_tracks(
+        place,
+        out,
+        boxes=args.boxes,
+        detector=args.detector,
+        height=args.height,
+        padding=args.padding,
+        alpha=args.alpha,
+        model=args.model,
+        device=args.device,
+        precision=args.precision,
+    )
+    for note in notes:
+        print(note, file=sys.stderr)
+    total = report[["frames", "reboxed", "undetected"]].sum()
+    print(
+        f"{len(report):,} tracks, {total.frames:,} frames: {total.reboxed:,} re-boxed, {total.undetected:,} without a "
+        "detection kept as they were"
+    )
+    for row in report[report.switch != ""].itertuples():
+        print(f"{row.track}: perhaps somebody else from {row.switch} on")
+    print(f"Cleaned tracks lie in {Path(out) / 'tracks'}; what was done: {Path(out) / 'report.csv'}, frames.csv")
+    return 0
+
+
 def train_command(args: argparse.Namespace) -> int:
     "Train a network on a folder of people and say how well it does on those held out."
     from scalable_arch.own.training import train_folder
@@ -161,9 +195,13 @@ def add_command(commands, name, run, help, *, model=True):
 def add_search_command(commands):
     "Parser of `search`."
     parser = add_command(commands, "search", search_command, "find people of your own pictures in a folder or a video")
-    parser.add_argument("queries", nargs="+", metavar="QUERY", help="picture of one person")
+    parser.add_argument(
+        "queries", nargs="+", metavar="QUERY", help="picture of one person, or folder of the frames of a track"
+    )
     parser.add_argument("--gallery", metavar="FOLDER", help="pictures of people to search in")
     parser.add_argument("--video", metavar="FILE", help="video to search in (extra video)")
+    parser.add_argument("--tracks", metavar="FOLDER", help="tracks to search in: FOLDER/CAMERA/TRACK/FRAME.jpg")
+    parser.add_argument("--boxes", metavar="FILE", help="a tracker's boxes of the video (MOT): its tracks are searched")
     parser.add_argument(
         "--detector",
         metavar="FILE",
@@ -173,6 +211,26 @@ def add_search_command(commands):
     parser.add_argument("--every", type=int, help="look at every so many frames (default: one a second)")
     parser.add_argument("--top", type=int, default=10, help="length of a list (default 10)")
     parser.add_argument("--out", metavar="FOLDER", help="new folder for index.html and ranked.csv (default: found)")
+
+
+def add_clean_command(commands):
+    "Parser of `clean`."
+    parser = add_command(
+        commands, "clean", clean_command, "look again for the person of every track, beside the old ones (extra video)"
+    )
+    parser.add_argument("tracks", metavar="TRACKS", help="folder of CAMERA/TRACK/FRAME.jpg, or a video with --boxes")
+    parser.add_argument("--boxes", metavar="FILE", help="a tracker's boxes of the video, as MOT writes them")
+    parser.add_argument(
+        "--detector", metavar="FILE", help="hog (default), or a file of a person-search network, looks into every crop"
+    )
+    parser.add_argument("--height", type=int, help="pixels to which crops are brought for a detector from a file")
+    parser.add_argument(
+        "--padding", type=float, default=0.25, help="share by which a crop is widened for the detector (default 0.25)"
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=0.9, help="share of its features that a track keeps each frame (default 0.9)"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="new folder (default: the old name with -clean)")
 
 
 def add_train_command(commands):
@@ -198,6 +256,7 @@ def add_train_command(commands):
 def add_own_commands(commands) -> None:
     "Parsers of the commands for one's own pictures."
     add_search_command(commands)
+    add_clean_command(commands)
     add_train_command(commands)
     parser = add_command(
         commands, "evaluate", evaluate_command, "scores of a model on a folder of people, beside chance"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['Detect', 'Describe', 'ALPHA', 'LEAST', 'SLIM', 'RIM', 'CHANGE', 'SIDE', 'oracle', 'known_boxes', 'found_by', 'listed',
-           'within', 'link', 'place_of', 'cut_anew', 'largest_change', 'usual_distance', 'Relinked', 'candidates',
-           'clean_track', 'clean_tracks', 'truth_after']
+           'within', 'link', 'place_of', 'cut_anew', 'largest_change', 'usual_distance', 'Relinked', 'describe_colours',
+           'candidates', 'CleanTrack', 'clean_track', 'with_switches', 'check_alpha', 'clean_tracks', 'truth_after']
 
 # %% ../nbs/relink.ipynb #a9c1abf0
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -135,7 +136,8 @@ def cut_anew(image, box):
     picture = np.zeros((height, width, 3), np.uint8)
     start = width - wide if left else 0
     picture[:, start : start + wide] = np.asarray(small)
-    return torch.from_numpy(picture.transpose(2, 0, 1).copy()), (start / width, 0.0, (start + wide) / width, 1.0)
+    rect = torch.tensor([start / width, 0.0, (start + wide) / width, 1.0])
+    return torch.from_numpy(picture.transpose(2, 0, 1).copy()), rect
 
 # %% ../nbs/relink.ipynb #278c57d7
 CHANGE, SIDE = 0.75, 3
@@ -184,6 +186,11 @@ class Relinked:
         )
 
 
+def describe_colours(images: torch.Tensor) -> np.ndarray:
+    """Colour histograms (n, D) of uint8 pictures (n, 3, H, W): features that need no training."""
+    return colour_histogram_stripes(images).numpy()
+
+
 def candidates(tracks, rows, detect, describe):
     """For each of `rows`: (boxes (n, 4), pictures of them, their features (n, D))."""
     boxes = [within(np.asarray(found, float).reshape(-1, 4)) for found in detect(tracks, rows)]
@@ -194,20 +201,33 @@ def candidates(tracks, rows, detect, describe):
     return boxes, cuts, np.split(described, np.cumsum([len(here) for here in boxes])[:-1]), images
 
 
-def clean_track(tracks, k, detect, describe, alpha):
-    """(pictures (T, 3, H, W), boxes (T, 4), rects (T, 4), features of the chosen (n, D), their frames, row of the
-    report) of one track."""
+class CleanTrack(NamedTuple):
+    """One cleaned track: `pictures` (T, 3, H, W), `boxes` (T, 4) in shares of the old crops (NaN where nobody was
+    found), `rects` (T, 4), `features` (n, D) of the `found` frames (n,), and its row of the report."""
+
+    pictures: torch.Tensor
+    boxes: np.ndarray
+    rects: np.ndarray
+    features: np.ndarray
+    found: np.ndarray
+    told: dict
+
+
+def clean_track(
+    tracks: TrackSet, k: int, detect: Detect, describe: Describe = describe_colours, alpha: float = ALPHA
+) -> CleanTrack:
+    """Track `k` cleaned by itself; arguments as of `clean_tracks`."""
     rows = tracks.rows(k)
     boxes, cuts, features, pictures = candidates(tracks, rows, detect, describe)
     chosen = link(boxes, features, alpha)
+    found = np.flatnonzero(chosen >= 0)
     kept, rects = np.full((len(rows), 4), np.nan), np.tile(np.float32([0, 0, 1, 1]), (len(rows), 1))
     if tracks.rects is not None:
         rects[chosen < 0] = tracks.rects[rows][chosen < 0]
     pictures = pictures.clone()
-    for t in np.flatnonzero(chosen >= 0):
+    for t in found:
         kept[t] = boxes[t][chosen[t]]
-        pictures[t], rects[t] = cuts[t][chosen[t]][0], torch.tensor(cuts[t][chosen[t]][1])
-    found = np.flatnonzero(chosen >= 0)
+        pictures[t], rects[t] = cuts[t][chosen[t]][0], cuts[t][chosen[t]][1]
     told = dict(
         track=k,
         frames=len(rows),
@@ -216,14 +236,37 @@ def clean_track(tracks, k, detect, describe, alpha):
         several=sum(len(boxes[t]) > 1 for t in found),
         padded=int((rects[found, 2] - rects[found, 0] < 1).sum()),
     )
-    mine = np.array([features[t][chosen[t]] for t in found])
-    return pictures, kept, rects, mine, found, told
+    return CleanTrack(pictures, kept, rects, np.array([features[t][chosen[t]] for t in found]), found, told)
+
+# %% ../nbs/relink.ipynb #8bf5e9d8
+def with_switches(done: Sequence[CleanTrack], change: float = CHANGE) -> pd.DataFrame:
+    """The report of cleaned tracks, with the frame at which a switch is suspected in each (-1: none); ValueError in one
+    sentence where the detector found nobody in any frame."""
+    if not any(len(one.found) for one in done):
+        frames = sum(one.told["frames"] for one in done)
+        raise ValueError(
+            f"the detector finds nobody in any of {frames:,} frames: give more padding, or another detector"
+        )
+    usual = usual_distance(np.stack([one.features.mean(0) for one in done if len(one.found)]))
+    report = pd.DataFrame([one.told for one in done])
+    report["switch"] = -1
+    for row, one in enumerate(done):
+        where, distance = largest_change(one.features) if len(one.found) else (-1, 0.0)
+        if where >= 0 and distance > change * usual:
+            report.loc[row, "switch"] = int(one.found[where])
+    return report
+
+
+def check_alpha(alpha):
+    """ValueError in one sentence for a share that is none."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is the share of its features that a track keeps, from 0 to 1, not {alpha}")
 
 
 def clean_tracks(
     tracks: TrackSet,
     detect: Detect,
-    describe: Describe = lambda images: colour_histogram_stripes(images).numpy(),
+    describe: Describe = describe_colours,
     *,
     alpha: float = ALPHA,
     change: float = CHANGE,
@@ -236,27 +279,14 @@ def clean_tracks(
     how much of the usual distance between tracks a suspected switch takes. ValueError where nobody is found in any
     frame. Source: N sec. 2.5.1.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is the share of its features that a track keeps, from 0 to 1, not {alpha}")
-    done = [
-        clean_track(tracks, k, detect, describe, alpha)
-        for k in show_bar(range(len(tracks)), "cleaning", progress, unit="track")
-    ]
-    if not any(len(one[4]) for one in done):
-        raise ValueError(
-            f"the detector finds nobody in any of {len(tracks.frames):,} frames: give more padding, or another detector"
-        )
-    pictures, boxes, rects = (
-        torch.cat([one[0] for one in done]),
-        *(np.concatenate([one[k] for one in done]) for k in (1, 2)),
-    )
-    usual = usual_distance(np.stack([one[3].mean(0) for one in done if len(one[4])]))
-    for *_, features, found, told in done:
-        where, distance = largest_change(features) if len(found) else (-1, 0.0)
-        told["switch"] = int(found[where]) if where >= 0 and distance > change * usual else -1
+    check_alpha(alpha)
+    each = show_bar(range(len(tracks)), "cleaning", progress, unit="track")
+    done = [clean_track(tracks, k, detect, describe, alpha) for k in each]
+    report = with_switches(done, change)
+    boxes, rects = (np.concatenate([getattr(one, name) for one in done]) for name in ("boxes", "rects"))
     truth = None if tracks.truth is None else truth_after(tracks.truth, boxes)
-    cleaned = replace(tracks, pixels=pictures, rects=rects, truth=truth)
-    return Relinked(cleaned, boxes, pd.DataFrame([one[5] for one in done]))
+    pictures = torch.cat([one.pictures for one in done])
+    return Relinked(replace(tracks, pixels=pictures, rects=rects, truth=truth), boxes, report)
 
 # %% ../nbs/relink.ipynb #ece4e390
 def truth_after(truth: Truth, boxes: np.ndarray) -> Truth:

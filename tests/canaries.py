@@ -26,9 +26,10 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from scalable_arch import create_model, data, hdl, metrics, nas, nge, nos, train
+from scalable_arch import create_model, data, hdl, metrics, nas, nge, nos, relink, train
 from scalable_arch.cfaan import POSITIONS, CoarseToFineAxial
 from scalable_arch.data.sources import SCENE_WORLDS
+from scalable_arch.data.track_videos import vtest_rows, vtest_truth
 from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
 from scalable_arch.nas.discrete import PolicyGuide
@@ -317,6 +318,51 @@ def masks():
         return painted(images) | {f"class {kind}": (classes == kind).double().mean() for kind in (0, 1, 2, 3, 255)}
 
     return of_each(run, {split: {"split": split} for split in ("train", "settle", "val")})
+
+
+def numbers_of_tracks(found) -> dict[str, float]:
+    "Numbers of a `TrackSet`, and of the truth where it has one."
+    names = ("starts", "pids", "camids", "labels", "query", "gallery", "frames", "corrected", "second")
+    numbers = {name: probe(getattr(found, name)) for name in names if getattr(found, name) is not None}
+    truth = (
+        {} if found.truth is None else {f"truth {name}": probe(part) for name, part in found.truth._asdict().items()}
+    )
+    return painted(found.images(np.arange(len(found.frames)))) | numbers | truth
+
+
+@canary("world.tracks", "world.people", "world.scenes", within=GREY)
+def walks_past_cameras():
+    def run(split="test", noise=2, world="plaza"):
+        return numbers_of_tracks(data.load_tracks(world, split, people=2, frames=4, noise=noise, size=(32, 16)))
+
+    dials = dict(drifts=1.0, switches=0.4, pairs=0.4, misses=0.3, fragments=0.6, wrong=0.3, doubles=0.3, copies=0.5)
+    return of_each(
+        run,
+        {
+            "plain": {"noise": 0},
+            "noisy": {},
+            "training": {"split": "train"},
+            "all dials": {"noise": dials},
+            "campus": {"split": "settle", "world": "campus"},
+        },
+    )
+
+
+@canary("data.tracks", within=GREY)
+def tracks_from_files():
+    with TemporaryDirectory() as folder:
+        for camera, track, images in (("a", "1", pixels(3, 40, 20)), ("b", "2", pixels(2, 60, 40))):
+            (Path(folder) / camera / track).mkdir(parents=True)
+            for number, image in enumerate(images):
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(
+                    Path(folder) / camera / track / f"f{10 - number}.png"
+                )
+        found, _, _ = data.read_track_folder(folder, size=(24, 12), progress=False)
+        numbers = numbers_of_tracks(found)
+    clips = [data.restricted_random(7, 3), data.all_clips(7, 3), data.all_clips(7, 3, strided=False)]
+    boxes, names = vtest_rows(16)
+    truth = vtest_truth(boxes[:64], names[:64], boxes)
+    return numbers | {"clips": probe(*clips), "vtest": probe(names), "vtest truth": probe(*truth)}
 
 
 @canary("data.images", within=GREY)
@@ -933,6 +979,31 @@ def retrieval():
     return of_each(run, {"plain": {}, "trapezoid": {"ap": "trapezoid"}, "lists": {"top_k": 6, "max_rank": 3}}) | {
         "multi query": probe(*merged)
     }
+
+
+@canary("score.tracks")
+def tracks_by_protocol():
+    pids, second = np.arange(24) % 6 - 1, np.where(np.arange(24) % 7 == 0, 2, -1)
+    query = (np.arange(24) % 4 == 0) & (pids > 0)
+    labels = dict(
+        pids=pids, camids=np.arange(24) // 6 % 3, query=query, gallery=~query, corrected=pids % 4 + 1, second=second
+    )
+    found = lambda protocol: ranked(metrics.evaluate_tracks(features_at_random(24), **labels, protocol=protocol))
+    return of_each(found, {name: {"protocol": name} for name in metrics.PROTOCOLS})
+
+
+@canary("method.relink", "world.tracks", "world.people", "world.scenes", within=GREY)
+def cleaned_tracks():
+    noisy = data.load_tracks("plaza", "settle", people=2, frames=8, noise=2, size=(32, 16))
+
+    def run(recall=0.9, **options):
+        found = relink.clean_tracks(noisy, relink.oracle(recall), progress=False, **options)
+        told = {name: probe(found.report[name]) for name in found.report}
+        return (
+            numbers_of_tracks(found.tracks) | told | {"boxes": probe(found.boxes), "rects": probe(found.tracks.rects)}
+        )
+
+    return of_each(run, {"plain": {}, "blind": {"recall": 0.5}, "fickle": {"alpha": 0.1, "change": 0.2}})
 
 
 @canary("score.reranking")

@@ -255,7 +255,12 @@ def test_versions_and_titles():
     for task, world in (("reid", "plasa"), ("person_search", "plaza")):
         with pytest.raises(ValueError, match="unknown world"):
             source_versions({"world": world}, task)
-    example = {"world": {"reid": "city", "person_search": "yard"}, "dataset": "scenes", "video": "vtest", "people": 3}
+    example = {
+        "world": {"reid": "city", "person_search": "yard", "video": "campus"},
+        "dataset": "scenes",
+        "video": "vtest",
+        "people": 3,
+    }
     for task, sorts in OPENERS.items():
         for sort in sorts:
             value = example.get(sort, True)

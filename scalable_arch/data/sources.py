@@ -259,8 +259,9 @@ def open_track_dataset(source, split, size, data_root):
         tracks = tracks.of(np.isin(tracks.pids, kept))
     if split == "test":
         return tracks
-    query = split_query(tracks.pids, tracks.camids) & (split == "settle")
-    return replace(tracks, query=query, gallery=~query & (split == "settle"))
+    query, settle = np.zeros(len(tracks), bool), split == "settle"
+    query[np.unique(tracks.pids, return_index=True)[1]] = settle  # the first track of each person
+    return replace(tracks, query=query, gallery=~query & settle)
 
 
 def open_track_video(source, split, size, data_root):

@@ -19,11 +19,12 @@ from PIL import Image, ImageDraw
 
 from ..data.images import READ_ERRORS, read_image
 from ..errors import whole_number
-from ..files import new_folder
+from ..files import new_folder, user_path
 from ..metrics.neighbours import search
 from .features import SIZE, describe, describe_files, open_model, placed
 from .folders import folder_of, pictures_in, some
 from .people import Finder, Sighting, finder, people_in_video, query_crop, sightings
+from .tracks import describe_tracks, mean_feature, query_track, read_own_tracks
 from ..progress import shown_progress
 
 COLOURS = {"right": "#2a8a3e", "wrong": "#c23b3b", "": "#8a8a8a"}
@@ -31,8 +32,8 @@ MARKS = {"right": "✓ ", "wrong": "✗ ", "": ""}  # for whom red and green are
 
 # %% auto #0
 __all__ = ['COLOURS', 'MARKS', 'STYLE', 'INTENDED', 'Hit', 'RankedList', 'picture_tag', 'caption', 'lists_html', 'page_html',
-           'lists_csv', 'lists_picture', 'query_crops', 'people_in_pictures', 'OwnGallery', 'sighted_gallery',
-           'folder_gallery', 'ranked_lists', 'search_pictures']
+           'lists_csv', 'lists_picture', 'query_crops', 'query_features', 'people_in_pictures', 'OwnGallery',
+           'sighted_gallery', 'folder_gallery', 'track_gallery', 'ranked_lists', 'search_pictures']
 
 # %% ../../nbs/own/lists.ipynb #7aeac16c
 @dataclass(frozen=True)
@@ -144,13 +145,15 @@ def lists_picture(ranked: Sequence[RankedList], height: int = 120) -> Image.Imag
     return sheet
 
 # %% ../../nbs/own/lists.ipynb #fd4d5caf
-def query_crops(queries: Sequence[str | Path], find: Callable[[], Finder]) -> tuple[list[str], np.ndarray, list[str]]:
-    """(names, crops (Q, H, W, 3), sentences about queries that cannot be used); the first of these is raised where no
-    query is left."""
+def query_crops(
+    queries: Sequence[str | Path], find: Callable[[], Finder]
+) -> tuple[list[str], list[np.ndarray], list[str]]:
+    """(names, Q arrays of crops (n, H, W, 3), sentences about queries that cannot be used); a query is a picture, or a
+    folder of the frames of a track. The first sentence is raised where no query is left."""
     names, crops, notes = [], [], []
     for path in queries:
         try:
-            crops.append(query_crop(path, find))
+            crops.append(query_track(path) if user_path(path).is_dir() else query_crop(path, find)[None])
             names.append(str(path))
         except (ValueError, OSError) as error:
             if len(queries) == 1:
@@ -158,7 +161,14 @@ def query_crops(queries: Sequence[str | Path], find: Callable[[], Finder]) -> tu
             notes.append(str(error))
     if not crops:
         raise ValueError(f"none of the {len(queries)} queries can be used; {notes[0]}")
-    return names, np.stack(crops), notes
+    return names, crops, notes
+
+
+def query_features(model: torch.nn.Module, crops: Sequence[np.ndarray]) -> np.ndarray:
+    "Features (Q, D) of queries, each of some crops (n, H, W, 3), by a model that is `placed`."
+    images = torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2).contiguous()
+    parts = np.split(describe(model, images), np.cumsum([len(one) for one in crops])[:-1])
+    return np.stack([part[0] if len(part) == 1 else mean_feature(part) for part in parts])
 
 
 def people_in_pictures(paths: Sequence[Path], find: Finder, folder: Path) -> tuple[list[Sighting], list[str]]:
@@ -212,8 +222,17 @@ def folder_gallery(model: torch.nn.Module, folder: str | Path, find: Finder | No
     )
 
 # %% ../../nbs/own/lists.ipynb #3717e6bb
+def track_gallery(model: torch.nn.Module, path: str | Path, boxes: str | Path | None) -> OwnGallery:
+    "The `OwnGallery` of the tracks in a folder CAMERA/TRACK/FRAME.jpg, or in a video with a MOT text file."
+    own = read_own_tracks(path, boxes)
+    middle = (own.tracks.starts[:-1] + own.tracks.starts[1:]) // 2
+    where = [str(Path(path) / name) if boxes is None else f"{path}/track {name}" for name in own.names]
+    image = lambda row: own.tracks.images(middle[row : row + 1])[0].permute(1, 2, 0).numpy()
+    return OwnGallery(describe_tracks(model, own.tracks), where, image, own.notes)
+
+
 def ranked_lists(
-    names: Sequence[str], crops: np.ndarray, features: np.ndarray, gallery: OwnGallery, top: int
+    names: Sequence[str], crops: Sequence[np.ndarray], features: np.ndarray, gallery: OwnGallery, top: int
 ) -> list[RankedList]:
     "The `top` of a gallery for each query; a query that lies in the gallery is left out of its own list."
     spare = 1 + len({Path(name).resolve() for name in names} & {Path(place).resolve() for place in gallery.where})
@@ -232,6 +251,8 @@ def search_pictures(
     *,
     gallery: str | Path | None = None,
     video: str | Path | None = None,
+    tracks: str | Path | None = None,
+    boxes: str | Path | None = None,
     model: str | None = None,
     detector: str | None = None,
     top: int = 10,
@@ -243,27 +264,33 @@ def search_pictures(
     """Look for the people of `queries` in a folder or a video; write index.html and ranked.csv into the new folder
     `out`. Returns the lists and sentences about what was left out.
 
-    `gallery`: folder of crops, or of whole pictures where a `detector` is given. `video`: looked at once a second, or
-    at every so many frames. `detector`: hog, or a file of a person-search network, for which pictures are brought to
-    `height`. `model`: a file, or a name of one with weights. `top`: length of a list. OSError or ValueError in one
-    sentence where something does not fit; then nothing is written.
+    A query is a picture, or a folder of the frames of a track. `gallery`: folder of crops, or of whole pictures where a
+    `detector` is given. `video`: looked at once a second, or at every so many frames; with a tracker's `boxes`, a MOT
+    text file, its tracks are searched. `tracks`: folder CAMERA/TRACK/FRAME.jpg, of which tracks are found.
+    `detector`: hog, or a file of a person-search network, for which pictures are brought to `height`. `model`: a file,
+    or a name of one with weights. `top`: length of a list. OSError or ValueError in one sentence where something does
+    not fit; then nothing is written.
     """
-    if (gallery is None) == (video is None):
-        raise ValueError("give either --gallery FOLDER or --video FILE to search in")
+    if sum(place is not None for place in (gallery, video, tracks)) != 1:
+        raise ValueError("give either --gallery FOLDER or --video FILE or --tracks FOLDER to search in")
+    if boxes is not None and video is None:
+        raise ValueError(f"the boxes {boxes} are of a video: give it with --video FILE")
     top, net = whole_number("top", top), placed(open_model(model), device, precision)
-    find = finder(detector, device, height) if video or detector else None
+    find = finder(detector, device, height) if (video and not boxes) or detector else None
     with new_folder(out) as place:
         names, crops, notes = query_crops(queries, lambda: find or finder(None))
-        if video:
+        if tracks or boxes:
+            there = track_gallery(net, tracks or video, boxes)
+        elif video:
             there = sighted_gallery(net, people_in_video(video, find, every=every), [])
         else:
             there = folder_gallery(net, gallery, find)
-        asked = describe(net, torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous())
-        ranked = ranked_lists(names, crops, asked, there, top)
+        shown = [one[len(one) // 2] for one in crops]
+        ranked = ranked_lists(names, shown, query_features(net, crops), there, top)
         notes += there.notes
         said = [
-            f"<p>{len(there.where):,} pictures of people in <code>{escape(str(gallery or video))}</code>, the nearest "
-            "first; numbers are distances.</p>",
+            f"<p>{len(there.where):,} {'tracks' if tracks or boxes else 'pictures'} of people in "
+            f"<code>{escape(str(gallery or video or tracks))}</code>, the nearest first; numbers are distances.</p>",
             *(f"<p>{escape(note)}</p>" for note in notes),
         ]
         (place / "index.html").write_text(page_html("People found", [*said, lists_html(ranked)]), encoding="utf-8")

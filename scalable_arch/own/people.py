@@ -35,22 +35,25 @@ HOG_HEIGHT, SURE = 864, 1.0  # pixels; least distance from the detector's plane
 INSIDE = (0.17, 0.09, 0.83, 0.93)  # of the window: what the person in it fills
 
 
-def hog_finder() -> Finder:
-    "A function that finds people by OpenCV's detector; ImportError in one sentence without OpenCV."
+def hog_finder(height: int = HOG_HEIGHT, sure: float = SURE) -> Finder:
+    """A function that finds people by OpenCV's detector, in pictures brought to a `height`, with at least the distance
+    `sure` from its plane; ImportError in one sentence without OpenCV."""
     cv2 = import_opencv()
     hog = cv2.HOGDescriptor()
     hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 
     def find(picture):
-        scale = HOG_HEIGHT / len(picture)
-        size = (max(64, round(picture.shape[1] * scale)), HOG_HEIGHT)
-        windows, sure = hog.detectMultiScale(cv2.resize(picture, size), hitThreshold=SURE, winStride=(8, 8), scale=1.05)
+        scale = height / len(picture)
+        size = (max(64, round(picture.shape[1] * scale)), height)
+        windows, found = hog.detectMultiScale(
+            cv2.resize(picture, size), hitThreshold=sure, winStride=(8, 8), scale=1.05
+        )
         if not len(windows):
             return np.zeros((0, 4))
-        left, top, width, height = np.asarray(windows, float).T / scale
+        left, top, wide, tall = np.asarray(windows, float).T / scale
         x1, y1, x2, y2 = INSIDE
-        boxes = np.stack([left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height], 1)
-        kept = nms(torch.from_numpy(boxes), torch.from_numpy(np.ravel(sure).astype(float)), 0.4)
+        boxes = np.stack([left + x1 * wide, top + y1 * tall, left + x2 * wide, top + y2 * tall], 1)
+        kept = nms(torch.from_numpy(boxes), torch.from_numpy(np.ravel(found).astype(float)), 0.4)
         return np.clip(boxes[kept.numpy()], 0, [*picture.shape[1::-1]] * 2)
 
     return find
