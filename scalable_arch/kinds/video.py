@@ -47,6 +47,7 @@ def clip_loss_versions(recipe):
 def base_versions(config):
     "Names in the table of versions of what a base rests on."
     sources = source_versions(config["train"], "video")
+    sources += ["method.relink"] if config.get("relink") is not None else []
     return ["kind.video", "recipe.clips", "model.clips", "model.resnet", *sources, *clip_loss_versions(config["base"])]
 
 
@@ -59,7 +60,7 @@ def tracks_for(config, source, split, given):
     """The tracks of a source for a configuration's size; cleaned first where it says by which oracle (`relink`, keyword
     arguments of `oracle`)."""
     how = dict(task="video", size=tuple(config["size"]), data_root=given.get("data_root", ""))
-    if not config.get("relink"):
+    if config.get("relink") is None:
         return open_source(source, split, **how)
     return cleaned_tracks(*(json.dumps(part) for part in (source, split, how, config["relink"])))
 
@@ -157,8 +158,7 @@ def video_versions(config):
     "Names in the table of versions of what the numbers of a trial rest on."
     searched = [name for source in config["search"].values() for name in source_versions(source, "video")]
     below = model_versions(config["model"]) + clip_loss_versions(config["recipe"])
-    cleaned = ["method.relink"] if config.get("relink") else []
-    return [*base_versions(config), *below, *searched, *cleaned, "score.tracks"]
+    return [*base_versions(config), *below, *searched, "score.tracks"]
 
 
 def video_about(config):
