@@ -140,7 +140,7 @@ def demo_command(args: argparse.Namespace) -> int:
 # %% ../nbs/commands.ipynb #64f14179
 def models_command(args: argparse.Namespace) -> int:
     "Table of the models that `create_model` knows, or the card of one with weights."
-    from scalable_arch.models import CHAPTERS, COSTS, MODELS, input_size, list_models, list_pretrained, model_card
+    from scalable_arch.models import CHAPTERS, COSTS, MODELS, input_shape, list_models, list_pretrained, model_card
 
     if args.name:
         from scalable_arch.own.shipped import card_lines
@@ -148,12 +148,14 @@ def models_command(args: argparse.Namespace) -> int:
         print(card_lines(model_card(args.name)))
         return 0
     have = list_pretrained()
-    print(f"{'model':20s} {'parameters':>12s} {'multiply-adds':>14s}  {'input':8s} weights  chapter")
+    print(f"{'model':20s} {'parameters':>12s} {'multiply-adds':>14s}  {'input':9s} weights  chapter")
     for name in list_models():
         params, macs = COSTS[name]
-        size, weights = "x".join(map(str, input_size(name))), "yes" if name in have else "no"
-        print(f"{name:20s} {params:12,d} {macs / 1e6:12.1f} M  {size:8s} {weights:7s}  {CHAPTERS[MODELS[name]]}")
-    print("without classifiers; of hdl_* the scene's part; weights: scalable-arch models NAME shows their card")
+        size, weights = "x".join(str(n) for n in input_shape(name) if n != 3), "yes" if name in have else "no"
+        print(f"{name:20s} {params:12,d} {macs / 1e6:12.1f} M  {size:9s} {weights:7s}  {CHAPTERS[MODELS[name]]}")
+    print(
+        "without classifiers; of hdl_* the scene's part; 8x256x128: a clip of 8 frames; weights: scalable-arch models NAME shows their card"
+    )
     return 0
 
 

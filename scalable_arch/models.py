@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 # %% auto #0
-__all__ = ['MODELS', 'MODULE_VERSIONS', 'BACKBONE_VERSIONS', 'COSTS', 'CHAPTERS', 'list_models', 'as_plain', 'model_versions',
-           'make', 'create_model', 'input_size', 'weights_dir', 'list_pretrained', 'check_versions', 'read_pretrained',
-           'as_card', 'model_card', 'load_card', 'check_pretrained_options', 'with_weights', 'save_pretrained', 'fresh',
-           'in_precision', 'shapes', 'save', 'load']
+__all__ = ['MODELS', 'MODULE_VERSIONS', 'BACKBONE_VERSIONS', 'COSTS', 'CHAPTERS', 'CLIP_FRAMES', 'list_models', 'as_plain',
+           'model_versions', 'make', 'create_model', 'input_size', 'input_shape', 'weights_dir', 'list_pretrained',
+           'check_versions', 'read_pretrained', 'as_card', 'model_card', 'load_card', 'check_pretrained_options',
+           'with_weights', 'save_pretrained', 'fresh', 'in_precision', 'shapes', 'save', 'load']
 
 # %% ../nbs/models.ipynb #0096abed
 MODELS = {  # name: module of scalable_arch that has a function of this name
@@ -49,6 +49,10 @@ MODELS = {  # name: module of scalable_arch that has a function of this name
     **{name: "cdnet" for family in ("cdnet", "cnet") for name in (family, *(f"{family}_top{k}" for k in range(1, 5)))},
     "resnet18_cifar": "nn.cifar",
     "pyramidnet110_cifar": "nn.cifar",
+    "resnet50_clips": "nn.clips",
+    "nvan": "nvan",
+    "ste_nvan": "nvan",
+    "cfaan": "cfaan",
     "vgg16_cifar": "nn.classic",
     "vgg19_cifar": "nn.classic",
     "resnet32_cifar": "nn.classic",
@@ -95,11 +99,15 @@ MODULE_VERSIONS = {
     "nn.cifar": "model.cifar",
     "nn.classic": "model.classic",
     "nas.networks": "model.cells",
+    "nn.clips": "model.clips",
+    "nvan": "model.nvan",
+    "cfaan": "model.cfaan",
 }
 BACKBONE_VERSIONS = {
     "hdl_teacher": ["model.resnet"],
     "bag_of_tricks": ["model.necks"],
     "resnet50_reid": ["model.resnet"],
+    **{name: ["model.resnet"] for name in ("resnet50_clips", "nvan", "ste_nvan", "cfaan")},
     "mobilenet_reid": ["model.efficient"],
     "shufflenet_reid": ["model.efficient"],
     "condensenet_reid": ["model.efficient"],
@@ -157,6 +165,7 @@ COSTS = {  # name: (parameters, multiply-adds)
     "cdnet_top2": (1_796_600, 955_063_296),
     "cdnet_top3": (1_877_352, 1_089_219_584),
     "cdnet_top4": (1_570_392, 964_566_016),
+    "cfaan": (32_946_448, 30_597_499_392),
     "cnet": (1_436_240, 821_422_080),
     "cnet_top1": (1_428_656, 783_214_592),
     "cnet_top2": (1_436_240, 821_422_080),
@@ -181,6 +190,7 @@ COSTS = {  # name: (parameters, multiply-adds)
     "msinet": (2_328_035, 1_119_890_944),
     "nasnet_cifar": (3_823_740, 603_445_248),
     "nasnet_imagenet": (4_603_320, 603_071_616),
+    "nvan": (30_870_592, 63_564_677_120),
     "osnet_x0_25": (201_864, 82_314_880),
     "osnet_x0_5": (630_034, 272_899_328),
     "osnet_x0_75": (1_285_754, 571_752_192),
@@ -191,24 +201,37 @@ COSTS = {  # name: (parameters, multiply-adds)
     "resnet34": (21_110_848, 3_643_981_824),
     "resnet34_cifar": (21_276_992, 1_159_397_376),
     "resnet50": (23_508_032, 4_087_136_256),
+    "resnet50_clips": (23_512_128, 32_426_164_224),
     "resnet50_reid": (23_508_032, 834_109_440),
     "shufflenet": (904_728, 136_500_672),
     "shufflenet_reid": (904_728, 27_857_280),
+    "ste_nvan": (30_870_592, 17_691_574_272),
     "vgg16_cifar": (14_723_136, 313_196_544),
     "vgg19_cifar": (20_035_392, 398_131_200),
 }
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
 CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.classic": "13", "nn.osnet": "7", "cdnet": "7"}
-CHAPTERS |= {"msinet": "8"}
+CHAPTERS |= {"msinet": "8", "nn.clips": "9", "nvan": "9", "cfaan": "9"}
+CLIP_FRAMES = {"nn.clips": 8, "nvan": 8, "cfaan": 6}  # of the clips that the papers count
 
 
 def input_size(name: str) -> tuple[int, int]:
     "Height and width of the images for which `COSTS` counts: person crops, scenes, CIFAR's or ImageNet's."
     sizes = {"han": (160, 64), "nn.embedding": (160, 64), "hdl": (192, 256)}
-    sizes |= dict.fromkeys(("cdnet", "msinet", "nn.osnet"), (256, 128))
+    sizes |= dict.fromkeys(("cdnet", "msinet", "nn.osnet", *CLIP_FRAMES), (256, 128))
     if name == "bag_of_tricks":
         return 256, 128
     return sizes.get(MODELS[name], (32, 32) if name.endswith("_cifar") else (224, 224))
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """Shape of one input for which `COSTS` counts: an image, or a clip of images.
+
+    >>> input_shape("han_small"), input_shape("nvan")
+    ((3, 160, 64), (8, 3, 256, 128))
+    """
+    frames = CLIP_FRAMES.get(MODELS[name])
+    return (*([frames] if frames else []), 3, *input_size(name))
 
 # %% ../nbs/models.ipynb #b08d2dd6
 def weights_dir() -> Path:

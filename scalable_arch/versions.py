@@ -54,6 +54,13 @@ VERSIONS = {
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.balance": 1,  # cross-entropy behind a neck, the hardest triplets before it
+    "model.clips": 1,  # and what all networks for clips share
+    "model.nvan": 1,
+    "model.cfaan": 1,
+    "method.relink": 1,
+    "loss.cross_entropy": 1,
+    "loss.triplet": 1,
+    "loss.soft_triplet": 1,
     "loss.detection": 1,
     "loss.distillation": 1,
     "loss.guidance": 1,
@@ -64,6 +71,7 @@ VERSIONS = {
     "recipe.segmentation": 2,
     "recipe.person_search": 2,
     "recipe.search": 1,  # of architectures, by gradient
+    "recipe.clips": 1,
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
     "score.retrieval": 1,
     "score.tracks": 1,
@@ -81,6 +89,7 @@ VERSIONS = {
     "kind.segmentation": 2,
     "kind.tabular": 1,
     "kind.pruning": 1,
+    "kind.video": 1,
     "claims.rule": 2,
 }
 

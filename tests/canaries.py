@@ -28,22 +28,27 @@ from torch.nn import functional as F
 
 from scalable_arch import caie, create_model, data, hdl, metrics, msinet, nas, nge, nos, relink, train
 from scalable_arch.cdnet import CDSupernet
+from scalable_arch.cfaan import POSITIONS, CoarseToFineAxial
 from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.data.track_videos import vtest_rows, vtest_truth
 from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
+from scalable_arch.models import input_shape
 from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.nas.search import search
 from scalable_arch.nn import prune
 from scalable_arch.nn.batchnorm import NormReLU
+from scalable_arch.nn.clips import pool_clips
 from scalable_arch.nn.deeplab import DeepLabV3
 from scalable_arch.nn.detector import as_rois
 from scalable_arch.nn.inference import fold_batchnorm
 from scalable_arch.nn.necks import NECKS
 from scalable_arch.nn.regions import RegionLoops
 from scalable_arch.nn.units import BranchOutput
+from scalable_arch.nvan import NonLocal
 from scalable_arch.study.claims import Claim, parse_relation
 from scalable_arch.study.rule import check_claim, scores_by_person
+from scalable_arch.train.clips import clip_features, fit_clips, share_of_tracks_named
 from scalable_arch.train.detection import identity_labels
 from scalable_arch.versions import versions_of
 
@@ -107,6 +112,11 @@ def pixels(number: int, *size: int) -> torch.Tensor:
 def batch(number: int, *size: int) -> torch.Tensor:
     "The same images as normalised floats."
     return data.to_float(pixels(number, *size)).double()
+
+
+def clips(number: int, frames: int) -> torch.Tensor:
+    "The same images as clips (number, frames, 3, 64, 32)."
+    return batch(number * frames, 64, 32).unflatten(0, (number, frames))
 
 
 def leaves(found) -> list[torch.Tensor]:
@@ -467,6 +477,9 @@ FAMILIES = {
         for cells in ("darts_v1", "darts_v2", "nasnet", "amoebanet")
         for images in ("cifar", "imagenet")
     },
+    "model.clips": {"resnet50_clips": dict(width=1 / 16)},
+    "model.nvan": {"nvan": dict(width=1 / 16), "ste_nvan": dict(width=1 / 16, stripes=4)},
+    "model.cfaan": {"cfaan": dict(width=1 / 8, size=(64, 32), frames=4)},
 }
 INSIDE = {  # what a family is made of
     "model.embedding": ("model.resnet", "model.efficient"),
@@ -474,11 +487,13 @@ INSIDE = {  # what a family is made of
     "model.osnet": ("model.necks",),
     "model.cdnet": ("model.osnet", "model.necks"),
 }
+INSIDE = {"model.embedding": ("model.resnet", "model.efficient")}  # what a family is made of
+INSIDE |= {f"model.{name}": ("model.resnet", "model.clips") for name in ("clips", "nvan", "cfaan")}
 
 
 def family(models):
     "All networks of a family, in training and in inference."
-    x = batch(4, 64, 32)
+    x = batch(4, 64, 32) if len(input_shape(next(iter(models)))) == 3 else clips(3, 4)
     return of_each(
         lambda name, **options: exercised(create_model(name, num_classes=3, **options), x),
         {name: {"name": name, **options} for name, options in models.items()},
@@ -486,7 +501,31 @@ def family(models):
 
 
 for version, models in FAMILIES.items():
-    CANARIES[version] = Canary(version, (version, *INSIDE.get(version, ())), partial(family, models), TINY)
+    guards = tuple(dict.fromkeys((version, *INSIDE.get(version, ()))))
+    CANARIES[version] = Canary(version, guards, partial(family, models), TINY)
+
+
+@canary("model.nvan", "model.cfaan", "model.clips")
+def attention_in_clips():
+    maps = torch.randn(2, 4, 8, 4, 2, generator=torch.Generator().manual_seed(3)).double()
+    layers = {
+        "non-local": partial(NonLocal, 8),
+        "stripes": partial(NonLocal, 8, stripes=2),
+        "windows": partial(NonLocal, 8, window=2),
+        **{f"axial {kind}": partial(CoarseToFineAxial, 8, (4, 2, 3), scales=2, positions=kind) for kind in POSITIONS},
+        "axial plain": partial(CoarseToFineAxial, 8, (4, 2, 3), scales=2, norm=False),
+    }
+
+    def run(make):
+        layer = make().double()
+        nn.init.ones_(layer.norm.weight)
+        y = layer(maps)
+        return {"maps": probe(y), "gradient": gradient(y.square().sum(), *layer.parameters())}
+
+    masks = (maps[:, :, 0] > 0).double()
+    masks[1] = 0
+    pooled = {f"pooled {how}": probe(pool_clips(maps, masks, how)) for how in ("mean", "max")}
+    return of_each(run, {name: {"make": make} for name, make in layers.items()}) | pooled
 
 
 @canary("model.cdnet", "model.osnet", "model.necks")
@@ -769,7 +808,7 @@ def retrieval_options():
     )
 
 
-@canary("recipe.retrieval", "loss.cross_entropy", "loss.triplet")
+@canary("recipe.retrieval", "loss.cross_entropy", "loss.triplet", "loss.soft_triplet")
 def retrieval_losses():
     smoothed = {"smoothed": {"loss": "cross_entropy", "label_smoothing": 0.1}}
     losses = ("cross_entropy", "triplet", "cross_entropy+triplet")
@@ -788,6 +827,36 @@ def balanced_losses():
         found |= {f"{name} loss": loss, f"{name} gradient": gradient(loss, *neck.parameters())}
         found |= {f"{name} feature": probe(neck.eval()(maps)), f"{name} parts": probe(*neck.pooled(maps))}
     return found
+
+
+def clip_training(**options):
+    starts, names = np.array([0, 1, 4, 9, 12, 14, 20]), np.array([0, 0, 1, 1, 2, 2])
+    none, rects = np.zeros(6, bool), np.tile(np.float32([0, 0, 0.6, 1]), (20, 1))
+    tracks = data.TrackSet(pixels(20, 32, 16), starts, names, names, names, none, none, np.arange(20), rects=rects)
+    model = create_model("resnet50_clips", num_classes=3, width=1 / 16).double()
+    plain = dict(frames=2, epochs=2, num_ids=2, num_shots=2, lr=1e-3, loss=toy_loss, flip=False, progress=False)
+    history = fit_clips(model, tracks, **plain | options)
+    found = {clips: probe(clip_features(model, tracks, frames=2, clips=clips)) for clips in ("first", "all")}
+    return trained(model, history) | found | {"named": share_of_tracks_named(model, tracks, frames=2)}
+
+
+@canary(
+    "recipe.clips", "model.clips", "model.resnet", "loss.cross_entropy", "loss.soft_triplet", within=1e-5
+)  # features are float32
+def clip_options():
+    return defaults(fit_clips) | of_each(
+        clip_training,
+        {
+            "plain": {},
+            "flip": {"flip": True},
+            "erasing": {"erasing": True},
+            "settled": {"settle_batches": 2},
+            "cosine": {"schedule": "cosine", "warmup": 1},
+            "decay": {"weight_decay": 0.1},
+            "triplets": {"loss": "cross_entropy+soft_triplet"},
+            "seed": {"seed": 1},
+        },
+    )
 
 
 def toy_guidance(maps, images):
@@ -1203,6 +1272,22 @@ TRIALS = {
         "recipe": {"epochs": 8, "batch_size": 8, "num_shots": 4, "lr": 1e-5, "loss": "cross_entropy+triplet"},
         "parts": ["joint", "global", "local", "joint RR", "joint MQ", "joint RR MQ"],
         "attention": True,
+        "seed": 1,
+    },
+    "video trial": {
+        "kind": "video",
+        "model": "nvan",
+        "options": {"width": 0.0625},
+        "train": {"world": "plaza", "people": 4, "frames": 4, "noise": 2},
+        "search": {"test": {"world": "plaza", "people": 3, "frames": 4, "noise": 2}},
+        "size": [64, 32],
+        "frames": 2,
+        "base": {"epochs": 1, "num_ids": 2, "num_shots": 2, "loss": "cross_entropy"},
+        "recipe": {"epochs": 1, "num_ids": 2, "num_shots": 2, "new_rate": 10.0, "settle_batches": 1},
+        "frozen": "conv3_3",
+        "relink": {"recall": 0.9},
+        "early": True,
+        "clips": "all",
         "seed": 1,
     },
     "person search trial": {

@@ -137,7 +137,7 @@ def test_a_damaged_file_is_told(shipped):
 @pytest.mark.parametrize("name", list_models())
 def test_costs_are_what_is_counted(name):
     with torch.device("meta"):
-        cost = measure(create_model(name, num_classes=None), (3, *models.input_size(name)))
+        cost = measure(create_model(name, num_classes=None), models.input_shape(name))
     assert models.COSTS[name] == (cost.params, cost.macs) and models.MODELS[name] in models.CHAPTERS
 
 

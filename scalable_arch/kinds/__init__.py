@@ -9,6 +9,7 @@ from scalable_arch.kinds.reid import REID
 from scalable_arch.kinds.reid_search import REID_SEARCH
 from scalable_arch.kinds.segmentation import SEGMENTATION
 from scalable_arch.kinds.tabular import TABULAR
+from scalable_arch.kinds.video import VIDEO
 
 KINDS = {
     "reid": REID,
@@ -20,6 +21,7 @@ KINDS = {
     "tabular": TABULAR,
     "pruning": PRUNING,
     "msinet_search": MSINET_SEARCH,
+    "video": VIDEO,
 }
 
 __all__ = [
@@ -33,4 +35,5 @@ __all__ = [
     "SEARCH",
     "SEGMENTATION",
     "TABULAR",
+    "VIDEO",
 ]

@@ -21,6 +21,9 @@ SPELLINGS = {
     "darts": "DARTS",
     "nasnet": "NASNet-A",
     "amoebanet": "AmoebaNet-A",
+    "nvan": "NVAN",
+    "ste_nvan": "STE-NVAN",
+    "cfaan": "CF-AAN",
 }
 
 
@@ -30,8 +33,8 @@ def model_title(name):
     >>> model_title("han_large"), model_title("resnet50_reid")
     ('HAN (Large)', 'ResNet-50')
     """
-    first, *rest = name.split("_")
-    rest = [word.capitalize() for word in rest if word not in ("reid", "cifar", "imagenet")]
+    first, *rest = [name] if name in SPELLINGS else name.split("_")
+    rest = [word.capitalize() for word in rest if word not in ("reid", "clips", "cifar", "imagenet")]
     return SPELLINGS.get(first, first) + (f" ({' '.join(rest)})" if rest else "")
 
 

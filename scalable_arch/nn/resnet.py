@@ -56,7 +56,8 @@ class ResNet(nn.Module):
     `num_classes` is None.
 
     `depths`: bottlenecks in the four stages. `width` scales all channels. `last_stride`: of the fourth stage, 1 for
-    maps twice as large. Source: He et al., CVPR 2016; stride in the 3x3 convolution as in torchvision.
+    maps twice as large. `stem_pool`: False leaves out the max-pooling behind the stem. Source: He et al., CVPR 2016;
+    stride in the 3x3 convolution as in torchvision.
     """
 
     def __init__(
@@ -66,12 +67,13 @@ class ResNet(nn.Module):
         depths: Sequence[int] = (3, 4, 6, 3),
         width: float = 1.0,
         last_stride: int = 2,
+        stem_pool: bool = True,
     ) -> None:
         super().__init__()
         base = max(int(64 * width + 0.5), 1)
         self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
-        channels = base
+        channels, self.stem_pool = base, stem_pool
         for stage, depth in enumerate(depths):
             inner, units, halving = base * 2**stage, [], (1, 2, 2, last_stride)[stage]
             for unit in range(depth):
@@ -85,9 +87,14 @@ class ResNet(nn.Module):
     def feature_channels(self) -> tuple[int, ...]:
         return tuple(4 * self.conv1.out_channels * 2**stage for stage in range(4))
 
+    def stem(self, images: torch.Tensor) -> torch.Tensor:
+        "Maps behind the stem: (B, 3, H, W) -> (B, 64 * width, H / 4, W / 4), or half of H and W without its pooling."
+        x = relu_of(self.bn1, self.conv1(images))
+        return F.max_pool2d(x, 3, 2, 1) if self.stem_pool else x
+
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         "The map of each of the four stages, (B, feature_channels[stage], h, w)."
-        x, maps = F.max_pool2d(relu_of(self.bn1, self.conv1(images)), 3, 2, 1), []
+        x, maps = self.stem(images), []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
             maps.append(x)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['MINING', 'LOSSES', 'COMPARING', 'at_least_float32', 'branches', 'cross_entropy', 'pairwise_distances', 'violations',
-           'hardest_violations', 'triplet', 'cross_entropy_and_triplet', 'balance', 'loss_by_name']
+           'hardest_violations', 'triplet', 'soft_triplet', 'cross_entropy_and_soft_triplet',
+           'cross_entropy_and_triplet', 'balance', 'loss_by_name']
 
 # %% ../../nbs/train/losses.ipynb #b96d6420
 from collections.abc import Callable, Sequence
@@ -111,6 +112,24 @@ def triplet(
         total = total + losses.sum() / (losses > 0).sum().clamp(min=1)
     return total
 
+# %% ../../nbs/train/losses.ipynb #75139a62
+def soft_triplet(output: HasEmbeddings, labels: torch.Tensor) -> torch.Tensor:
+    """Mean over anchors of log(1 + exp(farthest positive - nearest negative)), summed over branches: scalar, 0 where no
+    anchor has both. Distances of embeddings as they are. N sec. 2.2.1; Hermans et al. 2017, sec. 2."""
+    same = labels[:, None] == labels[None]
+    usable = (same.sum(1) > 1) & ~same.all(1)
+    total = 0
+    for embedding in branches(output, "embeddings"):
+        distances = pairwise_distances(at_least_float32(embedding))
+        gaps = distances.masked_fill(~same, -torch.inf).amax(1) - distances.masked_fill(same, torch.inf).amin(1)
+        total = total + F.softplus(torch.where(usable, gaps, -torch.inf)).sum() / usable.sum().clamp(min=1)
+    return total
+
+
+def cross_entropy_and_soft_triplet(output: Any, labels: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
+    "Sum of `cross_entropy` and `soft_triplet`, weights 1: scalar. N sec. 2.2.1."
+    return cross_entropy(output, labels, label_smoothing=label_smoothing) + soft_triplet(output, labels)
+
 # %% ../../nbs/train/losses.ipynb #7273a408
 def cross_entropy_and_triplet(output: Any, labels: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
     "Sum of `cross_entropy` and `triplet`, weights 1: scalar. W Table 3.6."
@@ -137,8 +156,9 @@ LOSSES = {
     "triplet": triplet,
     "cross_entropy+triplet": cross_entropy_and_triplet,
     "balance": balance,
+    "cross_entropy+soft_triplet": cross_entropy_and_soft_triplet,
 }
-COMPARING = ("triplet", "cross_entropy+triplet", "balance")  # need several images of each person in a batch
+COMPARING = tuple(name for name in LOSSES if name != "cross_entropy")  # need several images of each person in a batch
 
 
 def loss_by_name(loss: str | Loss, label_smoothing: float = 0.0) -> Loss:
