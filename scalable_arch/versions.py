@@ -40,6 +40,9 @@ VERSIONS = {
     "model.deeplab": 1,
     "model.nge": 1,
     "model.nos": 1,
+    "weights.han_small": 1,  # those that ship
+    "method.sgc": 1,
+    "method.hsr": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.detection": 1,
@@ -51,8 +54,10 @@ VERSIONS = {
     "recipe.person_search": 2,
     "recipe.search": 1,  # of architectures, by gradient
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
+    "recipe.pseudo": 1,  # rounds of grouping and learning
     "score.retrieval": 1,
     "score.reranking": 1,
+    "score.clusters": 1,
     "score.detection": 1,
     "score.person_search": 1,
     "score.classification": 1,
@@ -63,6 +68,8 @@ VERSIONS = {
     "kind.search": 1,
     "kind.segmentation": 2,
     "kind.tabular": 1,
+    "kind.clustering": 1,
+    "kind.adaptation": 1,
     "claims.rule": 2,
 }
 

@@ -1,4 +1,5 @@
 "Kinds of trial: how one of each task is run, which scores it has, how it is said in a line, and what it rests on."
+from scalable_arch.kinds.adaptation import ADAPTATION, CLUSTERING
 from scalable_arch.kinds.cell_search import SEARCH
 from scalable_arch.kinds.classification import CLASSIFICATION
 from scalable_arch.kinds.person_search import PERSON_SEARCH
@@ -13,6 +14,9 @@ KINDS = {
     "search": SEARCH,
     "segmentation": SEGMENTATION,
     "tabular": TABULAR,
+    "clustering": CLUSTERING,
+    "adaptation": ADAPTATION,
 }
 
-__all__ = ["CLASSIFICATION", "KINDS", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION", "TABULAR"]
+__all__ = ["ADAPTATION", "CLASSIFICATION", "CLUSTERING", "KINDS", "PERSON_SEARCH", "REID", "SEARCH", "SEGMENTATION",
+           "TABULAR"]

@@ -66,8 +66,8 @@ def soft_cross_entropy(output: Any, targets: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/train/pseudo.ipynb #4da30c36
 def renew_classifiers(model: nn.Module, num_classes: int | None, seed: int = 0) -> None:
     """Give `model` new classifiers of `num_classes`, or none, in place: HAN's `classifiers`, or `classify` of an
-    `EmbeddingNet`. ValueError for a network that has neither."""
-    like = next(model.parameters())
+    `EmbeddingNet`, or those of the network that it has as `wrapped`. ValueError for a network that has neither."""
+    model, like = getattr(model, "wrapped", model), next(model.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(getattr(model, "classifiers", None), nn.ModuleList):
