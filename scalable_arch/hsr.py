@@ -52,8 +52,8 @@ def cluster_target(
 ) -> Clusters:
     """Cluster a target's features (N, D) as SSG does; `source`: features (M, D) of the labelled set, or None.
 
-    `eps` None: the mean of the smallest `share` of distances; with fewer pairs than that asks for, of one pair. Sources:
-    N sec. 4.3.1; SSG's program.
+    `eps` None: the mean of the smallest `share` of distances; with fewer pairs than that asks for, of one pair.
+    Sources: N sec. 4.3.1; SSG's program.
     """
     distances, beyond = self_jaccard(features, k1=k1, k2=k2), 1.0
     if source is not None:

@@ -6,8 +6,9 @@
 __all__ = ['CLUSTERING', 'METHODS', 'ADAPTATION', 'begun', 'as_given', 'begin_versions', 'whole_and_halves', 'pool', 'as_metrics',
            'sgc_clusterings', 'dbscan_default', 'hsr_clusterings', 'cluster_and_score', 'clustering_versions',
            'clustering_about', 'clustering_said', 'idle_said', 'UpperHAN', 'kept_maps', 'map_reader', 'image_reader',
-           'supervised_round', 'begin_sgc', 'sgc_rounds', 'hsr_rounds', 'map_halves', 'last_maps', 'source_reader',
-           'searched', 'adapt_and_search', 'idle_of', 'adaptation_versions', 'adaptation_about', 'adaptation_said']
+           'supervised_round', 'begin_sgc', 'sgc_rounds', 'group_target', 'hsr_rounds', 'map_halves', 'last_maps',
+           'source_reader', 'searched', 'adapt_and_search', 'idle_of', 'adaptation_versions', 'adaptation_about',
+           'adaptation_said']
 
 # %% ../../nbs/kinds/adaptation.ipynb #c83fc208
 import json
@@ -287,23 +288,30 @@ def sgc_rounds(model, read, pids, camids, config, checkpoint=None, on_round=None
     return alternate(model, read, group, **how, progress=False, on_round=on_round)
 
 # %% ../../nbs/kinds/adaptation.ipynb #d636c204
+def group_target(model, read, number, camids=None, source=None, **options):
+    """A `hsr.Rectified` grouping of the `number` images that `read` gives, and what is to be learnt from it, None for
+    fewer than two clusters. `source`: a `Read` of source images and their number; `options`: as of `hsr.rectify`."""
+    features = described(model, read, number).numpy()
+    beside = described(model, *source).numpy() if source else None
+    halves = map_halves(model, read, number) if options.get("splitting", True) else None
+    found = hsr.rectify(features, camids, halves, beside, **options)
+    enough = found.labels.max(initial=-1) > 0
+    return found, hsr.RectifiedClusters(found.labels, found.lists) if enough else None
+
+
 def hsr_rounds(model, read, pids, camids, config, source=None, checkpoint=None, on_round=None):
     "HSR on a target without labels: the rounds. `source`: a `Read` of source images and their number, or None."
     options = {"share": config["share"], "seed": config["seed"], **config["options"]}
 
     def group(number, before):
-        features = described(model, read, len(camids)).numpy()
-        beside = described(model, *source).numpy() if source else None
         eps = before[0]["eps"] if before else None
-        halves = map_halves(model, read, len(camids)) if options.get("splitting", True) else None
-        found = hsr.rectify(features, camids, halves, beside, eps=eps, **options)
+        found, objective = group_target(model, read, len(pids), camids, source, eps=eps, **options)
         facts = {"eps": float(found.clusters.eps), "split": int(found.split)}
         for name, labels in (("scores before", found.clusters.labels), ("scores", found.labels)):
             facts[name] = as_metrics(score_clusters(labels, pids, camids))
         if found.lists is not None:
             facts["mining"] = hsr.mining_scores(found.lists, pids, found.clusters.labels)
-        enough = found.labels.max(initial=-1) > 0
-        return hsr.RectifiedClusters(found.labels, found.lists) if enough else None, facts
+        return objective, facts
 
     how = dict(rounds=config["rounds"], recipe=config["recipe"], seed=config["seed"], checkpoint=checkpoint)
     return alternate(model, read, group, **how, progress=False, on_round=on_round)
