@@ -167,10 +167,11 @@ def error_threshold(positive: np.ndarray, negative: np.ndarray) -> float:
             "the threshold needs labelled pairs of one person and of two: label two people with two images each"
         )
     values = np.unique(np.concatenate([positive, negative]))
+    values = np.concatenate([[values[0] - 1], values, [np.nextafter(values[-1], np.inf)]])  # between two of these
     missed = 1 - np.searchsorted(np.sort(positive), values, side="right") / len(positive)
     wrong = np.searchsorted(np.sort(negative), values, side="right") / len(negative)
-    at = int((missed + wrong).argmin())
-    return float(values[at] + values[min(at + 1, len(values) - 1)]) / 2
+    at = int((missed + wrong)[:-1].argmin())
+    return float(values[at + 1] if at == len(values) - 2 else (values[at] + values[at + 1]) / 2)
 
 
 def labelled_pairs(similarity: np.ndarray, pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,6 @@ import torch
 
 from .. import hsr, sgc
 from ..data.batches import random_colour, random_erasing, random_flip
-from ..data.images import to_float
 from ..data.prepared import prepared_arrays
 from ..data.sources import labelled_part, open_source, source_title, source_versions
 from ..errors import one_of
@@ -30,8 +29,9 @@ from ..metrics.clusters import score_clusters
 from ..models import create_model
 from ..nn.inference import reuse_memory
 from ..study.kind import Kind
-from ..train.loop import extract_features
+from ..train.loop import extract_features, float_batch
 from ..train.pseudo import alternate, described, fit_objective, renew_classifiers
+from ..train.run import placement
 
 # %% ../../nbs/kinds/adaptation.ipynb #3c587b3f
 def begun(begin, given=None):
@@ -74,9 +74,9 @@ def whole_and_halves(model, images, batch_size=64):
     reuse_memory()
     parts = []
     for index in torch.arange(len(images)).split(batch_size):
-        x, local, _ = model.eval().climb(model.stem(to_float(images[index])))
+        x, local, _ = model.eval().climb(model.stem(float_batch(images, index, *placement(model))))
         parts.append((model.answer(*model.pooled(x, local)), *hsr.halves(x)))
-    return tuple(torch.cat(part).numpy() for part in zip(*parts))
+    return tuple(torch.cat(part).float().cpu().numpy() for part in zip(*parts))
 
 
 @lru_cache(2)
@@ -214,7 +214,7 @@ def kept_maps(han, images, level, seed=0, batch_size=64):
     "Maps of uint8 images below a `level`: float16 (3, N, ...) of pictures, mirrored ones, and mirrored, varied ones."
     generator, found = torch.Generator().manual_seed(seed), []
     for index in torch.arange(len(images)).split(batch_size):
-        batch = to_float(images[index])
+        batch = float_batch(images, index, *placement(han))
         mirrored = batch.flip(3)
         varied = random_erasing(random_colour(mirrored.clone(), generator, 0.2), generator)
         for view in (batch, mirrored, varied):
@@ -225,19 +225,20 @@ def kept_maps(han, images, level, seed=0, batch_size=64):
 
 def map_reader(maps):
     "`Read` of `train.pseudo` for maps (3, N, ...): the picture itself, or with a generator one of the three."
+    dtype = torch.get_default_dtype()
 
     def read(index, generator):
         view = torch.randint(3, index.shape, generator=generator) if generator else torch.zeros_like(index)
-        return tuple(kept[view, index].float() for kept in maps)
+        return tuple(kept[view, index].to(dtype) for kept in maps)
 
     return read
 
 # %% ../../nbs/kinds/adaptation.ipynb #a5f9e185
-def image_reader(images, device="cpu"):
-    "`Read` of `train.pseudo` for uint8 images (N, 3, H, W)."
+def image_reader(images, model):
+    "`Read` of `train.pseudo` for uint8 images (N, 3, H, W) of a network, where it is."
 
     def read(index, generator):
-        batch = to_float(images[index].to(device)).contiguous(memory_format=torch.channels_last)
+        batch = float_batch(images, index, *placement(model))
         if generator is None:
             return batch
         return random_erasing(random_colour(random_flip(batch, generator), generator, 0.2), generator)
@@ -346,7 +347,7 @@ def source_reader(config, han, given, level):
     )
     rows = np.linspace(0, len(people.images) - 1, min(config["source_images"], len(people.images))).astype(int)
     if level is None:
-        return image_reader(people.images[rows], given.get("device", "cpu")), len(rows)
+        return image_reader(people.images[rows], han), len(rows)
     return map_reader(kept_maps(han, people.images[rows], level)), len(rows)
 
 
@@ -379,7 +380,8 @@ def adapt_and_search(config, *, checkpoint=None, given=None, progress=None):
         people = open_source(
             config["target"], "train", task="reid", size=config["size"], data_root=given.get("data_root", "")
         )
-        read, model = image_reader(people.images, given.get("device", "cpu")), han.to(given.get("device", "cpu"))
+        model = han.to(given.get("device", "cpu"))
+        read = image_reader(people.images, model)
         if level is not None:
             read, model = map_reader(kept_maps(han, people.images, level)), UpperHAN(han, level)
         facts = model, read, people.pids

@@ -139,8 +139,7 @@ def adapt(
     """Let `model`, a HAN or an `EmbeddingNet` of a ResNet, learn from its own groups of uint8 images (N, 3, H, W), in
     place; returns what was seen, a dict a round. A run that was stopped goes on from `folder`. N chapter 4.
     """
-    number, device = len(images), next(model.parameters()).device
-    read = image_reader(images, device)
+    number, read = len(images), image_reader(images, model)
     how = {"share": min(per_person / number, 1.0), "k1": min(20, 2 * per_person), "seed": seed}
     several = camids is not None and len(np.unique(camids)) > 1
 
@@ -203,7 +202,8 @@ def adapt_folder(
 
     Beside `out` lie `out`.html with ranked lists before and after, `out`.json with what was seen, and the folder
     `out`.run, from which a stopped run goes on. `cameras`: names, folders or none. `per_person`: about how many
-    pictures there are of a person. Nothing that is there is written over: FileExistsError. ValueError or OSError in one sentence.
+    pictures there are of a person. Nothing that is there is written over: FileExistsError. ValueError or OSError in
+    one sentence.
     """
     out = user_path(out)
     page, table = (out.with_name(out.name + end) for end in (".html", ".json"))
