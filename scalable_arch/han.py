@@ -302,7 +302,10 @@ class HAN(nn.Module):
         self.classifiers = nn.ModuleList(nn.Linear(half, n) for n in classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | BranchOutput:
-        whole, parts, _ = self.branches(images)
+        return self.answer(*self.branches(images)[:2])
+
+    def answer(self, whole: torch.Tensor, parts: torch.Tensor) -> torch.Tensor | BranchOutput:
+        "What `forward` gives, from pooled maps."
         embeddings = tuple(head(pooled) for head, pooled in zip(self.heads, (whole, parts)))
         if self.training:
             logits = tuple(classify(x) for classify, x in zip(self.classifiers, embeddings))
@@ -312,9 +315,20 @@ class HAN(nn.Module):
     def branches(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Attention]]:
         "Pooled global maps (B, d), pooled local maps (B, T * d) and the `Attention` of each level."
         check_han_images(images, self.heads[0][0].weight, self.training)
-        x, local, seen = self.stem(images), None, []
-        size = region_size(x.shape[-2:], self.num_regions)
-        for block, attention, unit in zip(self.global_blocks, self.attentions, self.local_units):
+        x, local, seen = self.climb(self.stem(images))
+        return *self.pooled(x, local), seen
+
+    def pooled(self, x: torch.Tensor, local: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "Means of the last maps: (B, d) of the global ones, (B, T * d) of those of the regions."
+        return x.mean((2, 3)), local.mean((2, 3)).unflatten(0, (-1, self.num_regions)).flatten(1)
+
+    def climb(
+        self, x: torch.Tensor, local: torch.Tensor | None = None, first: int = 0, last: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, list[Attention]]:
+        "Global maps (B, c, h, w), maps of the regions (B * T, c, ...) and `Attention` after levels first:last."
+        seen, size = [], region_size(x.shape[-2:], self.num_regions) if local is None else tuple(local.shape[-2:])
+        levels = list(zip(self.global_blocks, self.attentions, self.local_units))[first:last]
+        for block, attention, unit in levels:
             before = x
             x, centres, weights = attention(block(x))
             if local is None:
@@ -324,7 +338,7 @@ class HAN(nn.Module):
             seen.append(Attention(weights, region_boxes(centres, size, before.shape[-2:])))
             local = unit(local)
             size = tuple(-(-n // 2) for n in size)
-        return x.mean((2, 3)), local.mean((2, 3)).unflatten(0, (-1, self.num_regions)).flatten(1), seen
+        return x, local, seen
 
     @torch.no_grad()
     def attend(self, images: torch.Tensor) -> list[Attention]:

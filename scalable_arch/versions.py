@@ -51,6 +51,9 @@ VERSIONS = {
     "model.nos": 1,
     "model.msinet": 1,
     "method.relink": 1,
+    "weights.han_small": 1,  # those that ship
+    "method.sgc": 1,
+    "method.hsr": 1,
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.balance": 1,  # cross-entropy behind a neck, the hardest triplets before it
@@ -73,9 +76,11 @@ VERSIONS = {
     "recipe.search": 1,  # of architectures, by gradient
     "recipe.clips": 1,
     "recipe.tabular": 1,  # random search, evolution, REINFORCE
+    "recipe.pseudo": 1,  # rounds of grouping and learning
     "score.retrieval": 1,
     "score.tracks": 1,
     "score.reranking": 1,
+    "score.clusters": 1,
     "score.detection": 1,
     "score.person_search": 1,
     "score.classification": 1,
@@ -90,6 +95,8 @@ VERSIONS = {
     "kind.tabular": 1,
     "kind.pruning": 1,
     "kind.video": 1,
+    "kind.clustering": 1,
+    "kind.adaptation": 1,
     "claims.rule": 2,
 }
 

@@ -26,13 +26,14 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from scalable_arch import caie, create_model, data, hdl, metrics, msinet, nas, nge, nos, relink, train
+from scalable_arch import caie, create_model, data, hdl, hsr, metrics, msinet, nas, nge, nos, relink, sgc, train
 from scalable_arch.cdnet import CDSupernet
 from scalable_arch.cfaan import POSITIONS, CoarseToFineAxial
 from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.data.track_videos import vtest_rows, vtest_truth
 from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
+from scalable_arch.metrics.clusters import distance_to_source, mix_source
 from scalable_arch.models import input_shape
 from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.nas.search import search
@@ -50,6 +51,7 @@ from scalable_arch.study.claims import Claim, parse_relation
 from scalable_arch.study.rule import check_claim, scores_by_person
 from scalable_arch.train.clips import clip_features, fit_clips, share_of_tracks_named
 from scalable_arch.train.detection import identity_labels
+from scalable_arch.train.pseudo import alternate, described
 from scalable_arch.versions import versions_of
 
 TINY = 1e-11  # what a processor may make of 0
@@ -776,6 +778,83 @@ def searches_for_meetings():
 # Recipes
 
 
+class ToyObjective:
+    "What rounds learn, that no version stands for."
+
+    num_classes = 3
+
+    def batches(self, generator):
+        return torch.randperm(12, generator=generator).split(4)
+
+    def loss(self, output, index):
+        return sum(F.cross_entropy(logits, index % 3) for logits in output.logits)
+
+
+@canary("recipe.pseudo")
+def rounds_of_pseudo_labels():
+    images, model = batch(12, 32, 16), create_model("han_small", **SMALL_HAN)
+    read = lambda index, generator: images[index]
+    how = dict(rounds=2, recipe={"epochs": 2, "lr": 0.1}, progress=False)
+    history = alternate(model, read, lambda at, before: (ToyObjective(), {}), **how)
+    losses = {f"round {row['round']}": row["curve"][-1]["loss"] for row in history}
+    return losses | {"features": probe(described(model, read, 12))}
+
+
+def said_of_twelve() -> BranchOutput:
+    "What a network of two branches may say of twelve images, at random."
+    return BranchOutput(*(tuple(torch.randn(2, 12, size).requires_grad_()) for size in (5, 4)))
+
+
+def objective_numbers(objective, index) -> dict[str, float]:
+    "The loss of an objective on what is said of twelve images, its gradient, and its first batch."
+    said = said_of_twelve()
+    loss = objective.loss(said, index)
+    first = objective.batches(torch.Generator().manual_seed(0))[0]
+    return {"loss": loss, "gradient": gradient(loss, *said.logits, *said.embeddings), "batch": probe(first)}
+
+
+@canary("method.sgc")
+def guided_clusters():
+    features, pids, _ = groups_at_random()
+    labelled = pids < 4
+
+    def run(**options):
+        found = sgc.choose(features, labelled, pids, **options)
+        parts = {"labels": found.clusters.labels, "soft": found.soft, "trusted": found.trusted}
+        return {name: probe(part) for name, part in parts.items()} | {"tau": found.threshold}
+
+    found = of_each(run, {"plain": {}, "later": {"growth": -0.7}, "hard": {"soft": False}, "AP": {"guided": False}})
+    round_of = sgc.PseudoPeople(torch.arange(12), torch.arange(12) // 3, torch.rand(12, 5), num_groups=2)
+    begin = sgc.Beginning(range(8), torch.arange(8) // 2, range(8, 12), num_groups=2, num_shots=2)
+    found |= {f"round {name}": value for name, value in objective_numbers(round_of, torch.arange(12)).items()}
+    index = torch.tensor([0, 1, 2, 3, 4, 5, 8, 9, 10, 8, 9, 10])
+    return found | {f"begin {name}": value for name, value in objective_numbers(begin, index).items()}
+
+
+@canary("method.hsr")
+def rectified_clusters():
+    features, pids, camids = groups_at_random()
+    numpy = features.numpy()
+
+    def run(**options):
+        how = dict(share=0.05, k1=6, k2=2, deviations=1, k=3) | options
+        found = hsr.rectify(features, camids, (numpy[:, :2], numpy[:, 2:]), **how)
+        return {"labels": probe(found.labels), "eps": found.clusters.eps, "lists": probe(found.lists)}
+
+    found = of_each(run, {"plain": {}, "with a source": {"source": features_at_random(9)}, "longer": {"k": 5}})
+    mined = hsr.RectifiedClusters(np.arange(12) // 3, hsr.rank_lists(numpy[:12], camids[:12], 4), num_groups=2)
+    mined.shape = (2, 3)
+    scores = hsr.mining_scores(hsr.rank_lists(numpy, camids, 3), pids, pids // 2)
+    index = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
+    return found | scores | {f"round {name}": value for name, value in objective_numbers(mined, index).items()}
+
+
+@canary("weights.han_small", within=1e-4)
+def weights_that_ship():
+    model = create_model("han_small", pretrained=True).double().eval()
+    return {"features": probe(model(batch(3, 160, 64))), "weights": probe(*model.state_dict().values())}
+
+
 def toy_loss(output, labels):
     "A loss that no version stands for."
     return F.mse_loss(output.logits[0], F.one_hot(labels, 3).double())
@@ -1167,6 +1246,28 @@ def detections_at_random():
     return found
 
 
+def groups_at_random():
+    "Features of twelve groups of six images, their groups and cameras."
+    pids, camids = np.arange(72) // 6, np.arange(72) % 3
+    return torch.randn(12, 5)[pids] + 0.7 * torch.randn(72, 5), pids, camids
+
+
+@canary("score.clusters")
+def clusters():
+    features, pids, camids = groups_at_random()
+    distances = metrics.self_jaccard(features, k1=5, k2=2)
+    labels = metrics.cluster_dbscan(distances, 0.7)
+    found = metrics.score_clusters(labels, pids, camids)
+    mixed = mix_source(distances, distance_to_source(features, features_at_random(9)))
+    return vars(found) | {
+        "distances": probe(distances.data, distances.indices),
+        "labels": probe(labels),
+        "eps": metrics.dbscan_eps(distances, 0.05),
+        "mixed": probe(mixed.data),
+        "silhouettes": probe(metrics.silhouettes(distances, labels)),
+    }
+
+
 @canary("score.detection")
 def detector():
     def run(**options):
@@ -1261,6 +1362,10 @@ WAYS = {
         "search": {"candidates": 2, "network": {"width": 1 / 8}, "recipe": SHORT | {"loss": "balance", "num_shots": 2}},
     },
 }
+BEGUN = {"kind": "reid", "model": "han_small", "options": SMALL_HAN, "train": {"world": "gate", "people": 2}, "seed": 1}
+BEGUN |= {"size": [64, 32], "recipe": {"epochs": 1, "batch_size": 8, "lr": 1e-5}}
+CLUSTERED = {"begin": BEGUN, "target": {"target": "plaza", "people": 10}, "size": [64, 32], "share": 0.1, "seed": 1}
+CLUSTERED |= {"ratio": 0.4}
 TRIALS = {
     "reid trial": {
         "kind": "reid",
@@ -1357,6 +1462,21 @@ TRIALS = {
         "options": {"width": 4, "depths": [1, 1]},
         "prune": {"targets": {"macs": 0.6}, "filters": 2, "steps": 2, "floor": 0.25, "batch_size": 4},
         "tune": SHORT | PLAIN,
+    },
+    "clustering trial": CLUSTERED | {"kind": "clustering", "question": "sgc", "drawn": 8},
+    "clustering trial, without labels": CLUSTERED | {"kind": "clustering", "question": "hsr", "drawn": 8},
+    **{
+        f"adaptation trial, {method}": CLUSTERED
+        | {
+            "kind": "adaptation",
+            "method": method,
+            "search": {"test": {"target": "plaza", "people": 3}},
+            "rounds": 1,
+            "recipe": {"epochs": 1, "lr": 1e-5},
+            "options": {},
+            "source_images": 9,
+        }
+        for method in ("supervised", "sgc", "hsr")
     },
     "segmentation trial": {
         "kind": "segmentation",

@@ -19,12 +19,13 @@ from .classification import last_tenth, load_classification
 from .images import load_images
 from .person_search import load_person_search
 from .readers import load_dataset
-from .render import plan_shots, split_query
+from .render import plan_persons, plan_shots, split_query
 from .scenes import SceneSearch, SceneSet, choose_queries, load_scenes, load_vtest_scenes
 from .segmentation import ImageFiles, MaskFiles, load_segmentation
 from scalable_arch.data.standins import (
     FIRST_PIDS,
     MOST_PEOPLE,
+    WORLDS,
     SearchSet,
     TrainSet,
     kept_images,
@@ -41,10 +42,11 @@ from ..errors import one_of, whole_number
 # %% auto #0
 __all__ = ['SOURCE_SPLITS', 'WORLD_KEYS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'tested_split',
            'options_of', 'is_parted', 'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world',
-           'open_reid_dataset', 'check_video', 'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset',
-           'open_scene_video', 'area_resized', 'open_persons', 'open_labelled', 'part_of_masked', 'open_masked',
-           'open_track_world', 'open_track_dataset', 'open_track_video', 'stand_in_versions', 'masked_versions',
-           'opener_of', 'open_source', 'source_versions', 'source_title']
+           'plan_target', 'open_target', 'labelled_part', 'open_reid_dataset', 'check_video', 'open_video',
+           'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
+           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'open_track_world', 'open_track_dataset',
+           'open_track_video', 'stand_in_versions', 'target_versions', 'masked_versions', 'opener_of', 'open_source',
+           'source_versions', 'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
 SOURCE_SPLITS = ("train", "settle", "test")
@@ -125,6 +127,42 @@ def open_world(source, split, size, data_root):
     if name == "traffic":
         return load_traffic(split, size=tuple(size), **options)
     return load_world(name, split, size=tuple(size), **options)
+
+# %% ../../nbs/data/sources.ipynb #d91583f2
+def plan_target(name, people, cameras="test"):
+    "List of `Shot` of `people` persons of a world seen by the cameras of its test or settling people, and the seed."
+    chosen, seed = WORLDS[one_of("target", name, WORLDS)], world_seed(name, one_of("cameras", cameras, FIRST_PIDS))
+    number, cameras_per_id, shots, visit_length = chosen.test
+    options = dict(shots=shots, cameras_per_id=cameras_per_id, visit_length=visit_length, seed=seed, kind=chosen.boxes)
+    pids = range(FIRST_PIDS["train"], FIRST_PIDS["train"] + people)
+    return plan_persons(chosen.stands_for, pids, list(range(1, number + 1)), options), seed
+
+
+def open_target(source, split, size, data_root):
+    "The target of a world: its training people as a `TrainSet`, or the world's own people to find."
+    name, cameras = source["target"], source.get("cameras", "test")
+    people = whole_number("people", source.get("people", 200), 2, MOST_PEOPLE)
+    if split != "train":
+        return load_world(one_of("target", name, WORLDS), split, size=tuple(size), people=people)
+    plan, seed = plan_target(name, people, cameras)
+    versions, chosen = ("world.people", f"world.{name}"), WORLDS[name]
+    looks = dict(crowd=chosen.crowd, places=chosen.places)
+    images = kept_images(f"{name}-target", versions, plan, size=tuple(size), seed=seed, **looks)
+    pids, camids = standins.labels_of(name, plan)
+    return people_set(split, images, pids, camids)
+
+# %% ../../nbs/data/sources.ipynb #6b4611ff
+def labelled_part(pids: np.ndarray, share: float | int, seed: int = 0) -> np.ndarray:
+    """Booleans (N,): images of the people who are labelled, a `share` of all people, or so many where it is a whole
+    number; labelled and unlabelled people do not overlap. ValueError where nobody is labelled, or everybody."""
+    people = np.unique(pids)
+    number = share if isinstance(share, (int, np.integer)) else round(share * len(people))
+    if not 1 <= number < len(people):
+        raise ValueError(
+            f"{share:.3g} of {len(people)} people leaves {max(number, 0)} labelled: at least one must be, and at least "
+            "one must not be; take more people or another share"
+        )
+    return np.isin(pids, np.random.default_rng(seed).choice(people, number, replace=False))
 
 # %% ../../nbs/data/sources.ipynb #74e4ecf1
 def open_reid_dataset(source, split, size, data_root):
@@ -289,6 +327,11 @@ def stand_in_versions(worlds, *below):
     return lambda source: [*below, f"world.{one_of('world', source['world'], worlds)}"]
 
 
+def target_versions(source):
+    "Versions of the target of a world."
+    return ["world.people", f"world.{one_of('target', source['target'], WORLDS)}"]
+
+
 def masked_versions(source):
     "Versions of images with masks."
     return ["world.people", "world.scenes", "world.masks"] if source["dataset"] == "scenes" else ["data.images"]
@@ -302,6 +345,7 @@ OPENERS = {
             stand_in_versions((*standins.WORLDS, *WORLD_KEYS), "world.people"),
         ),
         "mixed": Opener(open_mixed, ("people",), lambda source: ["world.people", "world.mixed"]),
+        "target": Opener(open_target, ("people", "cameras"), target_versions),
         "video": Opener(open_video, (), lambda source: ["data.vtest"]),
         "dataset": Opener(open_reid_dataset, ("boxes", "check", "held_out"), lambda source: ["data.images"]),
     },
@@ -392,5 +436,6 @@ def source_title(source: Mapping[str, Any]) -> str:
     """
     if "mixed" in source:
         return "mixed world"
-    name = source.get("world") or source.get("dataset") or source.get("video") or f"{source['people']} persons"
+    named = next((source[key] for key in ("world", "target", "dataset", "video") if key in source), "")
+    name = named or f"{source['people']} persons"
     return f"{name} ({source['boxes']})" if "boxes" in source else name

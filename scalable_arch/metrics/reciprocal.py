@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['RERANK_COLUMNS', 'nearest_and_farthest', 'reciprocal_encodings', 'smooth', 'RerankedDistances', 'FeaturePoints',
-           'MatrixPoints', 'check_settings', 'make_points', 'rerank']
+__all__ = ['RERANK_COLUMNS', 'nearest_and_farthest', 'reciprocal_encodings', 'smooth', 'smoothed_encodings', 'RerankedDistances',
+           'FeaturePoints', 'MatrixPoints', 'check_settings', 'make_points', 'rerank']
 
 # %% ../../nbs/metrics/reciprocal.ipynb #a310e143
 from typing import TYPE_CHECKING
@@ -83,6 +83,14 @@ def smooth(encodings, nearest, k2):
     smoothed.sort_indices()
     return smoothed.astype(np.float32)
 
+# %% ../../nbs/metrics/reciprocal.ipynb #832dd713
+def smoothed_encodings(points, k1, k2, inclusive=False, threads=None):
+    "Sparse encodings (n, n) of `points` after step 4, and the largest squared distance (n,) of each."
+    with tile_workers(threads) as workers:
+        nearest, farthest = nearest_and_farthest(points, min(max(k1 + 1, k2), points.shape[0]), workers)
+        encodings = reciprocal_encodings(nearest, farthest, points.pairs, k1, inclusive, workers)
+    return smooth(encodings, nearest, k2), farthest
+
 # %% ../../nbs/metrics/reciprocal.ipynb #de1644a2
 class RerankedDistances:
     """Re-ranked distances (Q, G), made row by row when asked for: `evaluate(distances=RerankedDistances(query,
@@ -113,16 +121,12 @@ class RerankedDistances:
             make_points(query_features, gallery_features, distances, num_query),
             lambda_value,
         )
-        n = self.points.shape[0]
         self.num_query, self.itemsize = self.points.num_query, 4
-        self.shape = self.num_query, n - self.num_query
+        self.shape = self.num_query, self.points.shape[0] - self.num_query
         self.description = (
             f"k-reciprocal re-ranking (k1={k1}, k2={k2}, lambda={lambda_value:g}) of {self.points.description}"
         )
-        with tile_workers(threads) as workers:
-            nearest, self.farthest = nearest_and_farthest(self.points, min(max(k1 + 1, k2), n), workers)
-            encodings = reciprocal_encodings(nearest, self.farthest, self.points.pairs, k1, inclusive, workers)
-        encodings = smooth(encodings, nearest, k2)
+        encodings, self.farthest = smoothed_encodings(self.points, k1, k2, inclusive, threads)
         self.totals = encodings.sum(axis=1, dtype=float)
         self.rows, self.inverted = encodings[: self.num_query], encodings[self.num_query :].tocsc()
 
