@@ -200,7 +200,7 @@ def candidates(tracks, rows, detect, describe):
     described = np.asarray(describe(torch.stack(pictures))) if pictures else np.zeros((0, 1))
     return boxes, cuts, np.split(described, np.cumsum([len(here) for here in boxes])[:-1]), images
 
-
+# %% ../nbs/relink.ipynb #e5502804
 class CleanTrack(NamedTuple):
     """One cleaned track: `pictures` (T, 3, H, W), `boxes` (T, 4) in shares of the old crops (NaN where nobody was
     found), `rects` (T, 4), `features` (n, D) of the `found` frames (n,), and its row of the report."""
@@ -212,7 +212,7 @@ class CleanTrack(NamedTuple):
     found: np.ndarray
     told: dict
 
-
+# %% ../nbs/relink.ipynb #8e4887b7
 def clean_track(
     tracks: TrackSet, k: int, detect: Detect, describe: Describe = describe_colours, alpha: float = ALPHA
 ) -> CleanTrack:
