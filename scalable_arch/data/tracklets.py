@@ -363,14 +363,18 @@ def plan_tracks(world, split, people, frames=16, noise=Noise()):
 # %% ../../nbs/data/tracklets.ipynb #6f14a015
 def record_all(plan, noise, seed, size, world, progress=None):
     """(frames (F, 3, H, W) uint8, numbers (F, 25), tracks (N, 5) int64: id, camera, corrected, second id, length)."""
-    pixels, numbers, tracks = [], [], []
+    numbers, tracks, end = [], [], 0
+    pixels = np.empty(
+        (sum(one.passing.frames for one in plan), 3, *size), np.uint8
+    )  # a few more where boxes are missed
     for one in show_bar(plan, "recording tracks", progress, unit="track"):
         frames, rows = record(one, noise, seed, size, world)
-        pixels.append(frames)
+        pixels[end : end + len(rows)] = frames
+        end += len(rows)
         numbers.append(rows)
         parts = parts_of(one, noise, seed, rows)
         tracks += [(one.pid, one.passing.camid, right, second, length) for length, right, second in parts]
-    return np.concatenate(pixels), np.concatenate(numbers), np.array(tracks, np.int64)
+    return pixels[:end], np.concatenate(numbers), np.array(tracks, np.int64)
 
 
 def parts_of(one, noise, seed, rows):
