@@ -60,7 +60,7 @@ class TrackSet:
     and the `truth`.
     """
 
-    pixels: object
+    pixels: torch.Tensor | FrameFiles
     starts: np.ndarray
     pids: np.ndarray
     camids: np.ndarray
@@ -475,7 +475,9 @@ def all_clips(length: int, clip: int, *, strided: bool = True) -> np.ndarray:
     return np.minimum(starts + np.arange(count)[:, None], np.maximum(ends - 1, starts))
 
 # %% ../../nbs/data/tracklets.ipynb #f026f0e9
-def flip_clips(clips, generator, rects=None, p=0.5):
+def flip_clips(
+    clips: torch.Tensor, generator: torch.Generator, rects: torch.Tensor | None = None, p: float = 0.5
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(clips (B, T, 3, H, W), rects (B, T, 4) or None), each track mirrored as a whole with probability `p`; new
     tensors. N L736."""
     chosen = torch.rand(len(clips), generator=generator) < p
@@ -487,7 +489,7 @@ def flip_clips(clips, generator, rects=None, p=0.5):
     return flipped, torch.where(chosen.view(-1, 1, 1).to(rects.device), mirrored, rects)
 
 
-def rect_masks(rects, height, width):
+def rect_masks(rects: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """float32 (..., height, width): the share of each cell of a map that lies in `rects` (..., 4); a rectangle with no
     area is taken for the whole map, so that no mask is empty."""
     empty = (rects[..., 2] <= rects[..., 0]) | (rects[..., 3] <= rects[..., 1])
