@@ -400,7 +400,7 @@ def opener_of(source: Mapping[str, Any], task: str) -> Opener:
         one_of(f"key of the source {source!r}:", key, (named[0], *opener.keys))
     return opener
 
-
+# %% ../../nbs/data/sources.ipynb #8b9a2a02
 def open_source(
     source: Mapping[str, Any],
     split: str,
@@ -431,11 +431,13 @@ def source_versions(source: Mapping[str, Any], task: str) -> list[str]:
 def source_title(source: Mapping[str, Any]) -> str:
     """What a source is called on a page.
 
-    >>> source_title({"world": "gate", "boxes": "detected", "people": 50})
-    'gate (detected)'
+    >>> source_title({"world": "gate", "boxes": "detected", "people": 50}), source_title({"world": "plaza", "noise": 2})
+    ('gate (detected)', 'plaza (noise 2)')
     """
     if "mixed" in source:
         return "mixed world"
     named = next((source[key] for key in ("world", "target", "dataset", "video") if key in source), "")
-    name = named or f"{source['people']} persons"
-    return f"{name} ({source['boxes']})" if "boxes" in source else name
+    name, level = named or f"{source['people']} persons", source.get("noise", 0)
+    said = [source["boxes"]] if "boxes" in source else []
+    said += [f"noise {level}" if isinstance(level, int) else "noise of its own"] if level else []
+    return f"{name} ({', '.join(said)})" if said else name

@@ -119,7 +119,7 @@ def set_of_boxes(boxes, crops, names, pids, camids):
         np.array(boxes.frame, np.int64),
     )
 
-
+# %% ../../nbs/data/track_videos.ipynb #cf54f303
 def load_mot_tracks(
     video: str | Path, boxes: str | Path, *, size: Sequence[int] = (128, 64), margin: float = 0.0
 ) -> tuple[TrackSet, list[str], list[str], pd.DataFrame]:
@@ -191,7 +191,7 @@ def vtest_rows(clip):
     kept = order < length // clip * clip
     return boxes[kept].reset_index(drop=True), np.array((groups.ngroup() * 10_000 + order // clip)[kept])
 
-
+# %% ../../nbs/data/track_videos.ipynb #d8ca9de6
 def load_vtest_tracks(
     video: str | Path | None = None, *, clip: int | None = 16, size: Sequence[int] = (128, 64), margin: float = 0.0
 ) -> TrackSet:
