@@ -20,7 +20,7 @@ VERSIONS = {
     "world.campus": 2,
     "world.gate": 2,
     "world.city": 2,
-    "world.traffic": 1,  # vehicles: data.vehicle, bodywork, mesh, traffic
+    "world.traffic": 2,  # vehicles: data.vehicle, bodywork, mesh, traffic; 2: ends close, wheels touch the ground
     "world.scenes": 2,  # several people in a street
     "world.street": 2,
     "world.yard": 2,

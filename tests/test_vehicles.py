@@ -26,7 +26,7 @@ from scalable_arch.data import (
     track_distances,
     traffic,
 )
-from scalable_arch.data.bodywork import PLANS, Frame, bodywork, build, with_wheels_turned
+from scalable_arch.data.bodywork import SIDE_VIEWS, Frame, bodywork, build, with_wheels_turned
 from scalable_arch.data.camera import FRAME
 from scalable_arch.data.mesh import (
     FACES,
@@ -111,7 +111,7 @@ def test_a_vehicle_has_its_measures_and_stands_on_its_wheels(kind):
         assert frame.height - 0.06 < body[:, 2].max() < frame.height + 0.06
         assert 0 <= np.ptp(vertices[:, 1]) - frame.overall < 0.3 and abs(vertices[:, 1].mean()) < 0.2 * frame.overall
         assert triangles[:, :3].max() < len(vertices) and len(starts) == 5 * len(parts) + 1
-        length, width, height = PLANS[kind].size
+        length, width, height = SIDE_VIEWS[kind].size
         assert 0.9 < frame.width / width < 1.1 and 0.9 < frame.length / length < 1.1 and height > 1.3
 
 

@@ -411,12 +411,12 @@ def open_source(
 ) -> Any:
     """What a `source`, a short dict, has for a `task` of `OPENERS` in a `split`: train, settle or test.
 
-    reid: a `TrainSet` or `SearchSet`, video: a `TrackSet`, person_search: a `SceneSet` or `SceneSearch`, all of `size`
-    (height, width) where it is not the set's own; classification: (images, labels), segmentation: (images, masks),
-    uint8. Simulated people are drawn once: the same source is the same pixels for every trial, and fewer people are the
-    first of more. settle, on which recipes are chosen, shares neither people nor cameras with train and test (of
-    persons to name: no camera); a real set has one where its source says held_out. `data_root`: folder of a real set.
-    ValueError in one sentence for a source that is none.
+    reid: a `TrainSet` or `SearchSet`, of vehicles where the world is traffic, video: a `TrackSet`, person_search: a
+    `SceneSet` or `SceneSearch`, all of `size` (height, width) where it is not the set's own; classification: (images,
+    labels), segmentation: (images, masks), uint8. Simulated people are drawn once: the same source is the same pixels
+    for every trial, and fewer people are the first of more. settle, on which recipes are chosen, shares neither people
+    nor cameras with train and test (of persons to name: no camera); a real set has one where its source says held_out.
+    `data_root`: folder of a real set. ValueError in one sentence for a source that is none.
     """
     opener = opener_of(source, task)
     one_of("split", split, SOURCE_SPLITS)
