@@ -27,6 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from scalable_arch import create_model, data, hdl, metrics, msinet, nas, nge, nos, train
+from scalable_arch.cdnet import CDSupernet
 from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
@@ -391,6 +392,13 @@ FAMILIES = {
         **{f"{name}_reid": dict(width=1 / 8) for name in ("mobilenet", "shufflenet", "condensenet")},
     },
     "model.msinet": {"msinet": dict(width=1 / 16, align=True)},
+    "model.necks": {"bag_of_tricks": dict(width=1 / 16)},
+    "model.osnet": {f"osnet_x{width}": dict(width=1 / 8) for width in ("1_0", "0_75", "0_5", "0_25")},
+    "model.cdnet": {
+        name: dict(width=1 / 8)
+        for family in ("cdnet", "cnet")
+        for name in (family, *(f"{family}_top{k}" for k in range(1, 5)))
+    },
     "model.cifar": {"resnet18_cifar": dict(width=4), "pyramidnet110_cifar": dict(depth=11, alpha=6, width=4)},
     "model.cells": {
         f"{cells}_{images}": SMALL_CELLS
@@ -398,7 +406,13 @@ FAMILIES = {
         for images in ("cifar", "imagenet")
     },
 }
-INSIDE = {"model.embedding": ("model.resnet", "model.efficient")}  # what a family is made of
+INSIDE = {  # what a family is made of
+    "model.embedding": ("model.resnet", "model.efficient"),
+    "model.necks": ("model.resnet",),
+    "model.osnet": ("model.necks",),
+    "model.cdnet": ("model.osnet", "model.necks"),
+    "model.msinet": ("model.osnet", "model.necks"),
+}
 
 
 def family(models):
@@ -412,6 +426,25 @@ def family(models):
 
 for version, models in FAMILIES.items():
     CANARIES[version] = Canary(version, (version, *INSIDE.get(version, ())), partial(family, models), TINY)
+
+
+@canary("model.cdnet", "model.osnet", "model.necks")
+def layers_drawn_from_all():
+    x = batch(4, 32, 32)
+
+    def run(**options):
+        supernet = CDSupernet(3, width=1 / 8, **options)
+        output, _ = supernet.forward_with_maps(x)
+        value = train.losses.balance(output, LABELS[:4])
+        return {
+            "loss": value,
+            "gradient": gradient(value, *supernet.controller.parameters()),
+            "drawn": probe(*[layer.drawn for layer in supernet.frame.blocks]),
+            "found": text_number(supernet.derive(supernet.probabilities()).to_json()),
+        }
+
+    variants = {"plain": {}, "single path": {"k": 1}, "all": {"k": None}, "cnet": {"repeats": (1,), "k": 2}}
+    return of_each(run, variants | {"constant": {"unsampled": "constant"}})
 
 
 @canary("model.han")
@@ -611,7 +644,7 @@ def memories_of_twins():
     return of_each(run, {"plain": {}, "temperature": {"temperature": 0.5}, "momentum": {"momentum": 0.6}})
 
 
-@canary("model.msinet", "loss.twins", "recipe.search", "recipe.classification")
+@canary("model.msinet", "model.osnet", "loss.twins", "recipe.search", "recipe.classification")
 def searches_for_meetings():
     def run(guide="twins", **options):
         net = msinet.MSISupernet(4, width=1 / 16, guide=guide)
@@ -1038,6 +1071,24 @@ SHORT = {"epochs": 1, "batch_size": 4, "lr": 1e-3}
 PLAIN = {"cutout": 0, "crop_padding": 0}
 CLASSIFIER = {"train": DIGITS, "test": {"digits": DIGITS}, "recipe": SHORT | PLAIN, "seed": 1}
 SEARCH = {"kind": "search", "train": DIGITS, "supernet": {"channels": 4, "cells": 3}, "search": SHORT, "seed": 1}
+PEOPLE_SEARCH = {
+    "kind": "reid_search",
+    "supernet": "cdnet",
+    "options": {"k": 2, "width": 1 / 8},
+    "train": {"world": "gate", "people": 3},
+    "size": [32, 16],
+    "split": {"by": "image", "number": 2},
+    "search": SHORT | {"loss": "balance", "num_shots": 2, "alternate": "batch"},
+    "seed": 1,
+}
+WAYS = {
+    "drawn": {},
+    "other people": {"split": {"by": "identity", "overlap": 0.34}},
+    "random": {
+        "method": "random",
+        "search": {"candidates": 2, "network": {"width": 1 / 8}, "recipe": SHORT | {"loss": "balance", "num_shots": 2}},
+    },
+}
 TRIALS = {
     "reid trial": {
         "kind": "reid",
@@ -1104,6 +1155,7 @@ TRIALS = {
         f"search trial, {kind}": SEARCH | {"space": "nge", "controller": {"kind": kind}, "embeddings": 1}
         for kind in ("alphas", "plain", "rnn", "nge")
     },
+    **{f"reid search trial, {way}": PEOPLE_SEARCH | options for way, options in WAYS.items()},
     "guided search trial": SEARCH
     | {
         "space": "nos",

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 package = Path(__file__).parents[1] / "scalable_arch"
-GROUND, METHODS = {"errors", "files", "versions", "compiled", "progress"}, {"han", "hdl", "nge", "nos", "msinet"}
+GROUND, METHODS = (
+    {"errors", "files", "versions", "compiled", "progress"},
+    {"han", "hdl", "nge", "nos", "cdnet", "msinet"},
+)
 FLOORS = [  # a room, or rooms that do not see each other, and what else they may import besides the ground floor
     ({"nn", "data", "metrics"}, set()),
     ({"train"}, {"nn", "data", "metrics"}),

@@ -146,8 +146,8 @@ def reid_weights_path(config):
 
 # %% ../../nbs/kinds/reid.ipynb #c2d5f5d4
 def untrained_reid_net(config, num_classes):
-    """The network of a configuration with random weights, fixed by its seed; where it `starts_from` a reader's file, the
-    backbone has the weights of that."""
+    """The network of a configuration with random weights, fixed by its seed; or, in its backbone, those of a reader's
+    file that it `starts_from`."""
     torch.manual_seed(training_seed(config))
     model = create_model(config["model"], num_classes=num_classes, **config.get("options", {}))
     if "starts_from" in config:

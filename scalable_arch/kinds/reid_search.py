@@ -32,8 +32,8 @@ def no_losses(supernet, labels, split):
 
 
 class Searched(NamedTuple):
-    """`make` (num_classes, **options) -> supernet; `network` (num_classes, genotype=text, **options) -> the model that a
-    genotype stands for; `draw` (numpy generator, options) -> the text of a genotype at random; `rests_on`: names of
+    """`make` (num_classes, **options) -> supernet; `network` (num_classes, genotype=text, **options) -> the model that
+    a genotype stands for; `draw` (numpy generator, options) -> the text of a genotype at random; `rests_on`: names of
     versions; `asks` (supernet, labels, split) -> options of `search`, such as losses with memories."""
 
     make: Callable[..., torch.nn.Module]
@@ -78,7 +78,7 @@ def search_by_gradient(config, found, labels, split, running):
 
 
 def search_at_random(config, found, labels, split, running):
-    "(curve, the best entry, device) of `candidates` genotypes, each a network with options `network` trained by `recipe`."
+    "(curve, the best entry, device) of `candidates` networks with options `network`, each trained by `recipe`."
     options = config["search"]
     rng, curve, images = np.random.default_rng(config["seed"]), [], running["images"]
     weights, check = split
@@ -101,8 +101,8 @@ def find_network(config, *, checkpoint=None, given=None, progress=None):
 
     `config`: `supernet` (one of `SUPERNETS`) and its `options`, `train` (a source), `size`, `split` {"by": "image",
     "number"} or {"by": "identity", "share", "overlap"}, `method` gradient or random, `search` (options of
-    `nas.search.search`; at random `candidates`, `network`, its options, and `recipe` of `train.fit`), `seed`. For the other arguments see
-    `scalable_arch.study.kind.Kind`.
+    `nas.search.search`; at random `candidates`, `network`, the options of each, and `recipe` of `train.fit`), `seed`.
+    For the other arguments see `scalable_arch.study.kind.Kind`.
     """
     given = given or {}
     found = SUPERNETS[one_of("supernet", config["supernet"], SUPERNETS)]

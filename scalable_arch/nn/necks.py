@@ -76,7 +76,8 @@ class Neck(nn.Module):
     and pooled, as a second branch; 0 for none. `embed`: features of a linear layer, normalisation and ReLU behind the
     mean of the last map, which stay for matching; 0 for none. `num_classes` None: for inference, without what it does
     not need.
-    ValueError where the height cannot be cut. Source: C sec. 2 and 4; Luo et al. 2019, sec. 3.5.
+    ValueError where the height cannot be cut. `learning`: give a `BranchOutput`, None where the neck is in train mode.
+    Source: C sec. 2 and 4; Luo et al. 2019, sec. 3.5.
     """
 
     def __init__(
@@ -110,9 +111,9 @@ class Neck(nn.Module):
         "What cross-entropy sees: the vectors of `pooled` as each head makes them."
         return tuple(head.project(vector) for head, vector in zip(self.heads, pooled))
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor | BranchOutput:
+    def forward(self, maps: Sequence[torch.Tensor], learning: bool | None = None) -> torch.Tensor | BranchOutput:
         pooled = self.pooled(maps)
-        if not self.training:
+        if not (self.training if learning is None else learning):
             return F.normalize(torch.cat(self.behind_heads(pooled) if self.behind else pooled, 1))
         logits = () if self.num_classes is None else tuple(head(x) for head, x in zip(self.heads, pooled))
         return BranchOutput(logits, pooled)
@@ -144,4 +145,4 @@ class NeckedNet(nn.Module):
         self.num_features = self.neck.num_features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | BranchOutput:
-        return self.neck(self.backbone.features(images))
+        return self.neck(self.backbone.features(images), self.training)
