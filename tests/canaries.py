@@ -249,6 +249,16 @@ def mixed():
     )
 
 
+@canary("world.traffic", "world.people", within=GREY)
+def traffic():
+    numbers = of_each(
+        dict, {split: set_of(data.load_traffic(split, vehicles=2, size=(24, 32), progress=False)) for split in SPLITS}
+    )
+    makes = [data.make_vehicle(vid, 3) for vid in range(60)]
+    numbers["makes"] = text_number(str([(one.make, one.paint, one.livery, one.roof) for one in makes]))
+    return numbers
+
+
 @canary("world.classes", "world.people", within=GREY)
 def persons_as_classes():
     images, labels = zip(

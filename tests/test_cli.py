@@ -103,6 +103,7 @@ OPTIONS = {
     "market1501": ["--scenes=3", "--height=10", "--height=192"],
     "cuhk03": ["--height=10", "--scenes=300"],
     "prw": ["--shots=4", "--junk=1", "--distractors=2", "--unseen-cameras", "--workers=2"],
+    "veri776": ["--junk=1", "--distractors=1", "--height=10"],
     "cuhk_sysu": ["--shots=0"],
     "voc2012": ["--shots=4", "--unseen-cameras"],
 }

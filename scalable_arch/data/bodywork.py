@@ -54,8 +54,8 @@ PROFILES = {
     "hatchback": NOSE + "130 630  250 680  410 965  500 1000  750 985  860 940  960 660  1000 600",
     "suv": TALL_NOSE + "140 645  260 670  400 965  480 1000  800 985  890 940  970 670  1000 600",
     "estate": NOSE + "140 630  260 670  410 965  480 1000  800 980  900 930  970 680  1000 620",
-    "minibus": "0 450  15 520  50 560  100 590  240 930  300 985  400 1000  930 985  980 930  1000 550",
-    "van": "0 380  12 430  50 470  140 520  260 900  320 980  380 1000  960 1000  990 950  1000 500",
+    "minibus": "0 450  15 520  50 560  100 590  240 930  300 985  400 1000  930 985  985 975  1000 930",
+    "van": "0 380  12 430  50 470  140 520  260 900  320 980  380 1000  960 1000  985 990  1000 940",
     "pickup": "0 500  12 560  40 590  140 620  245 650  355 965  420 1000  570 990  605 950  "
     "625 620  980 620  1000 580",
     "bus": "0 930  6 970  20 995  50 1000  950 1000  985 985  1000 930",
@@ -87,9 +87,9 @@ PLANS = {
     "suv": plan_of("suv", (4.65, 1.86, 1.74), 0.64, 0.80, (0.27, 0.395), (0.895, 0.965), wheel=0.37, low=0.26,
         axles=(0.18, 0.80)),
     "estate": plan_of("estate", (4.75, 1.80, 1.48), 0.655, 0.77, (0.27, 0.405), (0.905, 0.965), axles=(0.18, 0.785)),
-    "minibus": plan_of("minibus", (4.0, 1.64, 1.90), 0.56, 0.86, (0.105, 0.235), (0.982, 0.999), axles=(0.20, 0.80),
+    "minibus": plan_of("minibus", (4.0, 1.64, 1.90), 0.56, 0.86, (0.105, 0.235), None, axles=(0.20, 0.80),
         wheel=0.28, round=0.3),
-    "van": plan_of("van", (5.3, 1.95, 2.25), 0.52, 0.90, (0.145, 0.255), (0.991, 0.9995), axles=(0.18, 0.79),
+    "van": plan_of("van", (5.3, 1.95, 2.25), 0.52, 0.90, (0.145, 0.255), None, axles=(0.18, 0.79),
         wheel=0.34, round=0.3),
     "pickup": plan_of("pickup", (5.15, 1.84, 1.76), 0.63, 0.80, (0.25, 0.35), (0.607, 0.6235), axles=(0.165, 0.79),
         wheel=0.38, low=0.3),
@@ -184,7 +184,7 @@ def rear_corners(frame):
         return None
     wide, narrow = frame.x(0.78), frame.x(0.80 * frame.plan.roof)
     if frame.plan.back is None:
-        return rectangle(-wide, frame.z(0.5), wide, frame.z(0.82))
+        return rectangle(-wide, frame.z(0.53), wide, frame.z(0.85))
     high, low = (frame.y(share) for share in frame.plan.back)
     return (-wide, low), (wide, low), (narrow, high), (-narrow, high)
 
@@ -259,8 +259,8 @@ def rear_decals(frame, vehicle, at=None):
     """Rear lamps, plate, the edge of the boot lid; `at`: middle height of the lamps, share."""
     make, plan = vehicle.make, frame.plan
     _, _, _, wide, high, upright = make.lamps
-    top = plan.profile[-1][1] if plan.screen else 0.45
-    boxy = top < 0.58 or plan.screen is None
+    boxy = plan.back is None
+    top = 0.45 if boxy else plan.profile[-1][1]
     tall = (0.26 if boxy else 0.16) if upright else high
     wide = wide * (0.45 if upright else 1)
     middle = at or (top - tall / 2 - 0.02)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['part_of_loop', 'FACES', 'FINISHES', 'VERTEX_SIZE', 'PART_SIZE', 'DECAL_SIZE', 'decal', 'ellipse', 'faces_mask',
-           'rectangle', 'Mesh', 'unit', 'grid_normals', 'Shape', 'half_width', 'stations_of', 'add_hull', 'add_block',
-           'add_wheel', 'project', 'covers', 'surface', 'shade', 'nearest_triangles', 'colour_sample',
+           'rectangle', 'Mesh', 'unit', 'grid_normals', 'Shape', 'half_width', 'stations_of', 'add_hull', 'bend_end',
+           'add_block', 'add_wheel', 'project', 'covers', 'surface', 'shade', 'nearest_triangles', 'colour_sample',
            'paint_triangles', 'shadow_mask', 'paint_below', 'PlacedMesh', 'placed_at', 'place_mesh', 'paint_mesh',
            'shadow_rows']
 
@@ -156,14 +156,22 @@ def add_hull(mesh, shape, part):
     rim, inner = x[:, -1], np.maximum(x[:, -1] - shape.edge, 0.02)
     across = np.stack([rim, inner, inner * 0.5, inner * 0, -inner * 0.5, -inner, -rim], 1)
     crown = np.array([-0.6, 0, 0.35, 0.45, 0.35, 0, -0.6]) * shape.edge
-    mesh.add_grid(np.stack([across, y[:, None] + 0 * across, top[:, None] + crown], -1), "top", part)
+    lid = np.stack([across, y[:, None] + 0 * across, top[:, None] + crown], -1)
+    for row, way in ((0, 1), (-1, -1)):
+        bend_end(lid[row], way)
+    mesh.add_grid(lid, "top", part)
     for row, face, way in ((0, "front", 1), (-1, "rear", -1)):
-        columns = np.linspace(1, -1, 5) * way
-        points = np.stack(
-            [x[row][:, None] * columns, np.full((len(shares), 5), y[row]), z[row][:, None] + 0 * columns], -1
+        columns = (lid[row, :, 0] / lid[row, 0, 0])[::way]
+        low = np.stack(
+            [x[row][:, None] * columns, np.full((len(shares), 7), y[row]), z[row][:, None] + 0 * columns], -1
         )
-        points[..., 1] -= way * 0.06 * (1 - columns**2)
-        mesh.add_grid(points, face, part, bulge=0.25)
+        bend_end(low, way)
+        mesh.add_grid(np.concatenate([low, lid[row, ::way][None]]), face, part, bulge=0.25)
+
+
+def bend_end(points, way):
+    """Push the middle of an end (..., 7, 3) of a hull out by six centimetres, in place."""
+    points[..., 1] -= way * 0.06 * (1 - (points[..., 0] / points[..., :1, 0]) ** 2)
 
 
 def add_block(mesh, centre, size, colour, finish="matte"):
@@ -185,7 +193,7 @@ def add_wheel(mesh, x, y, radius, width, *, spokes=5, rim=0.5, turn=0.0):
     """A wheel that stands on the ground, its outer face at `x` (the sign says on which side)."""
     part = mesh.add_part((0.012, 0.012, 0.013), "matte", wheel=(y, radius, radius, spokes, rim, turn))
     side = math.copysign(1, x)
-    angle = np.linspace(0, 2 * math.pi, 19) * side
+    angle = np.linspace(0, 2 * math.pi, 21) * side
     ring = np.stack([0 * angle, np.cos(angle), np.sin(angle)], -1) * radius + (0, y, radius)
     outer, inner = ring + (x, 0, 0), ring + (x - side * width, 0, 0)
     middle = np.broadcast_to((x, y, radius), ring.shape)
