@@ -8,7 +8,7 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['KERNELS', 'PAIRS', 'REPEATS', 'LAYERS', 'GENOTYPES', 'cdnet_top1', 'cdnet_top2', 'cdnet_top3', 'cdnet_top4',
            'cnet_top1', 'cnet', 'cnet_top2', 'cnet_top3', 'cnet_top4', 'UNSAMPLED', 'CBlock', 'CDBlock', 'check_layer',
-           'Layers', 'printed', 'as_layers', 'cdnet', 'draw_top', 'SampledLayer', 'LayerController', 'CDSupernet',
+           'Layers', 'printed', 'as_layers', 'cdnet', 'sample_top', 'SampledLayer', 'LayerController', 'CDSupernet',
            'random_layers']
 
 # %% ../nbs/ch7_cdnet.ipynb #67a59764
@@ -150,7 +150,7 @@ cnet_top3 = partial(cdnet, genotype="cnet_top3")
 cnet_top4 = partial(cdnet, genotype="cnet_top4")
 
 # %% ../nbs/ch7_cdnet.ipynb #8dbf4018
-def draw_top(probabilities: torch.Tensor, k: int) -> torch.Tensor:
+def sample_top(probabilities: torch.Tensor, k: int) -> torch.Tensor:
     """`k` of the O operations, drawn one after the other by their probabilities (O,), none twice: their sorted numbers
     (k,).
 
@@ -183,7 +183,7 @@ class SampledLayer(nn.Module):
     def forward(self, x: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         if self.k is None:
             return sum(weight * operation(x) for weight, operation in zip(probabilities, self.operations))
-        chosen = draw_top(probabilities, self.k)
+        chosen = sample_top(probabilities, self.k)
         if self.training:
             self.drawn[chosen] += 1
         weights = 1 + probabilities - probabilities.detach()

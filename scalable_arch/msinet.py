@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['DEPTHS', 'INTERACTIONS', 'PERSONS', 'ALIGNMENT_READINGS', 'GUIDES', 'BEGINNINGS', 'NoInteraction', 'Exchange',
-           'SharedGate', 'CrossAttention', 'MSICell', 'check_genotype', 'msi_body', 'StripesNeck', 'embedding_layer',
+           'PairGate', 'CrossAttention', 'MSICell', 'check_genotype', 'msi_body', 'StripesNeck', 'embedding_layer',
            'check_msinet_images', 'correlation_activations', 'Activations', 'SpatialAlignment', 'alignment_loss',
            'AlignedOutput', 'MSINet', 'msinet', 'msinet_loss', 'MixedMeeting', 'IdentityMemory', 'MSIGenotype',
            'MeetingController', 'MSISupernet', 'check_enough_images', 'fill_memories', 'search_meetings']
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from .errors import one_of
 from .nas.search import search, split_identities, split_images
 from .nn.necks import frozen_offset, stripe_means
-from .nn.osnet import ChannelGate, StagedNet, light_chain
+from .nn.osnet import SharedGate, StagedNet, light_chain
 from .nn.units import ConvUnit, classifier
 from .train.inputs import check_image_set, check_labels
 from .train.loop import batch_features
@@ -54,7 +54,7 @@ class Exchange(nn.Module):
         return b, a
 
 # %% ../nbs/ch8_msinet.ipynb #24c51d72
-class SharedGate(ChannelGate):
+class PairGate(SharedGate):
     "One gate weighs the channels of both branches: (B, c, H, W) twice -> the same. M Eq. 4; the MLP is c to c/16 to c."
 
     def __init__(self, channels: int) -> None:
@@ -84,7 +84,7 @@ class CrossAttention(nn.Module):
 INTERACTIONS = {  # name: function of the channels that makes it
     "none": lambda channels: NoInteraction(),
     "exchange": lambda channels: Exchange(),
-    "channel_gate": SharedGate,
+    "channel_gate": PairGate,
     "cross_attention": CrossAttention,
 }
 

@@ -488,8 +488,8 @@ INSIDE = {  # what a family is made of
     "model.necks": ("model.resnet",),
     "model.osnet": ("model.necks",),
     "model.cdnet": ("model.osnet", "model.necks"),
+    "model.msinet": ("model.osnet", "model.necks"),
 }
-INSIDE = {"model.embedding": ("model.resnet", "model.efficient")}  # what a family is made of
 INSIDE |= {f"model.{name}": ("model.resnet", "model.clips") for name in ("clips", "nvan", "cfaan")}
 
 
@@ -763,7 +763,7 @@ def memories_of_twins():
     return of_each(run, {"plain": {}, "temperature": {"temperature": 0.5}, "momentum": {"momentum": 0.6}})
 
 
-@canary("model.msinet", "loss.twins", "recipe.search", "recipe.classification")
+@canary("model.msinet", "model.osnet", "loss.twins", "recipe.search", "recipe.classification")
 def searches_for_meetings():
     def run(guide="twins", **options):
         net = msinet.MSISupernet(4, width=1 / 16, guide=guide)

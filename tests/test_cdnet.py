@@ -21,7 +21,7 @@ from scalable_arch.cdnet import (
     SampledLayer,
     as_layers,
     cdnet,
-    draw_top,
+    sample_top,
     random_layers,
 )
 from scalable_arch.kinds import KINDS
@@ -152,18 +152,18 @@ def test_a_cdnet_learns_people_and_its_accuracy_is_counted():
 @settings(max_examples=30)
 def test_as_many_as_asked_for_are_drawn_none_twice(k, seed):
     torch.manual_seed(seed)
-    drawn = draw_top(torch.rand(12).softmax(0), k).tolist()
+    drawn = sample_top(torch.rand(12).softmax(0), k).tolist()
     assert drawn == sorted(set(drawn)) and len(drawn) == k and set(drawn) <= set(range(12))
 
 
 def test_draws_follow_the_probabilities():
     torch.manual_seed(0)
     p = torch.tensor([0.6, 0.3, 0.1])
-    pairs = torch.stack([draw_top(p, 2) for _ in range(3000)])
+    pairs = torch.stack([sample_top(p, 2) for _ in range(3000)])
     share = torch.stack([(pairs == i).any(1).double().mean() for i in range(3)])
     by_hand = torch.tensor([sum(p[i] if i == j else p[j] * p[i] / (1 - p[j]) for j in range(3)) for i in range(3)])
     assert torch.allclose(share, by_hand.double(), atol=0.04)
-    assert 0 not in draw_top(torch.tensor([0.0, 0.5, 0.5]), 2)
+    assert 0 not in sample_top(torch.tensor([0.0, 0.5, 0.5]), 2)
 
 
 @pytest.mark.parametrize("k", [1, 2, 12])

@@ -74,6 +74,7 @@ def names_digits(said):
 
 
 works = {"ch3_han": finds_people, "ch4_hdl": detects_people, "ch5_nge": names_digits, "ch6_nos": names_digits}
+works |= {"ch7_cdnet": finds_people, "ch8_msinet": finds_people}
 
 
 @pytest.mark.parametrize("chapter", chapters)
@@ -118,8 +119,10 @@ def lines_of_ones_own(text):
         ("ch3_han", people_of_ones_own),
         ("ch4_hdl", lambda folder: frames_of_ones_own(folder, True)),
         ("ch4_hdl", lambda folder: frames_of_ones_own(folder, False)),
+        ("ch7_cdnet", people_of_ones_own),
+        ("ch8_msinet", people_of_ones_own),
     ],
-    ids=["people", "frames", "frames-of-nobody"],
+    ids=["people", "frames", "frames-of-nobody", "people-searched", "interactions-searched"],
 )
 def test_use_it_leaves_a_folder_of_ones_own_as_it_was(chapter, made, only_that_line, place):
     made(place)

@@ -2,7 +2,16 @@
 
 from .batches import identity_batches, integer_labels, random_batches, random_erasing, random_flip
 from .camera import Camera, Place, make_camera
-from .classification import ImageFolder, MacroBench, check_classification, class_names, get_files, load_classification, nas_bench_macro, write_classification
+from .classification import (
+    ImageFolder,
+    MacroBench,
+    check_classification,
+    class_names,
+    get_files,
+    load_classification,
+    nas_bench_macro,
+    write_classification,
+)
 from .fetch import get_dataset
 from .figure import Pose
 from .histograms import colour_histogram_stripes

@@ -1,6 +1,7 @@
 "Kinds of trial: how one of each task is run, which scores it has, how it is said in a line, and what it rests on."
 
-from scalable_arch.kinds.adaptation import ADAPTATION, CLUSTERING
+from scalable_arch.kinds.adaptation import ADAPTATION
+from scalable_arch.kinds.adaptation import CLUSTERING
 from scalable_arch.kinds.cell_search import SEARCH
 from scalable_arch.kinds.classification import CLASSIFICATION
 from scalable_arch.kinds.msinet_search import MSINET_SEARCH

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['WIDTHS', 'RESOLUTIONS', 'osnet_x1_0', 'osnet_x0_75', 'osnet_x0_5', 'osnet_x0_25', 'LightConv', 'light_chain',
-           'ChannelGate', 'GatedBranches', 'scaled_widths', 'StagedNet', 'osnet_block', 'osnet']
+           'SharedGate', 'GatedBranches', 'scaled_widths', 'StagedNet', 'osnet_block', 'osnet']
 
 # %% ../../nbs/nn/osnet.ipynb #c8d987bd
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def light_chain(channels: int, length: int) -> nn.Sequential:
     return nn.Sequential(*(LightConv(channels, channels) for _ in range(length)))
 
 # %% ../../nbs/nn/osnet.ipynb #88398321
-class ChannelGate(nn.Module):
+class SharedGate(nn.Module):
     """x * sigmoid(W2 relu(W1 mean(x))): (B, C, H, W) -> same shape; `reduction`: of the channels in between.
 
     Source: Zhou et al. 2019, Eq. 3 (aggregation gate).
@@ -73,7 +73,7 @@ class GatedBranches(nn.Module):
         middle = after // 4
         self.squeeze = ConvUnit(before, middle)
         self.chains = nn.ModuleList(light_chain(middle, length) for length in lengths)
-        self.gate = ChannelGate(middle, reduction)
+        self.gate = SharedGate(middle, reduction)
         self.restore = ConvUnit(middle, after, relu=False)
         self.shortcut = nn.Identity() if before == after else ConvUnit(before, after, relu=False)
 
