@@ -32,8 +32,8 @@ from scalable_arch.data.sources import SCENE_WORLDS
 from scalable_arch.data.track_videos import vtest_rows, vtest_truth
 from scalable_arch.files import write_whole
 from scalable_arch.kinds import KINDS
-from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.models import input_shape
+from scalable_arch.nas.discrete import PolicyGuide
 from scalable_arch.nas.search import search
 from scalable_arch.nn.batchnorm import NormReLU
 from scalable_arch.nn.clips import pool_clips

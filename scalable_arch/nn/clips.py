@@ -66,8 +66,8 @@ class TemporalPool(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         if maps.shape[1] % 2:
             raise ValueError(
-                f"frames are pooled in pairs, and there are {maps.shape[1]}: give clips with a number of frames that is "
-                "even at every pooling, such as 4 or 8 for two of them"
+                f"frames are pooled in pairs, and there are {maps.shape[1]}: give clips with a number of frames that "
+                "is even at every pooling, such as 4 or 8 for two of them"
             )
         return maps.unflatten(1, (-1, 2)).amax(2)
 

@@ -62,7 +62,7 @@ def as_masks(rects: torch.Tensor | None, images: torch.Tensor, model: nn.Module)
 
 
 def frames_at(tracks: TrackSet, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-    "Images (B, T, 3, H, W) at rows (B, T) of all frames, and the valid part of each, or None for tracks without padding."
+    "Images (B, T, 3, H, W) at rows (B, T) of all frames, and the valid part of each, None for tracks without padding."
     return tracks.images(rows), None if tracks.rects is None else torch.as_tensor(tracks.rects[rows])
 
 # %% ../../nbs/train/clips.ipynb #2ac8d45f
