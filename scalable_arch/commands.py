@@ -85,7 +85,7 @@ def clean_command(args: argparse.Namespace) -> int:
     print(f"Cleaned tracks lie in {Path(out) / 'tracks'}; what was done: {Path(out) / 'report.csv'}, frames.csv")
     return 0
 
-
+# %% ../nbs/commands.ipynb #b18b658f
 def train_command(args: argparse.Namespace) -> int:
     "Train a network on a folder of people and say how well it does on those held out."
     from scalable_arch.own.training import train_folder
@@ -213,7 +213,7 @@ def add_search_command(commands):
     parser.add_argument("--top", type=int, default=10, help="length of a list (default 10)")
     parser.add_argument("--out", metavar="FOLDER", help="new folder for index.html and ranked.csv (default: found)")
 
-
+# %% ../nbs/commands.ipynb #8d95018b
 def add_clean_command(commands):
     "Parser of `clean`."
     parser = add_command(
@@ -233,7 +233,7 @@ def add_clean_command(commands):
     )
     parser.add_argument("--out", metavar="FOLDER", help="new folder (default: the old name with -clean)")
 
-
+# %% ../nbs/commands.ipynb #2d5231d4
 def add_train_command(commands):
     "Parser of `train`."
     parser = add_command(commands, "train", train_command, "train a network on a folder of people", model=False)

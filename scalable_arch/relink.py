@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['Detect', 'Describe', 'ALPHA', 'LEAST', 'SLIM', 'RIM', 'CHANGE', 'SIDE', 'oracle', 'known_boxes', 'found_by', 'listed',
-           'within', 'link', 'place_of', 'cut_anew', 'largest_change', 'usual_distance', 'Relinked', 'describe_colours',
-           'candidates', 'CleanTrack', 'clean_track', 'with_switches', 'check_alpha', 'clean_tracks', 'truth_after']
+__all__ = ['Detect', 'Describe', 'ALPHA', 'LEAST', 'SLIM', 'RIM', 'CHANGE', 'SIDE', 'WINDOW', 'oracle', 'known_boxes', 'found_by',
+           'listed', 'within', 'link', 'place_of', 'cut_anew', 'largest_change', 'usual_distance', 'Relinked',
+           'describe_colours', 'candidates', 'CleanTrack', 'clean_track', 'with_switches', 'check_alpha',
+           'clean_tracks', 'truth_after']
 
 # %% ../nbs/relink.ipynb #a9c1abf0
 from collections.abc import Callable, Sequence
@@ -140,20 +141,23 @@ def cut_anew(image, box):
     return torch.from_numpy(picture.transpose(2, 0, 1).copy()), rect
 
 # %% ../nbs/relink.ipynb #278c57d7
-CHANGE, SIDE = 0.75, 3
+CHANGE, SIDE, WINDOW = 0.9, 3, 6
 
 
-def largest_change(features: np.ndarray, side: int = SIDE) -> tuple[int, float]:
-    """(frame, distance): where the mean of features (T, D) before and after differ most, with `side` frames on either;
-    (-1, 0) for a track too short to tell."""
-    total, count = features.cumsum(0), np.arange(1, len(features) + 1)[:, None]
-    if len(features) < 2 * side:
+def largest_change(features: np.ndarray, side: int = SIDE, window: int = WINDOW) -> tuple[int, float]:
+    """(frame, distance): where the means of up to `window` features (T, D) before and after differ most, at least
+    `side` frames from either end; (-1, 0) for a track too short to tell."""
+    count = len(features)
+    if count < 2 * side:
         return -1, 0.0
-    before = total / count
-    after = (total[-1] - total[:-1]) / (len(features) - count[:-1])
-    distance = np.linalg.norm(before[:-1] - after, axis=1)[side - 1 : len(features) - side]
+    total = np.concatenate([np.zeros((1, features.shape[1])), features.cumsum(0, dtype=float)])
+    at = np.arange(side, count - side + 1)
+    first, last = np.maximum(at - window, 0), np.minimum(at + window, count)
+    before = (total[at] - total[first]) / (at - first)[:, None]
+    after = (total[last] - total[at]) / (last - at)[:, None]
+    distance = np.linalg.norm(before - after, axis=1)
     where = int(distance.argmax())
-    return where + side, float(distance[where])
+    return int(at[where]), float(distance[where])
 
 
 def usual_distance(means: np.ndarray) -> float:
@@ -200,7 +204,7 @@ def candidates(tracks, rows, detect, describe):
     described = np.asarray(describe(torch.stack(pictures))) if pictures else np.zeros((0, 1))
     return boxes, cuts, np.split(described, np.cumsum([len(here) for here in boxes])[:-1]), images
 
-
+# %% ../nbs/relink.ipynb #e5502804
 class CleanTrack(NamedTuple):
     """One cleaned track: `pictures` (T, 3, H, W), `boxes` (T, 4) in shares of the old crops (NaN where nobody was
     found), `rects` (T, 4), `features` (n, D) of the `found` frames (n,), and its row of the report."""
@@ -212,7 +216,7 @@ class CleanTrack(NamedTuple):
     found: np.ndarray
     told: dict
 
-
+# %% ../nbs/relink.ipynb #8e4887b7
 def clean_track(
     tracks: TrackSet, k: int, detect: Detect, describe: Describe = describe_colours, alpha: float = ALPHA
 ) -> CleanTrack:

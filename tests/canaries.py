@@ -362,7 +362,7 @@ def tracks_from_files():
     clips = [data.restricted_random(7, 3), data.all_clips(7, 3), data.all_clips(7, 3, strided=False)]
     boxes, names = vtest_rows(16)
     truth = vtest_truth(boxes[:64], names[:64], boxes)
-    return numbers | {"clips": probe(*clips), "vtest": probe(names), "vtest truth": probe(*truth)}
+    return numbers | {"clips": probe(*clips), "vtest": probe(np.array(names)), "vtest truth": probe(*truth)}
 
 
 @canary("data.images", within=GREY)
@@ -998,7 +998,7 @@ def cleaned_tracks():
 
     def run(recall=0.9, **options):
         found = relink.clean_tracks(noisy, relink.oracle(recall), progress=False, **options)
-        told = {name: probe(found.report[name]) for name in found.report}
+        told = {name: probe(np.array(found.report[name])) for name in found.report}
         return (
             numbers_of_tracks(found.tracks) | told | {"boxes": probe(found.boxes), "rects": probe(found.tracks.rects)}
         )

@@ -338,7 +338,7 @@ def opener_of(source: Mapping[str, Any], task: str) -> Opener:
         one_of(f"key of the source {source!r}:", key, (named[0], *opener.keys))
     return opener
 
-
+# %% ../../nbs/data/sources.ipynb #8b9a2a02
 def open_source(
     source: Mapping[str, Any],
     split: str,

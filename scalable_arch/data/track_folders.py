@@ -91,7 +91,7 @@ class TrackDataset:
     train: tuple
     test: tuple
 
-
+# %% ../../nbs/data/track_folders.ipynb #f48dab25
 def mars_names(home, file):
     """File names of a list of MARS, one a line."""
     names = [line for _, line in read_lines(home / file)]
@@ -128,7 +128,7 @@ def mars_tracks(home, folder, list_name, mat_name, key, queries=()):
         tracks.append(Tracklet(paths, pid, camid, number in queries))
     return tuple(tracks)
 
-
+# %% ../../nbs/data/track_folders.ipynb #3e105008
 def read_mars(home, fold):
     """(train, test) of MARS."""
     queries = np.atleast_1d(np.asarray(read_mat(home / "info/query_IDX.mat", "query_IDX"))).ravel().astype(int)
@@ -414,7 +414,7 @@ def plan_copy(name, num_train_ids, num_test_ids, num_cameras, frames, seed):
             plan.append(Planned(Recording(passing, 0 if k % 3 else -1, kind), "test"))
     return plan, world
 
-
+# %% ../../nbs/data/track_folders.ipynb #cc5f0d59
 def write_frames(name, folder, planned, number, images):
     """Write the frames of a track, number `number` of its person and camera, below `folder`; returns their paths."""
     (passing, pid, _), split, query = planned
@@ -449,7 +449,7 @@ def write_image(path, image):
     else:
         path.write_bytes(jpeg_bytes(picture, 90, 2))
 
-# %% ../../nbs/data/track_folders.ipynb #cc5f0d59
+# %% ../../nbs/data/track_folders.ipynb #aa55d550
 def write_lists_of_tracks(name, folder, written):
     """What a layout has besides frames; `written`: [(`Planned`, paths)]."""
     if name == "mars":
@@ -489,7 +489,7 @@ def check_track_copy(name, num_train_ids, num_test_ids, num_cameras, frames):
         raise ValueError(f"{name} is split in halves: train with as many persons as you test with, or one more")
     return whole_number("num_cameras", count, 2, 9)
 
-
+# %% ../../nbs/data/track_folders.ipynb #a4769484
 def render_track_dataset(
     name: str,
     out: str | Path,

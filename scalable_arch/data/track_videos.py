@@ -116,10 +116,10 @@ def set_of_boxes(boxes, crops, names, pids, camids):
         np.unique(pids, return_inverse=True)[1],
         nobody,
         ~nobody,
-        boxes.frame.to_numpy(np.int64),
+        np.array(boxes.frame, np.int64),
     )
 
-
+# %% ../../nbs/data/track_videos.ipynb #cf54f303
 def load_mot_tracks(
     video: str | Path, boxes: str | Path, *, size: Sequence[int] = (128, 64), margin: float = 0.0
 ) -> tuple[TrackSet, list[str], list[str], pd.DataFrame]:
@@ -184,14 +184,14 @@ def vtest_rows(clip):
     boxes = read_tracks()
     if clip is None:
         boxes = boxes.sort_values(["track", "frame"], ignore_index=True)
-        return boxes, boxes.track.to_numpy()
+        return boxes, np.array(boxes.track)
     boxes = boxes[boxes.person != "?"].sort_values(["person", "visit", "frame"], ignore_index=True)
     groups = boxes.groupby(["person", "visit"])
     order, length = groups.cumcount(), groups.frame.transform("size")
     kept = order < length // clip * clip
-    return boxes[kept].reset_index(drop=True), (groups.ngroup() * 10_000 + order // clip)[kept].to_numpy()
+    return boxes[kept].reset_index(drop=True), np.array((groups.ngroup() * 10_000 + order // clip)[kept])
 
-
+# %% ../../nbs/data/track_videos.ipynb #d8ca9de6
 def load_vtest_tracks(
     video: str | Path | None = None, *, clip: int | None = 16, size: Sequence[int] = (128, 64), margin: float = 0.0
 ) -> TrackSet:

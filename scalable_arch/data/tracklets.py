@@ -160,7 +160,7 @@ class Truth(NamedTuple):
         boxes = np.concatenate([self.exact[row][None], there[:, 1:5]])
         return pids, (boxes - [left, top, left, top]) / [right - left, low - top, right - left, low - top]
 
-
+# %% ../../nbs/data/tracklets.ipynb #f3b05fad
 def truth_scores(tracks: TrackSet) -> dict[str, float]:
     """What tracks are worth by their truth, as fractions: `right` (frames that show the track's own person), `overlap`
     (mean intersection over union of box and person), `purity` (mean over tracks of the share of whoever is shown most
@@ -399,7 +399,7 @@ def truth_of(numbers):
         numbers[:, 13:].reshape(-1, OTHERS, 6),
     )
 
-
+# %% ../../nbs/data/tracklets.ipynb #9b46c5b7
 def load_tracks(
     world: str = "plaza",
     split: str = "train",

@@ -120,7 +120,7 @@ def places_of_matches(distances, matches, junk):
     order = np.argsort(distances[~junk], kind="stable")
     return np.flatnonzero(matches[~junk][order])
 
-
+# %% ../../nbs/metrics/protocols.ipynb #f8624b01
 def evaluate_tracks(
     features: ArrayLike,
     *,

@@ -244,7 +244,7 @@ def ranked_lists(
         ranked.append(RankedList(name, crop, hits))
     return ranked
 
-
+# %% ../../nbs/own/lists.ipynb #ecbd9a2d
 def search_pictures(
     queries: Sequence[str | Path],
     out: str | Path,
