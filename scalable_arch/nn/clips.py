@@ -99,7 +99,7 @@ def check_clips(clips: torch.Tensor, training: bool) -> None:
     if training and len(clips) < 2:
         raise ValueError("in train mode there must be at least two clips a batch, for batch normalisation")
 
-
+# %% ../../nbs/nn/clips.ipynb #6ca2e022
 class ClipNet(nn.Module):
     """ResNet-50 on clips (B, T, 3, H, W), floats, with `layers` {place: module of maps (B, T, C, h, w)} in between.
 
