@@ -369,10 +369,13 @@ def source_versions(source: Mapping[str, Any], task: str) -> list[str]:
 def source_title(source: Mapping[str, Any]) -> str:
     """What a source is called on a page.
 
-    >>> source_title({"world": "gate", "boxes": "detected", "people": 50})
-    'gate (detected)'
+    >>> source_title({"world": "gate", "boxes": "detected", "people": 50}), source_title({"world": "plaza", "noise": 2})
+    ('gate (detected)', 'plaza (noise 2)')
     """
     if "mixed" in source:
         return "mixed world"
     name = source.get("world") or source.get("dataset") or source.get("video") or f"{source['people']} persons"
-    return f"{name} ({source['boxes']})" if "boxes" in source else name
+    level = source.get("noise", 0)
+    said = [source["boxes"]] if "boxes" in source else []
+    said += [f"noise {level}" if isinstance(level, int) else "noise of its own"] if level else []
+    return f"{name} ({', '.join(said)})" if said else name

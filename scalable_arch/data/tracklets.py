@@ -60,7 +60,7 @@ class TrackSet:
     and the `truth`.
     """
 
-    pixels: object
+    pixels: torch.Tensor | FrameFiles
     starts: np.ndarray
     pids: np.ndarray
     camids: np.ndarray
@@ -363,14 +363,18 @@ def plan_tracks(world, split, people, frames=16, noise=Noise()):
 # %% ../../nbs/data/tracklets.ipynb #6f14a015
 def record_all(plan, noise, seed, size, world, progress=None):
     """(frames (F, 3, H, W) uint8, numbers (F, 25), tracks (N, 5) int64: id, camera, corrected, second id, length)."""
-    pixels, numbers, tracks = [], [], []
+    numbers, tracks, end = [], [], 0
+    pixels = np.empty(
+        (sum(one.passing.frames for one in plan), 3, *size), np.uint8
+    )  # a few more where boxes are missed
     for one in show_bar(plan, "recording tracks", progress, unit="track"):
         frames, rows = record(one, noise, seed, size, world)
-        pixels.append(frames)
+        pixels[end : end + len(rows)] = frames
+        end += len(rows)
         numbers.append(rows)
         parts = parts_of(one, noise, seed, rows)
         tracks += [(one.pid, one.passing.camid, right, second, length) for length, right, second in parts]
-    return np.concatenate(pixels), np.concatenate(numbers), np.array(tracks, np.int64)
+    return pixels[:end], np.concatenate(numbers), np.array(tracks, np.int64)
 
 
 def parts_of(one, noise, seed, rows):
@@ -471,7 +475,9 @@ def all_clips(length: int, clip: int, *, strided: bool = True) -> np.ndarray:
     return np.minimum(starts + np.arange(count)[:, None], np.maximum(ends - 1, starts))
 
 # %% ../../nbs/data/tracklets.ipynb #f026f0e9
-def flip_clips(clips, generator, rects=None, p=0.5):
+def flip_clips(
+    clips: torch.Tensor, generator: torch.Generator, rects: torch.Tensor | None = None, p: float = 0.5
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(clips (B, T, 3, H, W), rects (B, T, 4) or None), each track mirrored as a whole with probability `p`; new
     tensors. N L736."""
     chosen = torch.rand(len(clips), generator=generator) < p
@@ -483,7 +489,7 @@ def flip_clips(clips, generator, rects=None, p=0.5):
     return flipped, torch.where(chosen.view(-1, 1, 1).to(rects.device), mirrored, rects)
 
 
-def rect_masks(rects, height, width):
+def rect_masks(rects: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """float32 (..., height, width): the share of each cell of a map that lies in `rects` (..., 4); a rectangle with no
     area is taken for the whole map, so that no mask is empty."""
     empty = (rects[..., 2] <= rects[..., 0]) | (rects[..., 3] <= rects[..., 1])
