@@ -33,8 +33,8 @@ def sinusoids(length: int, channels: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def relative_offsets(length: int, known: int) -> torch.Tensor:
-    """Rows of a table of 2 * known - 1 offsets for all pairs (o, p) of places on an axis: (length, length); offsets that
-    it does not know are its outermost."""
+    """Rows of a table of 2 * known - 1 offsets for all pairs (o, p) of places on an axis: (length, length); offsets
+    that it does not know are its outermost."""
     places = torch.arange(length)
     return (places[None, :] - places[:, None]).clamp(1 - known, known - 1) + known - 1
 
@@ -93,7 +93,7 @@ AXES = ("height", "width", "time")
 
 
 class AxialAttention(nn.Module):
-    """Attention along the height, the width and the frames, one after the other: maps (B, T, C, h, w) -> the same shape.
+    """Attention along height, width and frames, one after the other: maps (B, T, C, h, w) -> the same shape.
 
     `known`: (h, w, T) for which offsets are learned. N Eq. 2.6 without its convolution and residual.
     """

@@ -61,6 +61,10 @@ VERSIONS = {
     "model.nvan": 1,
     "model.cfaan": 1,
     "method.relink": 1,
+}
+
+# %% ../nbs/versions.ipynb #3c46ab05
+VERSIONS |= {
     "loss.cross_entropy": 1,
     "loss.triplet": 1,
     "loss.soft_triplet": 1,

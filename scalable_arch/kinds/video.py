@@ -131,8 +131,8 @@ def train_on_tracks(config, *, checkpoint=None, given=None, progress=None):
     `config`: model, options, train, search {name: source} (one named settle opens the people to settle recipes on),
     size, frames (of a clip), base (recipe of the base, or {"imagenet": digits of the file `given["imagenet"]`}),
     recipe (both as of `fit_clips`), seed; perhaps frozen (place up to which nothing learns), clips ("first" or "all"),
-    relink (arguments of the `oracle` by which all tracks are cleaned first), early (True: scores after a third of the epochs, too, as the part of this name). For the other arguments see
-    `scalable_arch.study.kind.Kind`.
+    relink (arguments of the `oracle` by which all tracks are cleaned first), early (True: scores after a third of the
+    epochs, too, as the part of this name). For the other arguments see `scalable_arch.study.kind.Kind`.
     """
     given = given or {}
     reuse_memory()

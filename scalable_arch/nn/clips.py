@@ -66,8 +66,8 @@ class TemporalPool(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         if maps.shape[1] % 2:
             raise ValueError(
-                f"frames are pooled in pairs, and there are {maps.shape[1]}: give clips with a number of frames that is "
-                "even at every pooling, such as 4 or 8 for two of them"
+                f"frames are pooled in pairs, and there are {maps.shape[1]}: give clips with a number of frames that "
+                "is even at every pooling, such as 4 or 8 for two of them"
             )
         return maps.unflatten(1, (-1, 2)).amax(2)
 
@@ -99,7 +99,7 @@ def check_clips(clips: torch.Tensor, training: bool) -> None:
     if training and len(clips) < 2:
         raise ValueError("in train mode there must be at least two clips a batch, for batch normalisation")
 
-
+# %% ../../nbs/nn/clips.ipynb #6ca2e022
 class ClipNet(nn.Module):
     """ResNet-50 on clips (B, T, 3, H, W), floats, with `layers` {place: module of maps (B, T, C, h, w)} in between.
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['CLIPS', 'as_clips', 'as_masks', 'frames_at', 'clip_batch', 'with_masks', 'settle_norms', 'clip_epoch', 'adam',
+__all__ = ['CLIPS', 'as_clips', 'as_masks', 'clip_images', 'clip_batch', 'with_masks', 'settle_norms', 'clip_epoch', 'adam',
            'check_clip_recipe', 'fit_clips', 'tracks_settings', 'clips_of', 'clip_features', 'share_of_tracks_named']
 
 # %% ../../nbs/train/clips.ipynb #d9fe8fe0
@@ -61,8 +61,8 @@ def as_masks(rects: torch.Tensor | None, images: torch.Tensor, model: nn.Module)
     return rect_masks(rects, *(max(side // 4, 1) for side in images.shape[3:])).to(device, dtype)
 
 
-def frames_at(tracks: TrackSet, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-    "Images (B, T, 3, H, W) at rows (B, T) of all frames, and the valid part of each, or None for tracks without padding."
+def clip_images(tracks: TrackSet, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    "Images (B, T, 3, H, W) at rows (B, T) of all frames, and the valid part of each, None for tracks without padding."
     return tracks.images(rows), None if tracks.rects is None else torch.as_tensor(tracks.rects[rows])
 
 # %% ../../nbs/train/clips.ipynb #2ac8d45f
@@ -70,7 +70,7 @@ def clip_batch(tracks, chosen, settings, model, generator):
     "(clips, masks or None, labels) of the tracks `chosen`, on the model's device."
     draw = lambda track: restricted_random(int(tracks.lengths[track]), settings["frames"], generator)
     rows = np.stack([tracks.starts[track] + draw(track) for track in chosen.tolist()])
-    images, rects = frames_at(tracks, rows)
+    images, rects = clip_images(tracks, rows)
     if settings["flip"]:
         images, rects = flip_clips(images, generator, rects)
     clips, masks = as_clips(images, model), as_masks(rects, images, model)
@@ -238,7 +238,7 @@ def clip_features(
     found = []
     with in_mode(model, False), progress_bar("features", len(rows), 0, progress) as bar:
         for start in range(0, len(rows), batch_size):
-            images, rects = frames_at(tracks, rows[start : start + batch_size])
+            images, rects = clip_images(tracks, rows[start : start + batch_size])
             found.append(model(as_clips(images, model), as_masks(rects, images, model)).float().cpu())
             bar.update(len(images))
     found = torch.cat(found)
@@ -254,7 +254,7 @@ def share_of_tracks_named(model: ClipNet, tracks: TrackSet, *, frames: int = 8, 
     with in_mode(model, False):
         model.training = True
         for part in np.array_split(chosen, -(-len(chosen) // 32)):
-            images, rects = frames_at(tracks, rows[part])
+            images, rects = clip_images(tracks, rows[part])
             logits = model(as_clips(images, model), as_masks(rects, images, model)).logits[0]
             right += int((logits.argmax(1).cpu().numpy() == tracks.labels[part]).sum())
     return right / len(chosen)
