@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['MOST_IMAGES', 'READINGS', 'similarities', 'Affinity', 'affinity_propagation', 'similarity_ratios', 'Search',
+__all__ = ['MOST_IMAGES', 'READINGS', 'similarities', 'Affinity', 'affinity_propagation', 'similarity_ratios', 'PreferenceSearch',
            'labelled_clusters', 'search_preference', 'Guided', 'guided_clusters', 'plain_clusters', 'error_threshold',
            'labelled_pairs', 'soft_labels', 'PseudoPeople', 'Chosen', 'choose', 'round_of', 'augmented_triplet',
            'Beginning']
@@ -90,7 +90,7 @@ def similarity_ratios(similarity: np.ndarray) -> np.ndarray:
 READINGS = ("exemplars", "chosen", "alone")
 
 
-class Search(NamedTuple):
+class PreferenceSearch(NamedTuple):
     "The preference found, and the `path` to it: a pair (p, number of labelled clusters) a step."
 
     preference: float
@@ -104,7 +104,7 @@ def labelled_clusters(found: Affinity, labelled: np.ndarray, reading: str) -> in
 
 def search_preference(
     similarity: np.ndarray, labelled: np.ndarray, num_people: int, *, reading: str = "exemplars", patience: int = 5
-) -> Search:
+) -> PreferenceSearch:
     """The p with which `num_people` labelled people come out as nearly as many clusters; `labelled` (N,) booleans.
 
     `reading`: what is counted, see `READINGS`. ValueError where there are fewer than two labelled images. N sec. 3.3.4.
@@ -125,7 +125,7 @@ def search_preference(
         if path[-1][1] == num_people or (len(last) == patience and len(set(last)) == 1):
             break
         low, high = (low, at - 1) if path[-1][1] > num_people else (at + 1, high)
-    return Search(min(path, key=lambda step: abs(step[1] - num_people))[0], path)
+    return PreferenceSearch(min(path, key=lambda step: abs(step[1] - num_people))[0], path)
 
 # %% ../nbs/ch10_sgc.ipynb #b88c70c5
 class Guided(NamedTuple):
@@ -133,7 +133,7 @@ class Guided(NamedTuple):
 
     exemplars: np.ndarray
     labels: np.ndarray
-    search: Search | None
+    search: PreferenceSearch | None
     settled: bool
 
 

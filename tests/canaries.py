@@ -42,7 +42,7 @@ from scalable_arch.nn.units import BranchOutput
 from scalable_arch.study.claims import Claim, parse_relation
 from scalable_arch.study.rule import check_claim, scores_by_person
 from scalable_arch.train.detection import identity_labels
-from scalable_arch.train.pseudo import alternate, described
+from scalable_arch.train.pseudo import alternate, image_features
 from scalable_arch.versions import versions_of
 
 TINY = 1e-11  # what a processor may make of 0
@@ -608,7 +608,7 @@ def rounds_of_pseudo_labels():
     how = dict(rounds=2, recipe={"epochs": 2, "lr": 0.1}, progress=False)
     history = alternate(model, read, lambda at, before: (ToyObjective(), {}), **how)
     losses = {f"round {row['round']}": row["curve"][-1]["loss"] for row in history}
-    return losses | {"features": probe(described(model, read, 12))}
+    return losses | {"features": probe(image_features(model, read, 12))}
 
 
 def said_of_twelve() -> BranchOutput:
@@ -625,7 +625,7 @@ def objective_numbers(objective, index) -> dict[str, float]:
 
 
 @canary("method.sgc")
-def guided_clusters():
+def sgc_choices():
     features, pids, _ = groups_at_random()
     labelled = pids < 4
 
@@ -643,7 +643,7 @@ def guided_clusters():
 
 
 @canary("method.hsr")
-def rectified_clusters():
+def hsr_rounds():
     features, pids, camids = groups_at_random()
     numpy = features.numpy()
 
@@ -971,7 +971,7 @@ def groups_at_random():
 
 
 @canary("score.clusters")
-def clusters():
+def clusterings():
     features, pids, camids = groups_at_random()
     distances = metrics.self_jaccard(features, k1=5, k2=2)
     labels = metrics.cluster_dbscan(distances, 0.7)

@@ -103,8 +103,8 @@ def test_a_han_from_a_level_on_is_the_han(home):
     han, images = create_model("han_small", **SMALL).eval(), torch.randint(0, 256, (5, 3, 64, 32), dtype=torch.uint8)
     maps = kind.kept_maps(han, images, 2)
     upper, read = kind.UpperHAN(han, 2), kind.map_reader(maps)
-    found = pseudo.described(upper, read, 5)
-    expected = pseudo.described(han, kind.image_reader(images, han), 5)
+    found = pseudo.image_features(upper, read, 5)
+    expected = pseudo.image_features(han, kind.image_reader(images, han), 5)
     np.testing.assert_allclose(found, expected, atol=2e-2)  # maps are kept in half precision
     learns = {name for name, x in upper.named_parameters() if x.requires_grad}
     assert learns and not any("stem" in name or "blocks.0" in name or "blocks.1" in name for name in learns)

@@ -30,7 +30,7 @@ from ..models import create_model
 from ..nn.inference import reuse_memory
 from ..study.kind import Kind
 from ..train.loop import extract_features, float_batch
-from ..train.pseudo import alternate, described, fit_objective, renew_classifiers
+from ..train.pseudo import alternate, fit_objective, image_features, renew_classifiers
 from ..train.run import placement
 
 # %% ../../nbs/kinds/adaptation.ipynb #3c587b3f
@@ -75,7 +75,7 @@ def whole_and_halves(model, images, batch_size=64):
     parts = []
     for index in torch.arange(len(images)).split(batch_size):
         x, local, _ = model.eval().climb(model.stem(float_batch(images, index, *placement(model))))
-        parts.append((model.answer(*model.pooled(x, local)), *hsr.halves(x)))
+        parts.append((model.answer(*model.pooled(x, local)), *hsr.half_means(x)))
     return tuple(torch.cat(part).float().cpu().numpy() for part in zip(*parts))
 
 
@@ -279,7 +279,7 @@ def sgc_rounds(model, read, pids, camids, config, checkpoint=None, on_round=None
     options.pop("init", None)
 
     def group(number, before):
-        features = described(model, read, len(pids)).numpy()
+        features = image_features(model, read, len(pids)).numpy()
         found = sgc.choose(features, labelled, pids, growth=number * config.get("growth", 1 / 9), **options)
         scores = as_metrics(score_clusters(found.clusters.labels, pids[~labelled], camids[~labelled]))
         facts = {"scores": scores, "trusted": float(found.trusted.mean()), "threshold": found.threshold}
@@ -292,8 +292,8 @@ def sgc_rounds(model, read, pids, camids, config, checkpoint=None, on_round=None
 def group_target(model, read, number, camids=None, source=None, **options):
     """A `hsr.Rectified` grouping of the `number` images that `read` gives, and what is to be learnt from it, None for
     fewer than two clusters. `source`: a `Read` of source images and their number; `options`: as of `hsr.rectify`."""
-    features = described(model, read, number).numpy()
-    beside = described(model, *source).numpy() if source else None
+    features = image_features(model, read, number).numpy()
+    beside = image_features(model, *source).numpy() if source else None
     halves = map_halves(model, read, number) if options.get("splitting", True) else None
     found = hsr.rectify(features, camids, halves, beside, **options)
     enough = found.labels.max(initial=-1) > 0
@@ -321,7 +321,9 @@ def hsr_rounds(model, read, pids, camids, config, source=None, checkpoint=None, 
 @torch.no_grad()
 def map_halves(model, read, number, batch_size=64):
     "Features of the upper and the lower half of a network's last global maps: two (number, d)."
-    parts = [hsr.halves(last_maps(model.eval(), read(index, None))) for index in torch.arange(number).split(batch_size)]
+    parts = [
+        hsr.half_means(last_maps(model.eval(), read(index, None))) for index in torch.arange(number).split(batch_size)
+    ]
     return tuple(torch.cat(part).cpu().numpy() for part in zip(*parts))
 
 
