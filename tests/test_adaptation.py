@@ -79,6 +79,27 @@ def test_nobody_or_everybody_labelled_is_one_sentence(share):
         labelled_part(np.repeat(np.arange(5), 3), share)
 
 
+def test_birds_are_read_and_each_is_sought_among_the_others(tmp_path):
+    root = tmp_path / "CUB_200_2011"
+    for number, species in enumerate((1, 1, 100, 101, 101, 200), 1):
+        place = root / "images" / f"{species:03d}.Bird"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10), (40 * number, 0, 0)).save(place / f"{number}.png")
+        for name, line in (("images", f"{place.name}/{number}.png"), ("image_class_labels", species)):
+            with open(root / f"{name}.txt", "a") as file:
+                file.write(f"{number} {line}\n")
+    how = dict(task="reid", size=(16, 16), data_root=str(tmp_path))
+    train, test = (open_source({"birds": "cub200"}, split, **how) for split in ("train", "test"))
+    assert train.labels.tolist() == [0, 0, 1] and test.pids.tolist() == [101, 101, 200]
+    metrics = kind.retrieval_scores(test, np.eye(3, dtype=np.float32)[[0, 0, 1]], ["joint"])[0]
+    assert metrics["joint"]["R1"] == 1
+    (root / "image_class_labels.txt").write_text("1 1\n")
+    with pytest.raises(ValueError, match="different pictures"):
+        open_source({"birds": "cub200"}, "train", **how)
+    with pytest.raises(FileNotFoundError, match="holds no CUB_200_2011"):
+        open_source({"birds": "cub200"}, "train", **how | {"data_root": str(tmp_path / "no")})
+
+
 # ---- rounds
 
 

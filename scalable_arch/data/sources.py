@@ -35,12 +35,12 @@ from .vtest import load_vtest
 from ..errors import one_of, whole_number
 
 # %% auto #0
-__all__ = ['SOURCE_SPLITS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of', 'is_parted',
-           'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'plan_target', 'open_target',
-           'labelled_part', 'open_reid_dataset', 'check_video', 'open_video', 'open_scene_world', 'part_of_scenes',
-           'open_scene_dataset', 'open_scene_video', 'area_resized', 'open_persons', 'open_labelled', 'part_of_masked',
-           'open_masked', 'stand_in_versions', 'target_versions', 'masked_versions', 'opener_of', 'open_source',
-           'source_versions', 'source_title']
+__all__ = ['SOURCE_SPLITS', 'BIRDS_TRAINED', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'options_of',
+           'is_parted', 'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world', 'plan_target',
+           'open_target', 'labelled_part', 'listed_birds', 'open_birds', 'open_reid_dataset', 'check_video',
+           'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
+           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'stand_in_versions', 'target_versions',
+           'masked_versions', 'opener_of', 'open_source', 'source_versions', 'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
 SOURCE_SPLITS = ("train", "settle", "test")
@@ -144,6 +144,38 @@ def labelled_part(pids: np.ndarray, share: float | int, seed: int = 0) -> np.nda
             "one must not be; take more people or another share"
         )
     return np.isin(pids, np.random.default_rng(seed).choice(people, number, replace=False))
+
+# %% ../../nbs/data/sources.ipynb #2c52cbdf
+BIRDS_TRAINED = 100  # species
+
+
+def listed_birds(data_root):
+    "Paths and species (from 1) of the pictures in a copy of CUB-200-2011; FileNotFoundError or ValueError else."
+    places = Path(data_root) / "CUB_200_2011", Path(data_root)
+    root = next((place for place in places if (place / "images").is_dir()), None)
+    if root is None:
+        raise FileNotFoundError(f"{data_root or 'data_root'} holds no CUB_200_2011 with its folder images")
+    names, species = (
+        dict(line.split() for line in (root / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line.strip())
+        for name in ("images", "image_class_labels")
+    )
+    if names.keys() != species.keys():
+        raise ValueError(f"images.txt and image_class_labels.txt of {root} list different pictures")
+    return [root / "images" / name for name in names.values()], np.array([int(species[key]) for key in names])
+
+
+def open_birds(source, split, size, data_root):
+    "Pictures of birds, as a `TrainSet` or a `SearchSet`."
+    one_of("birds", source["birds"], ("cub200",))
+    if split == "settle":
+        raise ValueError("the birds have no third part to settle on: settle on people")
+    paths, species = listed_birds(data_root)
+    mine = np.flatnonzero((species <= BIRDS_TRAINED) == (split == "train"))
+    images, pids = load_images([paths[row] for row in mine], size=tuple(size)), species[mine].astype(np.int64)
+    if split == "train":
+        return TrainSet(images, pids, np.arange(len(mine)), labels_from_0(pids))
+    everybody = np.ones(len(mine), bool)
+    return SearchSet(images, pids, np.arange(len(mine)), everybody, everybody)
 
 # %% ../../nbs/data/sources.ipynb #74e4ecf1
 def open_reid_dataset(source, split, size, data_root):
@@ -295,6 +327,7 @@ OPENERS = {
     "reid": {
         "world": Opener(open_world, ("people", "boxes"), stand_in_versions(standins.WORLDS, "world.people")),
         "mixed": Opener(open_mixed, ("people",), lambda source: ["world.people", "world.mixed"]),
+        "birds": Opener(open_birds, (), lambda source: ["data.images"]),
         "target": Opener(open_target, ("people", "cameras"), target_versions),
         "video": Opener(open_video, (), lambda source: ["data.vtest"]),
         "dataset": Opener(open_reid_dataset, ("boxes", "check", "held_out"), lambda source: ["data.images"]),
@@ -376,6 +409,6 @@ def source_title(source: Mapping[str, Any]) -> str:
     """
     if "mixed" in source:
         return "mixed world"
-    named = next((source[key] for key in ("world", "target", "dataset", "video") if key in source), "")
+    named = next((source[key] for key in ("world", "target", "dataset", "birds", "video") if key in source), "")
     name = named or f"{source['people']} persons"
     return f"{name} ({source['boxes']})" if "boxes" in source else name
