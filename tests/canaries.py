@@ -1121,6 +1121,7 @@ TRIALS = {
         "guidance": {"weight": 10},
     },
     "clustering trial": CLUSTERED | {"kind": "clustering", "question": "sgc", "drawn": 8},
+    "clustering trial, whom to trust": CLUSTERED | {"kind": "clustering", "question": "trust", "drawn": 8},
     "clustering trial, without labels": CLUSTERED | {"kind": "clustering", "question": "hsr", "drawn": 8},
     **{
         f"adaptation trial, {method}": CLUSTERED
