@@ -148,8 +148,8 @@ QUESTIONS = {"sgc": sgc_clusterings, "trust": trusted_images, "hsr": hsr_cluster
 def cluster_and_score(config, *, checkpoint=None, given=None, progress=None):
     """Run a trial on features that stay: metrics by way of clustering, and `idle`, why a mechanism never fired, or ''.
 
-    `config`: question (one of `QUESTIONS`), begin, target, size, drawn (people of a draw), share (of pairs, for eps), ratio
-    (sgc: share of people labelled), deviations (hsr), seed.
+    `config`: question (one of `QUESTIONS`), begin, target, size, drawn (people of a draw), share (of pairs, for eps),
+    ratio (sgc, trust: share of people labelled), deviations (hsr), seed.
     """
     question = one_of("question", config["question"], QUESTIONS)
     begin = [config["begin"], config["target"], list(config["size"]), {"data_root": (given or {}).get("data_root", "")}]
