@@ -322,7 +322,7 @@ def masked_versions(source):
     "Versions of images with masks."
     return ["world.people", "world.scenes", "world.masks"] if source["dataset"] == "scenes" else ["data.images"]
 
-
+# %% ../../nbs/data/sources.ipynb #55db2228
 OPENERS = {
     "reid": {
         "world": Opener(open_world, ("people", "boxes"), stand_in_versions(standins.WORLDS, "world.people")),

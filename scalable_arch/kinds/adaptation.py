@@ -370,7 +370,7 @@ def searched(config, model, given):
             found[key][name] = result
     return found
 
-
+# %% ../../nbs/kinds/adaptation.ipynb #03f1313e
 def adapt_and_search(config, *, checkpoint=None, given=None, progress=None):
     """Run a trial: bring a network to a target, and search with it; scores as of kind reid, `curves` a dict a round,
     and `idle`, why a mechanism never fired.
