@@ -395,7 +395,7 @@ def open_source(
     one_of("split", split, SOURCE_SPLITS)
     return opener.open(source, split, size, data_root)
 
-
+# %% ../../nbs/data/sources.ipynb #c8e59572
 def source_versions(source: Mapping[str, Any], task: str) -> list[str]:
     "Names in the table of versions of what the pixels of a source rest on."
     return opener_of(source, task).rests_on(source)
