@@ -106,7 +106,7 @@ def train_command(args: argparse.Namespace) -> int:
     )
     return 0
 
-
+# %% ../nbs/commands.ipynb #202a0234
 def adapt_command(args: argparse.Namespace) -> int:
     "Adapt a network to pictures without labels and print where it lies."
     from scalable_arch.own.adaptation import adapt_folder
@@ -263,7 +263,7 @@ def add_train_command(commands):
         parser.add_argument(f"--{name}", type=kind, help=text)
     parser.add_argument("--seed", type=int, default=0, help="default 0")
 
-
+# %% ../nbs/commands.ipynb #d37eb9d5
 def add_adapt_command(commands):
     "Parser of `adapt`."
     help = "adapt a network to cameras of your own, without labels"

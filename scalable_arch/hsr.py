@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['Clusters', 'cluster_target', 'rank_lists', 'mutual_pairs', 'mining_scores', 'bad_clusters', 'split_clusters',
-           'halves', 'weighted_triplet', 'RectifiedClusters', 'Rectified', 'rectify']
+           'half_means', 'weighted_triplet', 'RectifiedClusters', 'Rectified', 'rectify']
 
 # %% ../nbs/ch11_hsr.ipynb #0d5ea618
 from collections.abc import Sequence
@@ -139,7 +139,7 @@ def split_clusters(labels: np.ndarray, upper: Any, lower: Any, chosen: Any, seed
     return labels
 
 
-def halves(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def half_means(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "Means over the upper and the lower half of maps (B, C, H, W): two (B, C). N sec. 4.4.2."
     middle = maps.shape[2] // 2
     return maps[:, :, :middle].mean((2, 3)), maps[:, :, middle:].mean((2, 3))

@@ -51,7 +51,7 @@ from scalable_arch.study.claims import Claim, parse_relation
 from scalable_arch.study.rule import check_claim, scores_by_person
 from scalable_arch.train.clips import clip_features, fit_clips, share_of_tracks_named
 from scalable_arch.train.detection import identity_labels
-from scalable_arch.train.pseudo import alternate, described
+from scalable_arch.train.pseudo import alternate, image_features
 from scalable_arch.versions import versions_of
 
 TINY = 1e-11  # what a processor may make of 0
@@ -797,7 +797,7 @@ def rounds_of_pseudo_labels():
     how = dict(rounds=2, recipe={"epochs": 2, "lr": 0.1}, progress=False)
     history = alternate(model, read, lambda at, before: (ToyObjective(), {}), **how)
     losses = {f"round {row['round']}": row["curve"][-1]["loss"] for row in history}
-    return losses | {"features": probe(described(model, read, 12))}
+    return losses | {"features": probe(image_features(model, read, 12))}
 
 
 def said_of_twelve() -> BranchOutput:
@@ -814,7 +814,7 @@ def objective_numbers(objective, index) -> dict[str, float]:
 
 
 @canary("method.sgc")
-def guided_clusters():
+def sgc_choices():
     features, pids, _ = groups_at_random()
     labelled = pids < 4
 
@@ -832,7 +832,7 @@ def guided_clusters():
 
 
 @canary("method.hsr")
-def rectified_clusters():
+def hsr_rounds():
     features, pids, camids = groups_at_random()
     numpy = features.numpy()
 
@@ -1253,7 +1253,7 @@ def groups_at_random():
 
 
 @canary("score.clusters")
-def clusters():
+def clusterings():
     features, pids, camids = groups_at_random()
     distances = metrics.self_jaccard(features, k1=5, k2=2)
     labels = metrics.cluster_dbscan(distances, 0.7)
@@ -1464,6 +1464,7 @@ TRIALS = {
         "tune": SHORT | PLAIN,
     },
     "clustering trial": CLUSTERED | {"kind": "clustering", "question": "sgc", "drawn": 8},
+    "clustering trial, whom to trust": CLUSTERED | {"kind": "clustering", "question": "trust", "drawn": 8},
     "clustering trial, without labels": CLUSTERED | {"kind": "clustering", "question": "hsr", "drawn": 8},
     **{
         f"adaptation trial, {method}": CLUSTERED

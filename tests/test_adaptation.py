@@ -79,6 +79,27 @@ def test_nobody_or_everybody_labelled_is_one_sentence(share):
         labelled_part(np.repeat(np.arange(5), 3), share)
 
 
+def test_birds_are_read_and_each_is_sought_among_the_others(tmp_path):
+    root = tmp_path / "CUB_200_2011"
+    for number, species in enumerate((1, 1, 100, 101, 101, 200), 1):
+        place = root / "images" / f"{species:03d}.Bird"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10), (40 * number, 0, 0)).save(place / f"{number}.png")
+        for name, line in (("images", f"{place.name}/{number}.png"), ("image_class_labels", species)):
+            with open(root / f"{name}.txt", "a") as file:
+                file.write(f"{number} {line}\n")
+    how = dict(task="reid", size=(16, 16), data_root=str(tmp_path))
+    train, test = (open_source({"birds": "cub200"}, split, **how) for split in ("train", "test"))
+    assert train.labels.tolist() == [0, 0, 1] and test.pids.tolist() == [101, 101, 200]
+    metrics = kind.retrieval_scores(test, np.eye(3, dtype=np.float32)[[0, 0, 1]], ["joint"])[0]
+    assert metrics["joint"]["R1"] == 1
+    (root / "image_class_labels.txt").write_text("1 1\n")
+    with pytest.raises(ValueError, match="different pictures"):
+        open_source({"birds": "cub200"}, "train", **how)
+    with pytest.raises(FileNotFoundError, match="holds no CUB_200_2011"):
+        open_source({"birds": "cub200"}, "train", **how | {"data_root": str(tmp_path / "no")})
+
+
 # ---- rounds
 
 
@@ -103,8 +124,8 @@ def test_a_han_from_a_level_on_is_the_han(home):
     han, images = create_model("han_small", **SMALL).eval(), torch.randint(0, 256, (5, 3, 64, 32), dtype=torch.uint8)
     maps = kind.kept_maps(han, images, 2)
     upper, read = kind.UpperHAN(han, 2), kind.map_reader(maps)
-    found = pseudo.described(upper, read, 5)
-    expected = pseudo.described(han, kind.image_reader(images, han), 5)
+    found = pseudo.image_features(upper, read, 5)
+    expected = pseudo.image_features(han, kind.image_reader(images, han), 5)
     np.testing.assert_allclose(found, expected, atol=2e-2)  # maps are kept in half precision
     learns = {name for name, x in upper.named_parameters() if x.requires_grad}
     assert learns and not any("stem" in name or "blocks.0" in name or "blocks.1" in name for name in learns)
@@ -142,9 +163,9 @@ def stop(calls):
 
 def test_clusterings_repeat_and_say_when_nothing_fired(home):
     config = BASE | {"kind": "clustering", "drawn": 6, "ratio": 0.4}
-    for question in ("sgc", "hsr"):
+    for question in kind.QUESTIONS:
         one, two = (KINDS["clustering"].run(config | {"question": question}) for _ in range(2))
-        assert one == two and KINDS["clustering"].said(one["metrics"])
+        assert one == two and one["metrics"]
     assert "never fired" in one["idle"] and KINDS["clustering"].criterion(one) == one["idle"]
     assert one["metrics"]["before"] == one["metrics"]["after"]
     other = KINDS["clustering"].run(config | {"question": "hsr", "seed": 1})

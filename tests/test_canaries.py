@@ -162,6 +162,27 @@ FAULTS = {  # what is wrong: the canary that must see it, the function, and what
         "fit",
         lambda old: lambda *given, lr=0.1, **rest: old(*given, lr=lr, **rest),
     ),
+    "pairs share nothing": (
+        "clusterings",
+        "smooth",
+        lambda old: lambda encodings, nearest, k2: old(encodings, nearest, 1),
+    ),
+    "all preferences are one": (
+        "sgc_choices",
+        "similarity_ratios",
+        lambda old: lambda similarity: 0 * old(similarity) + 1,
+    ),
+    "weighted triplets are tripled": ("hsr_rounds", "weighted_triplet", tripled),
+    "one's own camera is asked": (
+        "hsr_rounds",
+        "rank_lists",
+        lambda old: lambda x, c, *k: old(x, np.arange(len(c)), *k),
+    ),
+    "classifiers of one seed": (
+        "rounds_of_pseudo_labels",
+        "renew_classifiers",
+        lambda old: lambda model, n, seed=0: old(model, n),
+    ),
     "no erasing": ("retrieval_options", "random_erasing", left_out),
     "no mirror images": ("retrieval_options", "random_flip", left_out),
     "no milestones": ("retrieval_options", "scheduled_rate", lambda old: lambda place, lr, **_: lr),

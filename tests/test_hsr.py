@@ -110,7 +110,7 @@ def test_bad_clusters_are_those_with_low_silhouettes():
 
 def test_halves():
     maps = torch.arange(12.0).reshape(1, 1, 6, 2)
-    assert [half.item() for half in hsr.halves(maps)] == [2.5, 8.5]
+    assert [half.item() for half in hsr.half_means(maps)] == [2.5, 8.5]
 
 
 def test_the_weighted_triplet_loss_equals_a_slow_one():

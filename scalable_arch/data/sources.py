@@ -40,13 +40,13 @@ from .vtest import load_vtest
 from ..errors import one_of, whole_number
 
 # %% auto #0
-__all__ = ['SOURCE_SPLITS', 'WORLD_KEYS', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener', 'tested_split',
-           'options_of', 'is_parted', 'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed', 'open_world',
-           'plan_target', 'open_target', 'labelled_part', 'open_reid_dataset', 'check_video', 'open_video',
-           'open_scene_world', 'part_of_scenes', 'open_scene_dataset', 'open_scene_video', 'area_resized',
-           'open_persons', 'open_labelled', 'part_of_masked', 'open_masked', 'open_track_world', 'open_track_dataset',
-           'open_track_video', 'stand_in_versions', 'target_versions', 'masked_versions', 'opener_of', 'open_source',
-           'source_versions', 'source_title']
+__all__ = ['SOURCE_SPLITS', 'WORLD_KEYS', 'BIRDS_TRAINED', 'SCENE_WORLDS', 'PERSON_CAMERAS', 'OPENERS', 'EXAMPLES', 'Opener',
+           'tested_split', 'options_of', 'is_parted', 'plan_mixed', 'labels_from_0', 'people_set', 'open_mixed',
+           'open_world', 'plan_target', 'open_target', 'labelled_part', 'listed_birds', 'open_birds',
+           'open_reid_dataset', 'check_video', 'open_video', 'open_scene_world', 'part_of_scenes', 'open_scene_dataset',
+           'open_scene_video', 'area_resized', 'open_persons', 'open_labelled', 'part_of_masked', 'open_masked',
+           'open_track_world', 'open_track_dataset', 'open_track_video', 'stand_in_versions', 'target_versions',
+           'masked_versions', 'opener_of', 'open_source', 'source_versions', 'source_title']
 
 # %% ../../nbs/data/sources.ipynb #c3cf9e0a
 SOURCE_SPLITS = ("train", "settle", "test")
@@ -163,6 +163,38 @@ def labelled_part(pids: np.ndarray, share: float | int, seed: int = 0) -> np.nda
             "one must not be; take more people or another share"
         )
     return np.isin(pids, np.random.default_rng(seed).choice(people, number, replace=False))
+
+# %% ../../nbs/data/sources.ipynb #2c52cbdf
+BIRDS_TRAINED = 100  # species
+
+
+def listed_birds(data_root):
+    "Paths and species (from 1) of the pictures in a copy of CUB-200-2011; FileNotFoundError or ValueError else."
+    places = Path(data_root) / "CUB_200_2011", Path(data_root)
+    root = next((place for place in places if (place / "images").is_dir()), None)
+    if root is None:
+        raise FileNotFoundError(f"{data_root or 'data_root'} holds no CUB_200_2011 with its folder images")
+    names, species = (
+        dict(line.split() for line in (root / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line.strip())
+        for name in ("images", "image_class_labels")
+    )
+    if names.keys() != species.keys():
+        raise ValueError(f"images.txt and image_class_labels.txt of {root} list different pictures")
+    return [root / "images" / name for name in names.values()], np.array([int(species[key]) for key in names])
+
+
+def open_birds(source, split, size, data_root):
+    "Pictures of birds, as a `TrainSet` or a `SearchSet`."
+    one_of("birds", source["birds"], ("cub200",))
+    if split == "settle":
+        raise ValueError("the birds have no third part to settle on: settle on people")
+    paths, species = listed_birds(data_root)
+    mine = np.flatnonzero((species <= BIRDS_TRAINED) == (split == "train"))
+    images, pids = load_images([paths[row] for row in mine], size=tuple(size)), species[mine].astype(np.int64)
+    if split == "train":
+        return TrainSet(images, pids, np.arange(len(mine)), labels_from_0(pids))
+    everybody = np.ones(len(mine), bool)
+    return SearchSet(images, pids, np.arange(len(mine)), everybody, everybody)
 
 # %% ../../nbs/data/sources.ipynb #74e4ecf1
 def open_reid_dataset(source, split, size, data_root):
@@ -336,7 +368,7 @@ def masked_versions(source):
     "Versions of images with masks."
     return ["world.people", "world.scenes", "world.masks"] if source["dataset"] == "scenes" else ["data.images"]
 
-
+# %% ../../nbs/data/sources.ipynb #55db2228
 OPENERS = {
     "reid": {
         "world": Opener(
@@ -345,6 +377,7 @@ OPENERS = {
             stand_in_versions((*standins.WORLDS, *WORLD_KEYS), "world.people"),
         ),
         "mixed": Opener(open_mixed, ("people",), lambda source: ["world.people", "world.mixed"]),
+        "birds": Opener(open_birds, (), lambda source: ["data.images"]),
         "target": Opener(open_target, ("people", "cameras"), target_versions),
         "video": Opener(open_video, (), lambda source: ["data.vtest"]),
         "dataset": Opener(open_reid_dataset, ("boxes", "check", "held_out"), lambda source: ["data.images"]),
@@ -422,7 +455,7 @@ def open_source(
     one_of("split", split, SOURCE_SPLITS)
     return opener.open(source, split, size, data_root)
 
-
+# %% ../../nbs/data/sources.ipynb #c8e59572
 def source_versions(source: Mapping[str, Any], task: str) -> list[str]:
     "Names in the table of versions of what the pixels of a source rest on."
     return opener_of(source, task).rests_on(source)
@@ -436,7 +469,7 @@ def source_title(source: Mapping[str, Any]) -> str:
     """
     if "mixed" in source:
         return "mixed world"
-    named = next((source[key] for key in ("world", "target", "dataset", "video") if key in source), "")
+    named = next((source[key] for key in ("world", "target", "dataset", "birds", "video") if key in source), "")
     name, level = named or f"{source['people']} persons", source.get("noise", 0)
     said = [source["boxes"]] if "boxes" in source else []
     said += [f"noise {level}" if isinstance(level, int) else "noise of its own"] if level else []

@@ -28,7 +28,7 @@ from ..progress import line_a_minute, watched
 from ..train.pseudo import alternate
 
 # %% auto #0
-__all__ = ['CAMERAS', 'FEWEST', 'MOST_IN_ONE', 'MOST_NOISE', 'Unlabelled', 'cameras_of', 'read_unlabelled', 'round_facts',
+__all__ = ['CAMERAS', 'FEWEST', 'MOST_IN_ONE', 'MOST_NOISE', 'Unlabelled', 'cameras_told', 'read_unlabelled', 'round_facts',
            'round_warning', 'round_said', 'adapt', 'lists_of', 'report_page', 'adapt_folder']
 
 # %% ../../nbs/own/adaptation.ipynb #db720255
@@ -46,7 +46,7 @@ class Unlabelled:
     notes: list[str]
 
 
-def cameras_of(paths: list[Path], root: Path, cameras: str) -> tuple[np.ndarray | None, list[str]]:
+def cameras_told(paths: list[Path], root: Path, cameras: str) -> tuple[np.ndarray | None, list[str]]:
     "Cameras (N,) of pictures, or None, and what is to be said of them."
     lost = "pairs across cameras are not mined, which is most of what chapter 11 gains"
     if one_of("cameras", cameras, CAMERAS) == "none":
@@ -77,7 +77,7 @@ def read_unlabelled(folder: str | Path, cameras: str = "names", size: tuple[int,
             f"{len(rows)} that can be read"
         )
     paths = [listed[row] for row in rows]
-    camids, said = cameras_of(paths, root, cameras)
+    camids, said = cameras_told(paths, root, cameras)
     copies = len(images) - len(torch.unique(images.flatten(1), dim=0))
     notes += [*said, *([f"{copies:,} pictures are copies of others; they stay"] if copies else [])]
     return Unlabelled(paths, images, camids, notes)

@@ -36,7 +36,7 @@ Read = Callable[
 
 # %% auto #0
 __all__ = ['Read', 'ROUNDS', 'Objective', 'group_batches', 'soft_cross_entropy', 'renew_classifiers', 'objective_epoch',
-           'fit_objective', 'described', 'alternate']
+           'fit_objective', 'image_features', 'alternate']
 
 # %% ../../nbs/train/pseudo.ipynb #b8c13c66
 class Objective(Protocol):
@@ -135,7 +135,7 @@ def fit_objective(
 
 # %% ../../nbs/train/pseudo.ipynb #a9501c76
 @torch.no_grad()
-def described(model: nn.Module, read: Read, number: int, batch_size: int = 64) -> torch.Tensor:
+def image_features(model: nn.Module, read: Read, number: int, batch_size: int = 64) -> torch.Tensor:
     "Features (number, D), float32 on the CPU, of images 0 to `number` by `model` in eval mode."
     with in_mode(model, False):
         parts = [model(read(index, None)).float().cpu() for index in torch.arange(number).split(batch_size)]
