@@ -205,7 +205,7 @@ class LayerController(nn.Module):
     def forward(self) -> dict[str, torch.Tensor]:
         return {"layers": self.logits}
 
-
+# %% ../nbs/ch7_cdnet.ipynb #0c79f6ea
 class CDSupernet(nn.Module):
     """All CDNets at once, of which a part is drawn for each batch; a `nas.search.Searchable` on images (B, 3, H, W).
 
