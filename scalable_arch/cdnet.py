@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -88,7 +88,7 @@ class Layers:
         return json.dumps({"space": "cdnet", "layers": self.layers})
 
     @classmethod
-    def from_json(cls, text: str) -> Layers:
+    def from_json(cls, text: str) -> Self:
         "The genotype of a text of `to_json`; ValueError where it is none."
         try:
             return cls(tuple(map(tuple, json.loads(text)["layers"])))
@@ -205,7 +205,7 @@ class LayerController(nn.Module):
     def forward(self) -> dict[str, torch.Tensor]:
         return {"layers": self.logits}
 
-
+# %% ../nbs/ch7_cdnet.ipynb #0c79f6ea
 class CDSupernet(nn.Module):
     """All CDNets at once, of which a part is drawn for each batch; a `nas.search.Searchable` on images (B, 3, H, W).
 

@@ -21,8 +21,8 @@ from scalable_arch.cdnet import (
     SampledLayer,
     as_layers,
     cdnet,
-    sample_top,
     random_layers,
+    sample_top,
 )
 from scalable_arch.kinds import KINDS
 from scalable_arch.kinds.reid import untrained_reid_net
