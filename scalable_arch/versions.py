@@ -50,7 +50,6 @@ VERSIONS = {
     "model.nge": 1,
     "model.nos": 1,
     "model.msinet": 1,
-    "method.relink": 1,
     "weights.han_small": 1,  # those that ship
     "method.sgc": 1,
     "method.hsr": 1,

@@ -1534,7 +1534,10 @@ def record_of(config):
 for name, config in TRIALS.items():
     guards = tuple(KINDS[config["kind"]].versions(config))
     painted_there = any(guard.startswith("world") for guard in guards)
-    CANARIES[name] = Canary(name, guards, partial(record_of, config), 1e-3 if painted_there else TINY)
+    within = (
+        0.05 if config["kind"] == "adaptation" else 1e-3 if painted_there else TINY
+    )  # its rounds build on each other
+    CANARIES[name] = Canary(name, guards, partial(record_of, config), within)
 
 
 # Comparing with what is committed, and renewing it

@@ -54,7 +54,7 @@ def measure_operations(model: nn.Module, input_size: tuple[int, ...] | list[int]
     with torch.no_grad(), counter:
         weightless(torch.empty(1, *input_size, dtype=dtype, device="meta"))
     found = dict.fromkeys(["convolutions", "linear layers", "products"], 0)
-    for operation, flops in counter.get_flop_counts()["Global"].items():
+    for operation, flops in counter.get_flop_counts().get("Global", {}).items():
         found[KINDS_OF_OPERATION.get(str(operation), "products")] += flops // 2
     return found
 
