@@ -209,6 +209,8 @@ COSTS = {  # name: (parameters, multiply-adds)
     "vgg16_cifar": (14_723_136, 313_196_544),
     "vgg19_cifar": (20_035_392, 398_131_200),
 }
+
+# %% ../nbs/models.ipynb #5eaa05c9
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
 CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.classic": "13", "nn.osnet": "7", "cdnet": "7"}
 CHAPTERS |= {"msinet": "8", "nn.clips": "9", "nvan": "9", "cfaan": "9"}

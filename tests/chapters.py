@@ -184,9 +184,9 @@ def unrecorded(name, profile, folder):
         raise LookupError("trials are not on record")
 
     (folder / name).mkdir()
-    recorded = root / "reports" / name
-    for file in ("trials.jsonl", "scores.npz") if recorded.is_dir() else ():  # a new chapter's record may be to come
-        shutil.copy(recorded / file, folder / name)
+    for file in ("trials.jsonl", "scores.npz"):
+        if (root / "reports" / name / file).exists():  # a new chapter's record may be to come
+            shutil.copy(root / "reports" / name / file, folder / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCALABLE_ARCH_REPORTS", str(folder))
         patch.setattr(trials_module, "run_missing", note)

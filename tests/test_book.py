@@ -525,7 +525,7 @@ def test_ledger_sorts_and_filters(built, page):
     show(page, built[0] / "ledger.html")
     rows = page.locator("table.ledger tbody tr")
     total, first = rows.count(), rows.first.inner_text()
-    assert total == 83 + 36
+    assert total == 83 + 38
     head = page.locator("table.ledger thead th").nth(2)
     head.locator("button").focus()
     page.keyboard.press("Enter")

@@ -138,7 +138,7 @@ FAULTS = {  # what is wrong: the canary that must see it, the function, and what
     "a loss by its name is tripled": ("retrieval_losses", "triplet", tripled),
     "triplets are tripled": ("comparing", "triplet", tripled),
     "soft triplets are tripled": ("clip_options", "soft_triplet", tripled),
-    "stripes upside down": ("attention_in_clips", "stripe_means", lambda old: lambda *given: old(*given).flip(2)),
+    "stripes upside down": ("attention_in_clips", "clip_stripes", lambda old: lambda *given: old(*given).flip(2)),
     "other offsets": (
         "attention_in_clips",
         "relative_offsets",

@@ -216,8 +216,8 @@ def test_persons_are_seen_by_other_cameras_in_the_test():
 @pytest.mark.parametrize(
     "source, split, task, sentence",
     [
-        ({}, "train", "reid", "one of world, mixed, video, dataset, such as .*plaza.*, not {}"),
-        ("plaza", "train", "reid", "one of world, mixed, video, dataset, .* not 'plaza'"),
+        ({}, "train", "reid", "one of world, mixed, birds, target, video, dataset, such as .*plaza.*, not {}"),
+        ("plaza", "train", "reid", "one of world, mixed, birds, target, video, dataset, .* not 'plaza'"),
         ({"world": "plaza", "dataset": "market1501"}, "train", "reid", "a dict with one of world"),
         ({"world": "plasa"}, "train", "reid", "unknown world 'plasa' .*did you mean 'plaza'"),
         ({"world": "street"}, "train", "reid", "unknown world 'street'"),
@@ -260,6 +260,8 @@ def test_versions_and_titles():
         "dataset": "scenes",
         "video": "vtest",
         "people": 3,
+        "target": "plaza",
+        "birds": "cub200",
     }
     for task, sorts in OPENERS.items():
         for sort in sorts:

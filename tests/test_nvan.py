@@ -25,7 +25,7 @@ from scalable_arch.nn.clips import (
     resnet50_clips,
 )
 from scalable_arch.nn.cost import measure, measure_operations
-from scalable_arch.nvan import PLACES, POOLED, NonLocal, nvan, ste_nvan, stripe_means
+from scalable_arch.nvan import PLACES, POOLED, NonLocal, clip_stripes, nvan, ste_nvan
 
 tiny = {"width": 0.0625}
 SPATIAL, TEMPORAL = {"stripes": 4}, {"pooled": POOLED}
@@ -164,7 +164,7 @@ def test_the_layer_is_the_sums_of_the_equation(frames, stripes, window, width, s
 
 def test_stripes_are_means_of_rows():
     maps = torch.randn(2, 3, 5, 8, 4)
-    found = stripe_means(maps, 2)
+    found = clip_stripes(maps, 2)
     assert found.shape == (2, 3, 2, 5) and torch.allclose(found[1, 2, 1], maps[1, 2, :, 4:].mean((1, 2)), atol=1e-6)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from scalable_arch.models import create_model, list_models
+from scalable_arch.models import MODELS, create_model, list_models
 from scalable_arch.nn.structure import (
     as_text,
     changing,
@@ -132,8 +132,7 @@ def test_functions_are_known_by_what_they_do(monkeypatch):
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_model_is_described_by_plain_texts_and_known_again(name):
-    options = {"num_classes": 3} | ({"channels": 4, "cells": 3} if "cifar" in name or "imagenet" in name else {})
-    options = {"num_classes": 3} if name in ("resnet18_cifar", "pyramidnet110_cifar") else options
+    options = {"num_classes": 3} | ({"channels": 4, "cells": 3} if MODELS[name] == "nas.networks" else {})
     first, again = (create_model(name, **options) for _ in range(2))
     described = description(first)
     assert json.loads(json.dumps(described)) == described == description(again) == description(copy.deepcopy(first))

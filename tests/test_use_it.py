@@ -73,8 +73,26 @@ def names_digits(said):
     assert found == again > 50
 
 
+def keeps_what_it_learnt(said):
+    "Chapter 9: the network read from its file finds what the trained one does."
+    trained, again = (re.search(rf"{what}: +(.*)", said)[1] for what in ("trained", "read again"))
+    assert trained == again
+
+
+def groups_pictures(said):
+    "Chapters 10 and 11: pictures fall into several groups."
+    assert int(re.search(r"(\d+) groups", said)[1]) > 2
+
+
+def makes_a_network_smaller(said):
+    "Chapter 13: half of the multiply-adds and less, and digits are still named well above chance."
+    (before, _), (after, right) = re.findall(r"([\d.]+) M multiply-adds.*?(\d+)% of", said)
+    assert float(after) <= 0.5 * float(before) + 0.05 and int(right) > 50
+
+
 works = {"ch3_han": finds_people, "ch4_hdl": detects_people, "ch5_nge": names_digits, "ch6_nos": names_digits}
-works |= {"ch7_cdnet": finds_people, "ch8_msinet": finds_people}
+works |= {"ch7_cdnet": finds_people, "ch8_msinet": finds_people, "ch9_video": keeps_what_it_learnt}
+works |= {"ch10_sgc": groups_pictures, "ch11_hsr": groups_pictures, "ch13_caie": makes_a_network_smaller}
 
 
 @pytest.mark.parametrize("chapter", chapters)

@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ['EVENTS', 'OTHERS', 'NOISE_LEVELS', 'DIALS', 'VIDEO_CAMERAS', 'VISITS', 'ALONG', 'CROSS', 'VIDEO_PEOPLE', 'FrameFiles',
            'TrackSet', 'Truth', 'truth_scores', 'box_overlaps', 'Noise', 'noise_of', 'slide', 'target_of', 'with_jumps',
            'Recording', 'boxes_of', 'who_is_shown', 'record', 'passings_of', 'named', 'plan_tracks', 'record_all',
-           'parts_of', 'truth_of', 'load_tracks', 'restricted_random', 'all_clips', 'flip_clips', 'rect_masks']
+           'pieces_of', 'truth_of', 'load_tracks', 'restricted_random', 'all_clips', 'flip_clips', 'rect_masks']
 
 # %% ../../nbs/data/tracklets.ipynb #f9f076b7
 from collections.abc import Iterable, Sequence
@@ -372,12 +372,12 @@ def record_all(plan, noise, seed, size, world, progress=None):
         pixels[end : end + len(rows)] = frames
         end += len(rows)
         numbers.append(rows)
-        parts = parts_of(one, noise, seed, rows)
+        parts = pieces_of(one, noise, seed, rows)
         tracks += [(one.pid, one.passing.camid, right, second, length) for length, right, second in parts]
     return pixels[:end], np.concatenate(numbers), np.array(tracks, np.int64)
 
 
-def parts_of(one, noise, seed, rows):
+def pieces_of(one, noise, seed, rows):
     """[(frames, corrected id, second id)] of a recorded track: one part, or two where `fragments` breaks it."""
     passing, length = one.passing, len(rows)
     chance = stream(seed, SHOT, passing.pid + (1 << 24), passing.camid, passing.visit, 19).random(2)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['MEMORY', 'PER_SHOT', 'STEPS', 'WHOLE', 'wander', 'Walker', 'spot_of', 'walk', 'placed_at', 'beside', 'crossing',
+__all__ = ['MEMORY', 'PER_SHOT', 'STEPS', 'WHOLE', 'wander', 'Walker', 'spot_of', 'walk', 'walker_at', 'beside', 'crossing',
            'things_of', 'spells', 'tremble', 'Passing', 'Played', 'pass_by', 'seen_from', 'paint_moment', 'paint_frame']
 
 # %% ../../nbs/data/walks.ipynb #87601a53
@@ -87,7 +87,7 @@ def walk(rng, person, camera, visit, frames):
     return Walker(person, visit, ground, yaw, phase, 0.35 * wandering[:, 1])
 
 
-def placed_at(walker, camera, t):
+def walker_at(walker, camera, t):
     """The walker at frame `t` in the camera's frame, a `Placed`."""
     x, row = (float(value) for value in spot_of(camera, walker.ground[t]))
     pose = Pose(
@@ -223,7 +223,7 @@ def pass_by(track: Passing, *, seed: int, crowd: Crowd, places: tuple) -> Played
         walkers.append(other)
     things, people = things_of(track.camid, seed, places), []
     for t in range(track.frames):
-        placed = [placed_at(walker, camera, t) for walker in walkers]
+        placed = [walker_at(walker, camera, t) for walker in walkers]
         people.append([Standing(k, one.foot[1], one, layer_of(one, visit.light)) for k, one in enumerate(placed)])
     boxes = np.array([[one.placed.box for one in here] for here in people])
     solid = [(row, layer) for row, layer, _ in things]

@@ -10,8 +10,8 @@ __all__ = ['PRUNING', 'original_network', 'smaller_network', 'rightly', 'prune_a
 from typing import Any
 
 import torch
-from ..caie import endless_batches, prune
 
+from ..caie import endless_batches, prune
 from ..data.sources import open_source, source_title, source_versions, tested_split
 from scalable_arch.kinds.classification import (
     CLASSIFIER_TRAINING,

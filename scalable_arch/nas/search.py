@@ -70,8 +70,9 @@ class Searchable(Protocol):
     """
 
     controller: nn.Module
-    num_classes: int | None
 
+    @property
+    def num_classes(self) -> int | None: ...
     def weights(self) -> list[nn.Parameter]: ...
     def probabilities(self) -> dict[str, torch.Tensor]: ...
     def forward_with_maps(
