@@ -75,7 +75,7 @@ def names_digits(said):
 
 def keeps_what_it_learnt(said):
     "Chapter 9: the network read from its file finds what the trained one does."
-    trained, again = (re.search(rf"{what}: +(.*)", said)[1] for what in ("trained", "read again"))
+    trained, again = (re.search(rf"^{what}: +(.*)", said, re.M)[1] for what in ("trained", "read again"))
     assert trained == again
 
 
