@@ -7,7 +7,7 @@ BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 SMALL   := $(VENV)/.small
 OUT     := reproduced/$(CHAPTER)$(if $(filter desk,$(PROFILE)),,/$(PROFILE))
-DATA    := $(if $(filter ch5% ch6%,$(CHAPTER)),fashion_mnist,vtest)
+DATA    := $(if $(filter ch5% ch6% ch13%,$(CHAPTER)),fashion_mnist,vtest)
 # One OpenMP pool per process: t-SNE runs several times slower when two pools share two cores. torch sets its own.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
