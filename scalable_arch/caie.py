@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .errors import one_of
 from .nn.prune import Channels, pruned, systolic_cycles
