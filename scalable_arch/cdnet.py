@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['KERNELS', 'PAIRS', 'REPEATS', 'LAYERS', 'GENOTYPES', 'cdnet_top1', 'cdnet_top2', 'cdnet_top3', 'cdnet_top4',
-           'cnet_top1', 'cnet', 'cnet_top2', 'cnet_top3', 'cnet_top4', 'UNSAMPLED', 'CBlock', 'CDBlock', 'check_layer',
-           'Layers', 'printed', 'as_layers', 'cdnet', 'sample_top', 'SampledLayer', 'LayerController', 'CDSupernet',
+__all__ = ['KERNELS', 'PAIRS', 'REPEATS', 'LAYERS', 'PRINTED', 'GENOTYPES', 'cdnet_top1', 'cdnet_top2', 'cdnet_top3',
+           'cdnet_top4', 'cnet_top1', 'cnet', 'cnet_top2', 'cnet_top3', 'cnet_top4', 'UNSAMPLED', 'CBlock', 'CDBlock',
+           'check_layer', 'Layers', 'as_layers', 'cdnet', 'sample_top', 'SampledLayer', 'LayerController', 'CDSupernet',
            'random_layers']
 
 # %% ../nbs/ch7_cdnet.ipynb #67a59764
@@ -96,20 +96,17 @@ class Layers:
             raise ValueError(f'{text!r} is no genotype of layers: to_json of one begins with {{"space"') from None
 
 # %% ../nbs/ch7_cdnet.ipynb #1372339e
-def printed(*layers: tuple[int, ...]) -> Layers:
-    return Layers(layers)
-
-
-GENOTYPES = {  # C Table 1
-    "cnet_top1": printed((3, 5), (7, 9), (3, 7), (3, 9), (5, 9), (7, 9)),
-    "cnet_top2": printed((5, 7), (7, 9), (7, 9), (7, 9), (7, 9), (3, 5)),
-    "cnet_top3": printed((5, 7), (3, 9), (3, 5), (3, 5), (3, 5), (5, 7)),
-    "cnet_top4": printed((5, 7), (3, 5), (5, 7), (3, 7), (3, 9), (3, 7)),
-    "cdnet_top1": printed((3, 7, 2), (3, 9, 1), (5, 9, 2), (3, 7, 1), (3, 9, 2), (7, 9, 2)),
-    "cdnet_top2": printed((3, 5, 1), (3, 7, 2), (5, 7, 2), (5, 9, 1), (5, 7, 2), (5, 7, 1)),
-    "cdnet_top3": printed((5, 7, 2), (5, 7, 2), (3, 5, 2), (5, 7, 1), (7, 9, 2), (3, 7, 1)),
-    "cdnet_top4": printed((3, 9, 2), (5, 9, 1), (5, 7, 2), (3, 7, 1), (5, 7, 1), (5, 7, 1)),
+PRINTED = {  # C Table 1
+    "cnet_top1": ((3, 5), (7, 9), (3, 7), (3, 9), (5, 9), (7, 9)),
+    "cnet_top2": ((5, 7), (7, 9), (7, 9), (7, 9), (7, 9), (3, 5)),
+    "cnet_top3": ((5, 7), (3, 9), (3, 5), (3, 5), (3, 5), (5, 7)),
+    "cnet_top4": ((5, 7), (3, 5), (5, 7), (3, 7), (3, 9), (3, 7)),
+    "cdnet_top1": ((3, 7, 2), (3, 9, 1), (5, 9, 2), (3, 7, 1), (3, 9, 2), (7, 9, 2)),
+    "cdnet_top2": ((3, 5, 1), (3, 7, 2), (5, 7, 2), (5, 9, 1), (5, 7, 2), (5, 7, 1)),
+    "cdnet_top3": ((5, 7, 2), (5, 7, 2), (3, 5, 2), (5, 7, 1), (7, 9, 2), (3, 7, 1)),
+    "cdnet_top4": ((3, 9, 2), (5, 9, 1), (5, 7, 2), (3, 7, 1), (5, 7, 1), (5, 7, 1)),
 }
+GENOTYPES = {name: Layers(layers) for name, layers in PRINTED.items()}
 
 
 def as_layers(genotype: Layers | str | Sequence[Sequence[int]]) -> Layers:

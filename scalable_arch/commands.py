@@ -162,7 +162,8 @@ def models_command(args: argparse.Namespace) -> int:
     for name in list_models():
         params, macs = COSTS[name]
         size, weights = "x".join(str(n) for n in input_shape(name) if n != 3), "yes" if name in have else "no"
-        print(f"{name:20s} {params:12,d} {macs / 1e6:12.1f} M  {size:9s} {weights:7s}  {CHAPTERS[MODELS[name]]}")
+        chapter = CHAPTERS.get(name, CHAPTERS[MODELS[name]])
+        print(f"{name:20s} {params:12,d} {macs / 1e6:12.1f} M  {size:9s} {weights:7s}  {chapter}")
     print("without classifiers; of hdl_* the scene's part; 8x256x128: a clip of 8 frames")
     print("weights: scalable-arch models NAME shows their card")
     return 0

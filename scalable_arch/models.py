@@ -212,6 +212,7 @@ COSTS = {  # name: (parameters, multiply-adds)
 
 # %% ../nbs/models.ipynb #5eaa05c9
 CHAPTERS = {"han": "3", "nn.embedding": "3", "nn.resnet": "3", "nn.efficient": "3", "hdl": "4"}
+CHAPTERS |= {"bag_of_tricks": "7"}  # of a room of chapter 3
 CHAPTERS |= {"nas.networks": "5", "nn.cifar": "6", "nn.classic": "13", "nn.osnet": "7", "cdnet": "7"}
 CHAPTERS |= {"msinet": "8", "nn.clips": "9", "nvan": "9", "cfaan": "9"}
 CLIP_FRAMES = {"nn.clips": 8, "nvan": 8, "cfaan": 6}  # of the clips that the papers count
